@@ -1,0 +1,108 @@
+"""Claims the book makes, as assertions that read as sentences, and their numbers."""
+
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import SupportsFloat
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["ClaimError", "Interval", "claim", "glue", "interval"]
+
+
+class ClaimError(AssertionError):
+    """A sentence of the book does not hold for the numbers just computed."""
+
+
+def claim(sentence: str, holds: SupportsFloat, detail: str = "") -> None:
+    """Print ``sentence`` if it holds, refuse to go on if it does not.
+
+    Args:
+        sentence: a statement of the text, in words.
+        holds: a boolean, or a boolean array or tensor of one element.
+        detail: numbers to show behind the sentence.
+
+    Raises:
+        ClaimError: ``holds`` is false (or NaN).
+    """
+    value = float(holds)
+    suffix = f" ({detail})" if detail else ""
+    if not value > 0:
+        raise ClaimError(f"This does not hold here: {sentence}{suffix}")
+    print(f"✓ {sentence}{suffix}")
+
+
+def glue(name: str, text: str) -> None:
+    """Make ``text`` available to the prose of the book under ``name``.
+
+    In a book build the value enters the sentence that refers to it; in a notebook it
+    is printed, because the prose there shows only the name.
+
+    Args:
+        name: such as ``"ch01_full_accuracy"``.
+        text: the formatted value, such as ``"85.1 %"``.
+    """
+    if os.environ.get("CRLIB_BOOK"):
+        from myst_nb import glue as myst_glue
+
+        myst_glue(name, _Inline(text), display=False)
+    else:
+        print(f"‹{name}› = {text}")
+
+
+@dataclass(frozen=True)
+class _Inline:
+    """A string that a page shows without quotation marks."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with a two-sided confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+    def format(self, spec: str = ".3g", scale: float = 1.0) -> str:
+        """Return ``mean [low, high]`` with each number times ``scale`` in ``spec``."""
+        mean, low, high = (
+            format(scale * v, spec) for v in (self.mean, self.low, self.high)
+        )
+        return f"{mean} [{low}, {high}]"
+
+
+def interval(samples: Iterable[SupportsFloat], level: float = 0.95) -> Interval:
+    r"""Return the mean of independent runs with Student's confidence interval.
+
+    :math:`\bar v \pm t_{n-1,(1+\mathrm{level})/2}\, s/\sqrt n`.
+
+    Args:
+        samples: one number a run (at least two), such as paired differences by seed.
+        level: coverage, in (0, 1).
+
+    Raises:
+        ValueError: fewer than two samples, a sample that is not finite, or a level
+            outside (0, 1).
+    """
+    values = np.array([float(v) for v in samples])
+    if len(values) < 2:
+        raise ValueError("An interval needs at least two runs: add seeds.")
+    if not np.isfinite(values).all():
+        raise ValueError("A run's value is not finite: look at it before averaging.")
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}: give a coverage between 0 and 1.")
+    mean = values.mean()
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1)
+    half *= values.std(ddof=1) / math.sqrt(len(values))
+    return Interval(float(mean), float(mean - half), float(mean + half), len(values))

@@ -1,0 +1,227 @@
+r"""Bounds and closed forms of the book, each as a function that returns both sides."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from crlib.metrics import (
+    best_k_error,
+    operator_norm,
+    row_norms,
+    singular_values,
+    spread,
+)
+
+__all__ = [
+    "Bounds",
+    "linear_minimal",
+    "row_norm_bounds",
+    "spectral_norm_bounds",
+    "top_entry_bounds",
+]
+
+
+class Bounds(NamedTuple):
+    """A quantity between its two bounds."""
+
+    low: float
+    value: float
+    high: float
+
+
+def top_entry_bounds(v: Tensor, k: int, *, q: float = 2) -> Bounds:
+    r"""Bound the largest entry of ``v`` by its compressibility and spread (lemma M1).
+
+    With :math:`\epsilon` the relative best-k-term error and :math:`\beta` the spread,
+
+    .. math:: \Big(\frac{1-\epsilon^q}{k}\Big)^{1/q} \|v\|_q \le v_{(1)} \le
+       \Big(\frac{1-\epsilon^q}{1+(k-1)(1-\beta)^q}\Big)^{1/q} \|v\|_q .
+
+    The two sides meet if and only if the spread is zero. Source: ours, after the
+    first step in the proof of theorem 3.1 of Barsbey et al. 2026.
+
+    Args:
+        v: ``(d,)``, not zero.
+        k: from 1 to d.
+        q: exponent, positive.
+
+    Raises:
+        ValueError: not a finite vector, the zero vector, or ``k``, ``q`` out of range.
+    """
+    beta = spread(v, k)
+    head = 1 - best_k_error(v, k, q=q) ** q
+    size = float(torch.linalg.vector_norm(v.detach().double(), ord=q))
+    return Bounds(
+        low=(head / k) ** (1 / q) * size,
+        value=float(v.detach().abs().max()),
+        high=(head / (1 + (k - 1) * (1 - beta) ** q)) ** (1 / q) * size,
+    )
+
+
+def spectral_norm_bounds(w: Tensor, k: int) -> Bounds:
+    r"""Bound :math:`\|W\|_2` by spectral compressibility at its scale (lemma M2).
+
+    .. math:: \sqrt{\frac{1-\epsilon^2}{k}}\, \|W\|_F \le \|W\|_2 \le
+       \sqrt{\frac{1-\epsilon^2}{1+(k-1)(1-\beta)^2}}\, \|W\|_F ,
+
+    with :math:`\epsilon, \beta` of the singular values, q = 2. Source: ours.
+
+    Args:
+        w: ``(h, m)``, not zero.
+        k: from 1 to min(h, m).
+    """
+    return top_entry_bounds(singular_values(w), k)
+
+
+def row_norm_bounds(w: Tensor, k: int) -> Bounds:
+    r"""Bound :math:`\|W\|_\infty` by neuron compressibility at its scale (lemma M4).
+
+    With :math:`\kappa_i = \|w_i\|_1 / \|w_i\|_2 \in [1, \sqrt m]`, :math:`i^*` the row
+    of largest :math:`\ell_2` norm, and :math:`\epsilon, \beta` of the row
+    :math:`\ell_2` norms (q = 2),
+
+    .. math:: \kappa_{i^*} \sqrt{\frac{1-\epsilon^2}{k}}\, \|W\|_F \le \|W\|_\infty
+       \le \kappa_{\max} \sqrt{\frac{1-\epsilon^2}{1+(k-1)(1-\beta)^2}}\, \|W\|_F .
+
+    Source: ours.
+
+    Args:
+        w: ``(h, m)``, not zero.
+        k: from 1 to h.
+    """
+    rows = row_norms(w.double())
+    flatness = row_norms(w.double(), p=1) / rows.clamp_min(1e-300)
+    low, _, high = top_entry_bounds(rows, k)
+    return Bounds(
+        low=float(flatness[rows.argmax()]) * low,
+        value=operator_norm(w, norm="linf"),
+        high=float(flatness.max()) * high,
+    )
+
+
+def linear_minimal(
+    weight: Tensor,
+    bias: Tensor | None,
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: str,
+    box: bool = True,
+) -> tuple[Tensor, Tensor]:
+    r"""Return the exact distance of a linear classifier to its nearest boundary.
+
+    For logits :math:`z = W x + b` and a rival k let :math:`c = w_k - w_y` and
+    :math:`m = z_y - z_k`. The nearest point of the rival's half-space solves
+
+    .. math:: \min \|\delta\| \ \text{ subject to }\ c^\top \delta \ge m,
+       \ x + \delta \in [0, 1]^d .
+
+    Without the box the minimum is :math:`m / \|c\|_*` with the dual norm (for l0 one
+    coordinate is enough). With it, coordinate i has room :math:`r_i` up to the wall in
+    the direction that helps: l2 takes :math:`\min(\lambda |c_i|, r_i)` and linf
+    :math:`\min(\lambda, r_i)` with the smallest sufficient :math:`\lambda`; l1 fills
+    the coordinates of largest :math:`|c_i|` first; l0 moves those of largest
+    :math:`|c_i| r_i` to the wall. The distance is the least over the rivals.
+
+    Args:
+        weight: ``(K, d)``.
+        bias: ``(K,)`` or None.
+        x: ``(N, d)``, in [0, 1] if ``box``.
+        y: ``(N,)`` true labels.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
+        box: whether the perturbed point must stay in [0, 1].
+
+    Returns:
+        ``(distance, delta)``: ``(N,)`` and ``(N, d)`` in float64. Distance 0 and a
+        zero delta where the label is wrong already; distance infinity and a zero
+        delta where no point of the box is labelled otherwise. ``x + delta`` lies on
+        the boundary (l0: at or beyond it).
+
+    Raises:
+        ValueError: an unknown norm, shapes or labels that do not fit, or ``x``
+            outside the box.
+    """
+    if norm not in ("linf", "l2", "l1", "l0"):
+        raise ValueError(f"norm is {norm!r}: choose one of linf, l2, l1, l0.")
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"x {tuple(x.shape)} and weight {tuple(weight.shape)} must be (N, d) and"
+            " (K, d): flatten images first."
+        )
+    if y.shape != (len(x),):
+        raise ValueError(f"y is {tuple(y.shape)}: one label for each of {len(x)}.")
+    if len(y) and not 0 <= int(y.amin()) <= int(y.amax()) < len(weight):
+        raise ValueError(f"y must hold labels from 0 to {len(weight) - 1}.")
+    if box and not ((x >= 0) & (x <= 1)).all():
+        raise ValueError("x leaves [0, 1]: scale it, or set box=False.")
+    x, weight = x.detach().double(), weight.detach().double()
+    logits = x @ weight.T
+    if bias is not None:
+        logits = logits + bias.detach().double()
+    distance = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
+    delta = torch.zeros_like(x)
+    own = logits.gather(1, y[:, None]).squeeze(1)
+    for rival in range(len(weight)):
+        c = weight[rival] - weight[y]
+        d, step = _halfspace(c, own - logits[:, rival], x, norm, box)
+        closer = (d < distance) & (y != rival)
+        distance = torch.where(closer, d, distance)
+        delta = torch.where(closer[:, None], step, delta)
+    wrong = logits.argmax(1) != y
+    return distance.masked_fill(wrong, 0), delta.masked_fill(wrong[:, None], 0)
+
+
+def _halfspace(
+    c: Tensor, m: Tensor, x: Tensor, norm: str, box: bool
+) -> tuple[Tensor, Tensor]:
+    """Return distance and step to ``c @ delta >= m``, batched, for m >= 0."""
+    size = c.abs()
+    # Coordinates that do not enter the score have no room: they never move.
+    room = torch.where(c > 0, 1 - x, x) if box else torch.full_like(x, math.inf)
+    room = room.masked_fill(c == 0, 0)
+    if norm in ("linf", "l2"):
+        move = _proportional(size, m, room, size if norm == "l2" else size.sign())
+    else:
+        move = _greedy(size, m, room, fractional=norm == "l1")
+    reached = (size * move).sum(1) >= m * (1 - 1e-9)
+    order = {"linf": math.inf, "l2": 2, "l1": 1, "l0": 0}[norm]
+    d = torch.linalg.vector_norm(move, ord=order, dim=1)
+    step = torch.where(reached[:, None], move * c.sign(), 0.0)
+    return torch.where(reached, d, math.inf), step
+
+
+def _proportional(size: Tensor, m: Tensor, room: Tensor, pace: Tensor) -> Tensor:
+    """Solve ``sum size * min(t * pace, room) = m`` for t; return ``min(t*pace, room)``.
+
+    The left side is piecewise linear in t with a kink where a coordinate meets its
+    wall: sort the kinks, find the piece, solve it.
+    """
+    kink, order = (room / pace).nan_to_num(nan=0.0, posinf=math.inf).sort(dim=1)
+    size_s, pace_s = size.gather(1, order), pace.gather(1, order)
+    at_wall = (size_s * room.gather(1, order)).nan_to_num(posinf=0.0).cumsum(1)
+    slope = (size_s * pace_s).flip(1).cumsum(1).flip(1)
+    before = torch.cat([torch.zeros_like(at_wall[:, :1]), at_wall[:, :-1]], 1)
+    t = (m[:, None] - before) / slope
+    solves = (slope > 0) & (t <= kink)
+    first = solves.int().argmax(1, keepdim=True)
+    everything = kink.masked_fill(kink.isinf(), 0).amax(1, keepdim=True)
+    found = solves.any(1, keepdim=True)
+    return torch.minimum(
+        torch.where(found, t.gather(1, first), everything) * pace, room
+    )
+
+
+def _greedy(size: Tensor, m: Tensor, room: Tensor, fractional: bool) -> Tensor:
+    """Spend coordinates in order of worth until ``sum size * move`` reaches m."""
+    # Without walls one coordinate, the one of largest weight, does it all.
+    cap = torch.where(room.isinf(), m[:, None] / size.clamp_min(1e-300), room)
+    gain = size * cap
+    order = (size if fractional else gain).sort(dim=1, descending=True).indices
+    before = gain.gather(1, order).cumsum(1) - gain.gather(1, order)
+    needed = torch.zeros_like(before).scatter(1, order, m[:, None] - before)
+    used = needed > 1e-12 * m[:, None]
+    if not fractional:
+        return torch.where(used, cap, 0.0)
+    return torch.where(used, torch.minimum(cap, needed / size.clamp_min(1e-300)), 0.0)
