@@ -1,0 +1,38 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help book test notebooks lint serve bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+book: $(READY) ## build the book into _build/html
+	@$(BIN)/python book/_tools/build.py
+
+test: $(READY) ## check everything: library, exercises, notebooks, pages
+	@$(BIN)/python book/_tools/test_all.py
+
+notebooks: $(READY) ## derive chapters/*.ipynb from book/*.md
+	@$(BIN)/python book/_tools/notebooks.py
+
+lint: $(READY) ## style and types only
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+serve: $(READY) ## show the built book at http://localhost:8000
+	@test -f _build/html/index.html || { echo "Run 'make book' first."; exit 1; }
+	@$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+bench: $(READY) ## time the attacks against bare loops
+	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file"; done
+
+clean: ## remove what was built; the environment stays
+	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+
+$(READY): requirements.lock pyproject.toml book/_tools/environment.sh
+	@book/_tools/environment.sh $(VENV)
+	@touch $@
