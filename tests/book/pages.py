@@ -1,0 +1,262 @@
+"""What a program can judge about built pages: lints of their HTML, checks in a browser.
+
+Every check returns problems as strings; none means good. The canaries run the same
+checks on pages with a planted fault.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup, Tag
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+HTML = ROOT / "_build" / "html"
+CHAPTER_SECONDS = 120
+CHAPTER_MEGABYTES = 1500
+RAW = re.compile(r"\{[a-z:]+\}`|^:(label|name|class|tags):|```|\$\$|\?\?\?|\bUnknown\b")
+
+
+def pages(html: Path = HTML) -> list[Path]:
+    """Return the pages a reader reads, without search and index."""
+    return sorted(html.glob("book/*.html"))
+
+
+def chapters(html: Path = HTML) -> list[Path]:
+    return [page for page in pages(html) if re.match(r"ch\d\d_", page.name)]
+
+
+def article(page: Path) -> Tag:
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    found = soup.find("article")
+    assert isinstance(found, Tag), f"{page.name} has no <article>"
+    return found
+
+
+def pictures(page: Path) -> Iterator[str]:
+    """Every picture has a text that says what is seen, 30 to 300 characters."""
+    for image in article(page).find_all("img"):
+        alt = str(image.get("alt") or "")
+        figure = image.find_parent("figure")
+        caption = figure.find("figcaption") if figure else None
+        words = re.sub(r"^Fig\. [\d.]+ ", "", caption.get_text(" ")) if caption else ""
+        if not 30 <= len(alt) <= 300:
+            yield f"{page.name}: an alt text of {len(alt)} characters: {alt!r}"
+        elif re.search(r"\.(png|svg|jpe?g)$|_images/", alt):
+            yield f"{page.name}: the alt text {alt!r} is a file name"
+        elif alt.strip().rstrip(".") == words.strip().rstrip("¶# .\n"):
+            yield f"{page.name}: the alt text {alt!r} repeats the caption"
+
+
+def leftovers(page: Path) -> Iterator[str]:
+    """No markup of the manuscript stands in the text of the page."""
+    text = article(page)
+    for code in text.find_all(["pre", "code", "script", "style"]):
+        code.decompose()
+    for math in text.select(".math"):
+        math.decompose()
+    for line in text.get_text("\n").splitlines():
+        if RAW.search(line.strip()):
+            yield f"{page.name}: raw markup in the text: {line.strip()[:80]!r}"
+        elif "$" in line:
+            yield f"{page.name}: a bare dollar sign: {line.strip()[:80]!r}"
+
+
+def hosts(page: Path) -> Iterator[str]:
+    """No page loads anything from elsewhere; links to follow are fine."""
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    for element in soup.find_all(["script", "img", "link", "iframe", "source"]):
+        address = str(element.get("src") or element.get("href") or "")
+        canonical = "canonical" in (element.get("rel") or [])
+        if re.match(r"(https?:)?//", address) and not canonical:
+            yield f"{page.name}: <{element.name}> asks {address}"
+
+
+def buttons(page: Path, repository: str) -> Iterator[str]:
+    """Chapter pages, and only they, open their notebook in Binder and Colab."""
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    links = {str(a["href"]) for a in soup.find_all("a", href=True)}
+    running = {a for a in links if "mybinder.org" in a or "colab.research" in a}
+    running -= {
+        str(a["href"]) for a in article(page).find_all("a", href=True) if a is not None
+    }
+    owner = repository.removeprefix("https://github.com/")
+    match = re.match(r"ch(\d\d_\w+)\.html", page.name)
+    if not match:
+        if running:
+            yield f"{page.name}: a page without a notebook offers {sorted(running)}"
+        return
+    notebook = f"chapters/{match[1]}.ipynb"
+    if not (ROOT / notebook).exists():
+        yield f"{page.name}: {notebook} does not exist"
+    for service in ("mybinder.org", "colab.research.google.com"):
+        if not any(service in a and owner in a and notebook in a for a in running):
+            yield f"{page.name}: no button opens {notebook} on {service}"
+
+
+def secrets(html: Path, hidden: list[str]) -> Iterator[str]:
+    """What only an autograder may know is in no file that is served."""
+    if (html / "_sources").exists():
+        yield "the sources of the pages are served under _sources"
+    lines = {
+        line.strip()
+        for body in hidden
+        for line in body.splitlines()
+        if "_hidden" in line
+    }
+    for file in [*html.rglob("*.html"), *html.rglob("*.js")]:
+        text = BeautifulSoup(
+            file.read_text(encoding="utf-8", errors="replace"), "html.parser"
+        ).get_text()
+        for line in lines:
+            if line in text:
+                yield f"{file.relative_to(html)}: shows the hidden test {line!r}"
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Open the Chromium that the variable CHROMIUM names, or a usual one."""
+    import chromium
+
+    path = chromium.find()
+    if path is None:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail("CI needs a Chromium: none was found.")
+        pytest.skip("no Chromium found: set CHROMIUM to the path of one")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(
+            executable_path=path,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+
+
+@contextmanager
+def opened(
+    driver: Browser, page: Path, *, width: int = 1280, dark: bool = False
+) -> Iterator[tuple[Page, list[str]]]:
+    """Open a file with the network watched; yield the page and what went wrong."""
+    context = driver.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if dark else "light",
+    )
+    tab, trouble = context.new_page(), []
+    tab.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith(("file:", "data:", "blob:"))
+            else trouble.append(f"{page.name}: asks {request.url}")
+        ),
+    )
+    tab.on("pageerror", lambda error: trouble.append(f"{page.name}: {error}"))
+    tab.on(
+        "console",
+        lambda message: (
+            trouble.append(f"{page.name}: console: {message.text}")
+            if message.type == "error"
+            else None
+        ),
+    )
+    # Whatever the page asks of another host fails, as it does without a network.
+    context.route(re.compile(r"^https?://"), lambda route: route.abort())
+    mode = "dark" if dark else "light"
+    tab.add_init_script(
+        f"localStorage.setItem('mode','{mode}');localStorage.setItem('theme','{mode}')"
+    )
+    tab.goto(page.as_uri(), wait_until="load")
+    tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+    try:
+        yield tab, trouble
+    finally:
+        context.close()
+
+
+def mathematics(tab: Page) -> Iterator[str]:
+    """Every formula is typeset, none is an error."""
+    found: dict[str, int] = tab.evaluate(
+        """() => ({
+          sources: document.querySelectorAll("article .math").length,
+          drawn: document.querySelectorAll("article .math mjx-container").length,
+          errors: document.querySelectorAll("mjx-merror, [data-mjx-error]").length,
+        })"""
+    )
+    if found["drawn"] < found["sources"]:
+        yield f"{found['drawn']} of {found['sources']} formulas are drawn"
+    if found["errors"]:
+        yield f"{found['errors']} formulas show an error"
+
+
+def overflow(tab: Page) -> Iterator[str]:
+    """The page does not scroll sideways."""
+    wide, room = tab.evaluate(
+        "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    if wide > room:
+        yield f"the page is {wide} pixels wide in a window of {room}"
+
+
+def accessibility(tab: Page) -> Iterator[str]:
+    """Axe finds no violation that it calls serious or critical."""
+    # Buttons change colour softly; measured halfway, their contrast is a false alarm.
+    tab.add_style_tag(content="* {transition: none !important}")
+    report: dict[str, Any] = Axe().run(tab).response
+    for violation in report["violations"]:
+        if violation["impact"] in ("serious", "critical"):
+            where = violation["nodes"][0]["html"][:120]
+            yield f"{violation['id']} ({violation['impact']}): {where}"
+
+
+def slider_by_keyboard(tab: Page) -> Iterator[str]:
+    """An arrow key changes each slider's picture, and what a screen reader hears."""
+    state = """box => {
+      const images = [...box.querySelectorAll("img")];
+      const shown = images.filter(i => i.offsetParent !== null);
+      const input = box.querySelector("input");
+      return [shown.length, shown[0] ? shown[0].alt : "",
+              box.querySelector("output").value, input.getAttribute("aria-valuetext")];
+    }"""
+    boxes = tab.query_selector_all(".cr-frames")
+    if not boxes:
+        yield "no slider on the page"
+    for number, box in enumerate(boxes, 1):
+        control = box.query_selector("input")
+        before = box.evaluate(state)
+        if control is None or before[0] != 1:
+            yield f"slider {number} shows {before[0]} pictures"
+            continue
+        control.focus()
+        last = control.evaluate("i => +i.value === +i.max")
+        tab.keyboard.press("ArrowLeft" if last else "ArrowRight")
+        after = box.evaluate(state)
+        if after[0] != 1 or after[1] == before[1] or after[2] == before[2]:
+            yield f"slider {number}: an arrow key does not change the picture"
+        if after[2] != after[3]:
+            yield f"slider {number}: a screen reader hears {after[3]!r}"
+
+
+def questions_by_keyboard(tab: Page) -> Iterator[str]:
+    """Each option of a question opens with the keyboard and shows its explanation."""
+    options = tab.query_selector_all(".cr-predict details")
+    if not options:
+        yield "no question to predict on the page"
+    for number, option in enumerate(options, 1):
+        summary = option.query_selector("summary")
+        if summary is None:
+            yield f"option {number} has no summary"
+            continue
+        summary.focus()
+        tab.keyboard.press("Enter")
+        if not option.evaluate("d => d.open && d.innerText.length > 20"):
+            yield f"option {number} does not open by keyboard"

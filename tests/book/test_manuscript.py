@@ -1,0 +1,32 @@
+"""Every chapter, and the book as a whole, against the lints."""
+
+from pathlib import Path
+
+import lints
+import manuscript
+import pytest
+import wrong_answers
+
+ROOT = Path(__file__).parents[2]
+SHELF = lints.shelf(ROOT, wrong_answers.WRONG)
+
+
+@pytest.mark.parametrize("rule", lints.RULES)
+@pytest.mark.parametrize("book", SHELF.chapters, ids=lambda m: m.path.stem)
+def test_chapter(book: manuscript.Manuscript, rule: str) -> None:
+    problems = lints.lint(book, SHELF, [rule])
+    assert not problems, "\n".join(problems)
+
+
+def test_cell_lengths() -> None:
+    problems = lints.cell_lengths(SHELF.chapters)
+    assert not problems, "\n".join(problems)
+
+
+def test_references() -> None:
+    problems = lints.references(SHELF)
+    assert not problems, "\n".join(problems)
+
+
+def test_there_is_a_book() -> None:
+    assert SHELF.chapters

@@ -1,0 +1,66 @@
+"""The notebooks in chapters/ equal a fresh derivation, and a runner can use them."""
+
+from pathlib import Path
+
+import lints
+import manuscript
+import nbformat
+import notebooks
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BOOK = notebooks.load(ROOT)
+FILES, PROBLEMS = notebooks.derive(BOOK)
+
+
+def test_every_chapter_has_a_notebook() -> None:
+    assert not PROBLEMS, "\n".join(PROBLEMS)
+
+
+def test_notebooks_are_up_to_date() -> None:
+    problems = notebooks.differences(ROOT)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_notebook(name: str) -> None:
+    notebook = nbformat.reads(FILES[name], as_version=4)
+    nbformat.validate(notebook)
+    hidden = [c.body for m in BOOK.chapters for c in m.tagged("hidden-test")]
+    problems = lints.lint_notebook(notebook, name, BOOK.macros, hidden)
+    assert not problems, "\n".join(problems)
+
+
+MACROS = {"R": r"\mathbb{R}", "norm": [r"\lVert #1 \rVert", 1], "x": r"\mathbf x"}
+
+
+@pytest.mark.parametrize(
+    ("tex", "plain"),
+    [
+        (r"\R^d", r"\mathbb{R}^d"),
+        (r"\Re x", r"\Re x"),
+        (r"2^\R", r"2^{\mathbb{R}}"),
+        (r"\norm{a_{1}}_2", r"\lVert a_{1} \rVert_2"),
+        (r"\norm{\norm\x}", r"\lVert \lVert \mathbf x \rVert \rVert"),
+        (r"\norm v", r"\lVert v \rVert"),
+        (r"\norm \x", r"\lVert \mathbf x \rVert"),
+        (r"a \\R", r"a \\R"),
+        (r"a \\\R", r"a \\\mathbb{R}"),
+    ],
+)
+def test_macros_are_written_out(tex: str, plain: str) -> None:
+    assert notebooks.expand(tex, MACROS) == plain
+
+
+@pytest.mark.parametrize(
+    ("tex", "text"),
+    [
+        (r"{\c{S}}im{\c{s}}ekli", "Şimşekli"),
+        (r"Ant{\^o}nio", "Antônio"),
+        (r"M{\k{a}}dry", "Mądry"),
+        (r"Schotth{\"o}fer", "Schotthöfer"),
+        (r"R{\'e}mi {\L}ukasz Stra{\ss}e", "Rémi Łukasz Straße"),
+    ],
+)
+def test_names_are_plain_text(tex: str, text: str) -> None:
+    assert manuscript.plain(tex) == text

@@ -1,0 +1,66 @@
+"""The built pages: alternative texts, no leftovers, no host, the right numbers."""
+
+import json
+import re
+from pathlib import Path
+
+import manuscript
+import notebooks
+import pages
+import pytest
+
+PAGES = pages.pages()
+CONFIG = manuscript.config(pages.ROOT)
+
+
+def test_the_book_is_built() -> None:
+    built = {page.stem for page in PAGES}
+    wanted = {page.path.stem for page in manuscript.pages(pages.ROOT)}
+    assert wanted and wanted <= built, "run `make book` first"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_page(page: Path) -> None:
+    problems = [
+        *pages.pictures(page),
+        *pages.leftovers(page),
+        *pages.hosts(page),
+        *pages.buttons(page, CONFIG["repository"]["url"]),
+    ]
+    assert not problems, "\n".join(problems)
+
+
+def test_nothing_secret_is_served() -> None:
+    books = manuscript.chapters(pages.ROOT)
+    hidden = [cell.body for book in books for cell in book.tagged("hidden-test")]
+    problems = list(pages.secrets(pages.HTML, hidden))
+    assert hidden and not problems, "\n".join(problems)
+
+
+def test_numbers_equal_those_of_the_notebooks() -> None:
+    shown = {}
+    for page in pages.chapters():
+        for element in pages.article(page).find_all(id=True):
+            title = element.find(class_="caption-number")
+            if title is not None:
+                shown[element["id"]] = title.get_text(" ", strip=True)
+    labels = notebooks.labels(pages.ROOT)
+    compared = {label: labels[label] for label in labels if label in shown}
+    assert len(compared) > 20
+    assert compared == {label: shown[label] for label in compared}
+
+
+@pytest.mark.parametrize("page", pages.chapters(), ids=lambda p: p.stem)
+def test_title_carries_the_number_of_the_chapter(page: Path) -> None:
+    heading = pages.article(page).find("h1")
+    match = re.match(r"ch(\d\d)", page.name)
+    assert heading and match
+    assert heading.get_text(" ", strip=True).startswith(f"{int(match[1])}.")
+
+
+def test_chapters_run_within_their_limits() -> None:
+    costs = json.loads((pages.ROOT / "_build" / "costs.json").read_text())
+    seconds = {Path(name).name: value for name, value in costs["seconds"].items()}
+    assert {page.stem for page in pages.chapters()} <= set(seconds)
+    assert max(seconds.values()) < pages.CHAPTER_SECONDS, seconds
+    assert 0 < costs["peak_megabytes"] < pages.CHAPTER_MEGABYTES, costs

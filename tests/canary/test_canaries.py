@@ -1,0 +1,343 @@
+"""The gates can fail: each finds its planted fault, and nothing in a good book."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import chapter_code
+import lints
+import manuscript
+import mutating
+import nbformat
+import notebooks
+import pytest
+from mutations import Mutation
+
+import crlib
+
+SAMPLE = Path(__file__).parent / "sample"
+CHAPTER = "book/ch07_sample.md"
+WRONG = {
+    "ex-sum": "def sum_abs(v):\n    return sum(v)",
+    "ex-max": "def max_abs(v):\n    return max(v)",
+    "ex-dot": "def inner(u, v):\n    return sum(u) * sum(v)",
+}
+LONG = " ".join(["word"] * 50)
+
+# (rule, find, replace): find occurs once in the good chapter.
+FAULTS = [
+    ("digits", "A dual norm bounds an", "A dual norm of 0.85 bounds an"),
+    ("digits", "Length helps, and", "Length helps in 90 % of cases, and"),
+    ("digits", "caption: Robust accuracy", "caption: A fall to 12 of robust accuracy"),
+    ("digits", "Sum the terms of", "Sum the 3 terms of"),
+    ("digits", "Use `zip`", "Use 2 lists and `zip`"),
+    ("cells", "total = l1([1, 2, 3])", "x = 1\n" * 25 + "total = l1([1, 2, 3])"),
+    ("cells", "total = l1([1, 2, 3])", f"total = l1([1, 2, 3])  # {'-' * 80}"),
+    ("cells", "total = l1([1, 2, 3])", "total = l1([1, 2, 3]"),
+    ("tags", ":tags: [claim]", ":tags: [claims, claim]"),
+    ("card", "{chapter-card}", "{note}"),
+    ("card", "- Explain why one bound is tight.\n", ""),
+    ("card", ":needs: sums; [notation](notation.md)\n", ""),
+    ("predicts", "{predict} Does a zero entry", "{note} Does a zero entry"),
+    ("predicts", "- [x] Neither. ::", "- Neither. ::"),
+    ("predicts", "- The long one. ::", "- [x] The long one. ::"),
+    ("predicts", "- The short one. :: It has fewer entries.", "- The short one."),
+    ("predicts", "{predict} Is the maximum a norm?", "{predict}"),
+    ("theorems", ":label: thm-hoelder\n", ""),
+    ("theorems", "[check-thm-hoelder]", "[check-thm-other]"),
+    ("theorems", "[check-thm-hoelder]\nu, v",
+     "[check-thm-hoelder]\nprint()\n```\n\n```{code-cell} ipython3\nu, v"),
+    ("figures", "    name: fig-line\n", ""),
+    ("figures", "{numref}`fig-line` shows", "A line shows"),
+    ("figures", "alt: A line that falls from the upper left to the lower", "alt: A"),
+    ("figures", "alt: A line that falls from", f"alt: {'A line ' * 50}"),
+    ("figures", "alt: A line that falls from the upper left to the lower right corner.",
+     r"alt: Robust accuracy against the radius $\epsilon$ in input units, in $\R$."),
+    ("figures", "alt: A line that falls from the upper left to the lower right corner.",
+     "alt: book/_build/jupyter_execute/book/ch07_sample_12_0.png"),
+    ("figures", "$ in input units, in", "$ in"),
+    ("figures", 'claim("The sum is six.", total == 6)',
+     'claim("The sum is six.", total == 6)\nplt.subplots()\nplt.show()'),
+    ("sliders", 'claim("The sum is six.", total == 6)',
+     'claim("The sum is six.", total == 6)\nframes.slider(draw, [1, 2], label="r")'),
+    ("exercises", "stars-1 minutes-5", "stars-5 minutes-5"),
+    ("exercises", "stars-1 minutes-5", "stars-1"),
+    ("exercises", "minutes-5 points-2", "minutes-5"),
+    ("exercises", "```{hint}\n:class: dropdown\nUse `zip`.\n```\n", ""),
+    ("exercises", ":tags: [exercise, ex-dot]", ":tags: [ex-dot]"),
+    ("exercises", ":tags: [public-test, ex-dot]", ":tags: [public-test]"),
+    ("exercises", ":tags: [hidden-test, ex-dot, remove-cell]", ":tags: [remove-cell]"),
+    ("exercises", ":tags: [hidden-test, ex-dot, remove-cell]",
+     ":tags: [hidden-test, ex-dot]"),
+    ("exercises", ":tags: [solution, ex-dot]", ":tags: [ex-dot]"),
+    ("exercises", "{exercise-start} The product\n:label: ex-dot",
+     "{exercise-start} The product\n:label: ex-other"),
+    ("exercises", "{exercise-start} The product", "{note} The product"),
+    ("failures", ":tags: [failure]\nassert", ":tags: [setup]\nassert"),
+    ("failures", 'assert l1([]) == 0, "an', 'print("an'),
+    ("failures", ":tags: [claim]", ":tags: [hide-input]"),
+    ("failures", 'claim("The sum is six.", total == 6)', "print(total)"),
+    ("sections", "## Background", "## Literature"),
+    ("sections", "## What to remember", "## Summary"),
+    ("sections", "## What could go wrong", "## Pitfalls"),
+    ("sections", "# A sample chapter", "## A sample chapter"),
+    ("leftovers", "The sum is {glue", "TODO: more. The sum is {glue"),
+    ("sentences", "A dual norm bounds an", f"A dual norm {LONG} bounds an"),
+    ("links", "The sum is {glue", "![plot](https://example.org/a.png) is {glue"),
+    ("links", "The sum is {glue", '<img src="a.png"> is {glue'),
+    ("links", "The sum is {glue", '<a href="nowhere.html">It</a> is {glue'),
+    ("terms", "{term}`dual norm`", "{term}`predual norm`"),
+    ("cited", "{cite:t}`duffin1952` study", "{cite:t}`duffin1953` study"),
+    ("glued", "{glue:text}`ch07_total`", "{glue:text}`ch07_sum`"),
+    ("glued", "{glue:text}`ch07_total`", "six"),
+    ("glued", 'glue("ch07_total"', 'glue("total"'),
+    ("glued", 'glue("ch07_total"', 'glue("ch07_" + "total"'),
+]  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a copy of the good small book, for the crlib at hand."""
+    copy = tmp_path / "small"
+    shutil.copytree(SAMPLE, copy)
+    version = f'__version__ = "{crlib.__version__}"\n'
+    (copy / "crlib").mkdir()
+    (copy / "crlib/version.py").write_text(version, encoding="utf-8")
+    return copy
+
+
+def plant(root: Path, find: str, replace: str, name: str = CHAPTER) -> None:
+    path = root / name
+    text = path.read_text(encoding="utf-8")
+    assert text.count(find) == 1, f"{find!r} occurs {text.count(find)} times"
+    path.write_text(text.replace(find, replace), encoding="utf-8")
+
+
+def problems(root: Path, rule: str | None = None) -> list[str]:
+    shelf = lints.shelf(root, WRONG)
+    return lints.lint(shelf.chapters[0], shelf, [rule] if rule else None)
+
+
+def test_good_book_is_clean(root: Path) -> None:
+    shelf = lints.shelf(root, WRONG)
+    assert problems(root) == []
+    assert lints.cell_lengths(shelf.chapters) == []
+    assert lints.references(shelf) == []
+
+
+def test_every_rule_has_a_fault() -> None:
+    assert {rule for rule, _, _ in FAULTS} == set(lints.RULES)
+
+
+@pytest.mark.parametrize(("rule", "find", "replace"), FAULTS)
+def test_lint_finds_fault(root: Path, rule: str, find: str, replace: str) -> None:
+    plant(root, find, replace)
+    assert problems(root, rule)
+
+
+def test_lint_misses_wrong_answer(root: Path) -> None:
+    shelf = lints.shelf(root, {k: v for k, v in WRONG.items() if k != "ex-dot"})
+    assert lints.lint(shelf.chapters[0], shelf, ["exercises"])
+
+
+@pytest.mark.parametrize(
+    "name", ["CIFAR-10", "ResNet-18", "H100", "ViT-B-16", "$0.85$", "`0.85`"]
+)
+def test_names_and_formulas_are_no_typed_numbers(root: Path, name: str) -> None:
+    plant(root, "A dual norm bounds an", f"A dual norm on {name} bounds an")
+    assert problems(root, "digits") == []
+
+
+def test_long_cells_over_the_book(root: Path) -> None:
+    book = lints.shelf(root).chapters[0]
+    for cell in book.cells:
+        cell.body = "x = 1\n" * 20
+    assert len(lints.cell_lengths([book])) == 2
+
+
+def test_references_unused_or_without_address(root: Path) -> None:
+    (root / "book/references.bib").open("a").write("@misc{lost, title = {Lost}}")
+    found = lints.references(lints.shelf(root))
+    assert len(found) == 2
+    assert all("lost" in problem for problem in found)
+
+
+def derived(root: Path) -> Any:
+    files, found = notebooks.derive(notebooks.load(root))
+    assert not found
+    return nbformat.reads(files["07_sample.ipynb"], as_version=4)
+
+
+def notebook_problems(root: Path, notebook: Any) -> list[str]:
+    book = notebooks.load(root)
+    hidden = [c.body for c in book.chapters[0].tagged("hidden-test")]
+    return lints.lint_notebook(notebook, "07_sample", book.macros, hidden)
+
+
+def test_good_notebook_is_clean(root: Path) -> None:
+    assert notebook_problems(root, derived(root)) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "```{note}\nA note.\n```",
+        "> :::{tip}\n> A tip.\n> :::",
+        "See {ref}`sec-norms`.",
+        ":label: eq-a",
+        r"The norm $\norm{x}$.",
+    ],
+)
+def test_raw_directive_role_or_macro_in_notebook(root: Path, source: str) -> None:
+    notebook = derived(root)
+    notebook.cells.append(nbformat.v4.new_markdown_cell(source))
+    assert notebook_problems(root, notebook)
+
+
+def test_hidden_test_in_notebook(root: Path) -> None:
+    hidden = notebooks.load(root).chapters[0].tagged("hidden-test")[0]
+    notebook = derived(root)
+    notebook.cells.append(nbformat.v4.new_code_cell(hidden.body))
+    assert notebook_problems(root, notebook)
+
+
+def test_output_in_notebook(root: Path) -> None:
+    notebook = derived(root)
+    notebook.cells[0].execution_count = 1
+    assert notebook_problems(root, notebook)
+
+
+def test_notebook_without_version_check(root: Path) -> None:
+    notebook = derived(root)
+    del notebook.cells[0]
+    assert notebook_problems(root, notebook)
+
+
+def test_stale_missing_and_left_over_notebooks(root: Path) -> None:
+    arguments = ["--root", str(root)]
+    assert notebooks.main([*arguments, "--check"]) == 1  # missing
+    assert notebooks.main(arguments) == 0
+    assert notebooks.main([*arguments, "--check"]) == 0
+    plant(root, "A dual norm bounds an", "Every dual norm bounds an")
+    assert notebooks.main([*arguments, "--check"]) == 1  # out of date
+    notebooks.main(arguments)
+    shutil.copy(root / "chapters/07_sample.ipynb", root / "chapters/08_gone.ipynb")
+    assert notebooks.main([*arguments, "--check"]) == 1  # left over
+    notebooks.main(arguments)
+    assert not (root / "chapters/08_gone.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("find", "replace"),
+    [
+        ("{prf:remark}", "{mystery}"),
+        ("{term}`dual norm`", "{mystery}`dual norm`"),
+        ("{prf:ref}`def-dual`", "{prf:ref}`def-gone`"),
+        ("{ref}`ex-sum`", "{ref}`ex-gone`"),
+        ("{eq}`eq-hoelder`", "{eq}`eq-gone`"),
+        ("[Norms](notation.md)", "[Norms](gone.md)"),
+        ("{cite:t}`duffin1952` study", "{cite:t}`gone` study"),
+        ("```{prf:remark}", "````{prf:remark}"),
+        (":label: rem-tight", ":label: def-dual"),
+        ("Sum the terms", "$$ a $$\nSum\n$$ b $$ (eq-b)\nthe terms"),
+        ("Sum the terms", "$$ a\nSum the terms"),
+    ],
+)
+def test_what_has_no_notebook_form_is_named(
+    root: Path, find: str, replace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(root, find, replace)
+    assert notebooks.main(["--root", str(root)]) == 1
+    assert "ch07_sample.md:" in capsys.readouterr().err
+
+
+def setup(root: Path) -> tuple[manuscript.Manuscript, dict[str, Any]]:
+    book = manuscript.chapters(root)[0]
+    names = chapter_code.fresh()
+    chapter_code.run_all(book.tagged("setup"), names)
+    return book, names
+
+
+def test_good_exercises_are_clean(root: Path) -> None:
+    book, names = setup(root)
+    for label in chapter_code.exercise_labels(book):
+        assert chapter_code.faults(book, label, names, WRONG[label]) == []
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "wrong", "finding"),
+    [
+        ("f([1, 2]) == 3", "1", WRONG["ex-sum"], "the stub passes the public"),
+        ("f([1, -2]) == 3", "1", WRONG["ex-sum"], "the stub passes the hidden"),
+        ("f([1, 2]) == 3", "f([1, 2]) == 4", WRONG["ex-sum"], "the solution fails"),
+        ("f([1, -2]) == 3", "f([2]) == 2", WRONG["ex-sum"], "the wrong answer passes"),
+        ("Three and eight", "They", None, "no wrong answer"),
+    ],
+)
+def test_exercise_gate(
+    root: Path, find: str, replace: str, wrong: str | None, finding: str
+) -> None:
+    plant(root, find, replace)
+    book, names = setup(root)
+    found = chapter_code.faults(book, "ex-sum", names, wrong)
+    assert any(finding in problem for problem in found)
+
+
+def test_mutation_gate(root: Path) -> None:
+    book = manuscript.chapters(root)[0]
+    assert mutating.labels(book) == ["thm-hoelder"]
+    label = "thm-hoelder"
+    mutating.check(book, label)
+    sign = Mutation(label, "setup", "a * b for", "abs(a * b) + a for")
+    with pytest.raises(AssertionError):
+        mutating.check(book, label, sign)
+    with pytest.raises(AssertionError):
+        primal = Mutation(label, "check", "== l1(u) * linf(v)", "== linf(u) * linf(v)")
+        mutating.check(book, label, primal)
+    with pytest.raises(ValueError, match="occurs 0 times"):
+        mutating.check(book, label, Mutation(label, "setup", "sqrt", "abs"))
+
+
+def test_mutation_of_the_library(root: Path) -> None:
+    plant(root, "assert abs(dot(u, v)) == l1(u) * linf(v)",
+          "import crlib\nassert crlib.by_profile(quick=1, full=2) == 1")  # fmt: skip
+    book = manuscript.chapters(root)[0]
+    fault = Mutation(
+        "thm-hoelder", "crlib.by_profile", "return quick if", "return full if"
+    )
+    with pytest.raises(AssertionError):
+        mutating.check(book, "thm-hoelder", fault)
+    mutating.check(book, "thm-hoelder")
+
+
+def test_nbval_finds_a_raising_cell_and_a_stale_number(root: Path) -> None:
+    # Apart from the small book, whose folder crlib would hide the library.
+    folder = root.parent / "run"
+    folder.mkdir()
+    for name, find, replace in [
+        ("good", "total = l1([1, 2, 3])", "total = l1([3, 2, 1])"),
+        ("raising", "total = l1([3, 2, 1])", "total = l1([3, 2, 1]) / 0"),
+        ("stale", "total = l1([3, 2, 1]) / 0", "total = l1([3, 2, 2])"),
+    ]:
+        plant(root, find, replace)
+        notebooks.main(["--root", str(root)])
+        (root / "chapters/07_sample.ipynb").rename(folder / f"{name}.ipynb")
+    options = ["--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "-q"]
+    options += ["--rootdir", str(folder), str(folder)]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        check=False,
+    )
+    report = result.stdout
+    assert result.returncode == 1, report
+    failed = [line for line in report.splitlines() if line.startswith("FAILED")]
+    assert any("raising.ipynb" in line for line in failed), report
+    assert any("stale.ipynb" in line for line in failed), report
+    assert not any("good.ipynb" in line for line in failed), report

@@ -1,0 +1,95 @@
+"""Run code cells of a chapter outside a notebook."""
+
+import ast
+import contextlib
+import io
+import linecache
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from manuscript import Block, Manuscript
+
+MODULE = "chapter_under_test"
+
+
+def run(source: str, namespace: dict[str, Any], name: str = "<cell>") -> Any:
+    """Execute a cell silently; return the value of its last expression, or None."""
+    # Lets inspect.getsource find what a cell defines.
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    module = types.ModuleType(MODULE)
+    module.__dict__.update(namespace)
+    sys.modules[MODULE] = module
+    parsed = ast.parse(source, name)
+    last = parsed.body[-1] if parsed.body else None
+    value = None
+    with contextlib.redirect_stdout(io.StringIO()):
+        if isinstance(last, ast.Expr):
+            parsed.body.pop()
+            exec(compile(parsed, name, "exec"), namespace)
+            value = eval(compile(ast.Expression(last.value), name, "eval"), namespace)
+        else:
+            exec(compile(parsed, name, "exec"), namespace)
+    return value
+
+
+def fresh() -> dict[str, Any]:
+    return {"__name__": MODULE}
+
+
+def run_all(cells: list[Block], namespace: dict[str, Any]) -> Any:
+    value = None
+    for cell in cells:
+        value = run(cell.body, namespace, f"<cell at line {cell.line}>")
+    return value
+
+
+def exercise_labels(book: Manuscript) -> Iterator[str]:
+    for block in book.blocks:
+        if block.name == "exercise-start":
+            yield block.label
+
+
+def verdicts(
+    book: Manuscript, label: str, setup: dict[str, Any], answer: str | None = None
+) -> dict[str, bool]:
+    """Run an exercise's tests on an answer, by default on the stub.
+
+    Args:
+        setup: names that the chapter's setup cells define; not changed.
+        answer: source of the answer.
+
+    Returns:
+        whether the public and the hidden test passed.
+    """
+    if answer is None:
+        answer = "\n".join(c.body for c in book.tagged("exercise", label))
+    namespace = dict(setup)
+    run(answer, namespace, "<answer>")
+    return {
+        kind: bool(run_all(book.tagged(f"{kind}-test", label), namespace).passed)
+        for kind in ("public", "hidden")
+    }
+
+
+def faults(
+    book: Manuscript, label: str, setup: dict[str, Any], wrong: str | None
+) -> list[str]:
+    """Return what is wrong with an exercise's tests."""
+    found = []
+    stub = verdicts(book, label, setup)
+    found += [f"the stub passes the {kind} test" for kind, ok in stub.items() if ok]
+    # What the stub's and the public test's cells define, a solution may use.
+    names = dict(setup)
+    run_all(book.tagged("exercise", label), names)
+    run_all(book.tagged("public-test", label), names)
+    solution = "\n".join(c.body for c in book.tagged("solution", label))
+    for kind, passed in verdicts(book, label, names, solution).items():
+        if not passed:
+            found.append(f"the solution fails the {kind} test")
+    if wrong is None:
+        found.append("no wrong answer in tests/exercises/wrong_answers.py")
+    elif all(verdicts(book, label, names, wrong).values()):
+        found.append("the wrong answer passes both tests")
+    return [f"{book.path.name}: {label}: {problem}" for problem in found]
