@@ -91,7 +91,7 @@ class _LinfBall:
     def steepest_(self, g: Tensor, z: Tensor) -> Tensor:
         return g.sign_()
 
-    def random(self, generator: torch.Generator | None) -> Tensor:
+    def random(self, generator: torch.Generator) -> Tensor:
         u = _draw(torch.rand, self.low, generator)
         return self.low + u * (self.high - self.low)
 
@@ -134,11 +134,14 @@ class _L2Ball:
 
     def steepest_(self, g: Tensor, z: Tensor) -> Tensor:
         # A pixel at 0 or 1 whose gradient points out of the box cannot move; counting
-        # it in the length of the step would shorten the step of all others.
-        g.masked_fill_(((z <= 0) & (g < 0)) | ((z >= 1) & (g > 0)), 0)
-        return g.div_(_rows(_sizes(g, "l2").clamp_min(1e-30), g))
+        # it in the length of the step would shorten the step of all others. It keeps
+        # its push: without it the projection would pull it off the wall again.
+        walled = ((z <= 0) & (g < 0)) | ((z >= 1) & (g > 0))
+        free = _sizes(g.masked_fill(walled, 0), "l2")
+        length = torch.maximum(free, 1e-4 * _sizes(g, "l2")).clamp_min(1e-30)
+        return g.div_(_rows(length, g))
 
-    def random(self, generator: torch.Generator | None) -> Tensor:
+    def random(self, generator: torch.Generator) -> Tensor:
         direction = _draw(torch.randn, self.x, generator)
         direction /= _rows(_sizes(direction, "l2").clamp_min(1e-30), direction)
         radius = _draw(torch.rand, self.eps, generator)
@@ -146,11 +149,17 @@ class _L2Ball:
         return self.project_(self.x + direction * _rows(radius, direction))
 
 
-def _draw(kind: Any, like: Tensor, generator: torch.Generator | None) -> Tensor:
+def _draw(kind: Any, like: Tensor, generator: torch.Generator) -> Tensor:
     """Draw on the generator's device, so that a CPU generator serves a GPU tensor."""
-    device = like.device if generator is None else generator.device
-    out: Tensor = kind(like.shape, generator=generator, device=device, dtype=like.dtype)
+    out: Tensor = kind(
+        like.shape, generator=generator, device=generator.device, dtype=like.dtype
+    )
     return out.to(like.device)
+
+
+def _chance(generator: torch.Generator | None) -> torch.Generator:
+    """Return the caller's generator or a new one; torch's own is left alone."""
+    return torch.Generator().manual_seed(0) if generator is None else generator
 
 
 def _ball(x: Tensor, eps: Tensor, norm: str) -> "_LinfBall | _L2Ball":
@@ -353,8 +362,7 @@ def pgd(
         loss: ``"margin"`` (largest rival logit minus the true one; not fooled by the
             scale of the logits) or ``"ce"``.
         target: ``(N,)`` labels to reach, or None.
-        generator: source of random starts; None means torch's default one, which
-            then advances.
+        generator: source of random starts; None means a new one of seed 0.
         progress: show a progress bar.
 
     Raises:
@@ -369,7 +377,7 @@ def pgd(
     if step_size is None:
         step_size, schedule = radius, 1 - torch.arange(steps) / steps
     step = _per_sample("step_size", step_size, x)
-    run = _Search(model, x.detach(), y, target, loss, norm)
+    run, chance = _Search(model, x.detach(), y, target, loss, norm), _chance(generator)
     bar = tqdm(total=restarts * steps, disable=not progress, desc="pgd", leave=False)
     with evaluating(model), bar:
         if random_start or not len(x):
@@ -380,8 +388,8 @@ def pgd(
                 break
             ball = _ball(run.x[rows], radius[rows], norm)
             at_random = random_start or r > 0
-            z = ball.random(generator) if at_random else run.x[rows].clone()
-            run.ascend(z, rows, ball, step[rows], schedule.tolist(), generator, bar)
+            z = ball.random(chance) if at_random else run.x[rows].clone()
+            run.ascend(z, rows, ball, step[rows], schedule.tolist(), chance, bar)
     return run.result()
 
 
@@ -449,7 +457,7 @@ class _Search:
         ball: "_LinfBall | _L2Ball",
         step: Tensor,
         schedule: list[float],
-        generator: torch.Generator | None,
+        generator: torch.Generator,
         bar: Any,
     ) -> None:
         before = None
@@ -483,7 +491,7 @@ class _Search:
         g: Tensor,
         rows: Tensor,
         suspects: Tensor,
-        generator: torch.Generator | None,
+        generator: torch.Generator,
     ) -> None:
         """Replace the zero gradients among the suspects by random directions."""
         dead = suspects.nonzero().squeeze(1)
@@ -524,7 +532,7 @@ def random_noise(
         eps: radius in input units, a number or ``(N,)``.
         norm: ``"linf"`` or ``"l2"``.
         draws: points tried for each sample still standing.
-        generator: source of the points; None means torch's default one.
+        generator: source of the points; None means a new one of seed 0.
 
     Raises:
         ValueError: bad input; the message says what to do.
@@ -532,14 +540,17 @@ def random_noise(
     radius = _check(x, y, eps, norm, None)
     if draws < 1:
         raise ValueError(f"draws is {draws}: at least 1.")
-    run = _Search(model, x.detach(), y, None, "margin", norm)
+    run, chance = (
+        _Search(model, x.detach(), y, None, "margin", norm),
+        _chance(generator),
+    )
     with evaluating(model), torch.no_grad():
         run.look_at_clean()
         for _ in range(draws):
             rows = run.standing()
             if not len(rows):
                 break
-            z = _ball(run.x[rows], radius[rows], norm).random(generator)
+            z = _ball(run.x[rows], radius[rows], norm).random(chance)
             run.see(z, rows, model(z))
     return run.result()
 

@@ -27,7 +27,7 @@ def claim(sentence: str, holds: SupportsFloat, detail: str = "") -> None:
     Raises:
         ClaimError: ``holds`` is false (or NaN).
     """
-    value = float(holds)
+    value = float(holds.item() if hasattr(holds, "item") else holds)
     suffix = f" ({detail})" if detail else ""
     if not value > 0:
         raise ClaimError(f"This does not hold here: {sentence}{suffix}")
@@ -59,7 +59,9 @@ class _Inline:
     text: str
 
     def __repr__(self) -> str:
-        return self.text
+        # The invisible word joiner keeps the page from reading "1.00" as a number and
+        # writing it as 1.0.
+        return f"\u2060{self.text}"
 
 
 @dataclass(frozen=True)

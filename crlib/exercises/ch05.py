@@ -1,0 +1,133 @@
+"""Tests for the exercises of chapter 5, Measuring compressibility."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from crlib import metrics
+
+__all__ = [
+    "build",
+    "build_hidden",
+    "effective_rank",
+    "effective_rank_hidden",
+    "error_curve",
+    "error_curve_hidden",
+    "fewest",
+    "fewest_hidden",
+]
+
+
+def _close(found: object, right: float, what: str) -> None:
+    assert isinstance(found, float | int | Tensor), f"{what} is not a number."
+    assert math.isclose(float(found), right, rel_tol=1e-6, abs_tol=1e-6), (
+        f"{what} is {float(found):.4f} and should be {right:.4f}."
+    )
+
+
+def _same_curve(answer: Callable[..., Tensor], v: Tensor, q: float) -> None:
+    found = answer(v.clone(), q)
+    assert isinstance(found, Tensor), "error_curve returns a tensor."
+    assert len(found) == len(v) + 1, (
+        f"A vector with {len(v)} entries has {len(v) + 1} errors, from k = 0 on;"
+        f" there are {len(found)}."
+    )
+    for k in range(len(v) + 1):
+        _close(found[k], metrics.best_k_error(v, k, q=q), f"For k = {k}, the error")
+
+
+def error_curve(answer: Callable[..., Tensor]) -> None:
+    """Test ``error_curve(v, q)`` on sorted, positive entries and q = 2."""
+    _same_curve(answer, torch.tensor([4.0, 3.0, 1.0]), 2)
+
+
+def error_curve_hidden(answer: Callable[..., Tensor]) -> None:
+    """Test ``error_curve(v, q)`` on any order, signs, ties, zeros and exponents."""
+    g = torch.Generator().manual_seed(0)
+    vectors = (torch.randn(12, generator=g), torch.tensor([0.0, -2, 2, 0, 1]))
+    for v in vectors:
+        for q in (0.5, 1.0, 2.0, 3.0):
+            _same_curve(answer, v, q)
+
+
+def _same_k(
+    answer: Callable[..., int], v: Tensor, eps: float, q: float, k: int
+) -> None:
+    found = answer(v.clone(), eps, q)
+    assert found == k, f"For eps = {eps} and q = {q} the answer is {k}, not {found}."
+
+
+def fewest(answer: Callable[..., int]) -> None:
+    """Test ``fewest(v, eps, q)`` on small vectors."""
+    v = torch.tensor([4.0, 2.0, 1.0, 1.0])
+    _same_k(answer, v, 0.6, 1, 1)
+    _same_k(answer, v, 0.3, 1, 2)
+    _same_k(answer, v, 1.0, 2, 0)
+    _same_k(answer, torch.ones(4), 0.5, 2, 3)
+
+
+def fewest_hidden(answer: Callable[..., int]) -> None:
+    """Test ``fewest(v, eps, q)`` on zeros, signs, ties and random vectors."""
+    _same_k(answer, torch.tensor([0.0, -3, 0]), 0.0, 2, 1)
+    _same_k(answer, -torch.ones(10), 0.3, 1, 7)
+    g = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        v = torch.randn(15, generator=g)
+        for q, eps in ((0.5, 0.2), (1, 0.1), (2, 0.4)):
+            _same_k(answer, v, eps, q, metrics.smallest_k(v, eps, q=q))
+
+
+def effective_rank(answer: Callable[[Tensor], float]) -> None:
+    """Test ``effective_rank(s)`` on flat spectra."""
+    _close(answer(torch.ones(16)), 16.0, "The effective rank of sixteen ones")
+    _close(answer(3 * torch.ones(5)), 5.0, "The effective rank of five threes")
+
+
+def effective_rank_hidden(answer: Callable[[Tensor], float]) -> None:
+    """Test ``effective_rank(s)`` with zeros and with uneven spectra."""
+    _close(answer(torch.tensor([2.0, 2, 0, 0])), 2.0, "With two zeros, the rank")
+    _close(answer(torch.tensor([7.0])), 1.0, "The rank of a single value")
+    g = torch.Generator().manual_seed(2)
+    for _ in range(10):
+        s = torch.rand(20, generator=g) ** 3
+        _close(answer(s), metrics.effective_rank(s), "On a random spectrum, the rank")
+
+
+def _to_order(
+    answer: Callable[..., Tensor], k: int, eps: float, beta: float, d: int
+) -> None:
+    v = answer(k, eps, beta, d)
+    order = f"k = {k}, eps = {eps}, beta = {beta}, d = {d}"
+    assert isinstance(v, Tensor) and v.shape == (d,), (
+        f"For {order}: not a vector with d entries."
+    )
+    s = v.double().abs().sort(descending=True).values
+    _close(s[0], 1.0, f"For {order}: the largest entry")
+    _close(metrics.best_k_error(s, k), eps, f"For {order}: the error")
+    _close(metrics.spread(s, k), beta, f"For {order}: the spread")
+    reach = ((1 - eps**2) / (1 + (k - 1) * (1 - beta) ** 2)) ** 0.5
+    _close(reach * float(s.norm()), 1.0, f"For {order}: the upper side of the sandwich")
+
+
+def build(answer: Callable[..., Tensor]) -> None:
+    """Test ``build(k, eps, beta, d)`` where there is room for the tail."""
+    _to_order(answer, 3, 0.2, 0.5, 10)
+    _to_order(answer, 4, 0.5, 0.0, 20)
+
+
+def build_hidden(answer: Callable[..., Tensor]) -> None:
+    """Test ``build`` at the edges, and that it refuses where no vector exists."""
+    _to_order(answer, 1, 0.6, 0.0, 5)
+    _to_order(answer, 5, 0.0, 0.9, 6)
+    _to_order(answer, 6, 0.1, 0.7, 200)
+    _to_order(answer, 2, 0.5**0.5, 0.0, 4)
+    try:
+        answer(2, 0.9, 0.5, 4)
+    except ValueError:
+        return
+    raise AssertionError(
+        "For k = 2, eps = 0.9, beta = 0.5, d = 4 no such vector exists: the tail would"
+        " exceed the k-th entry. Raise ValueError."
+    )

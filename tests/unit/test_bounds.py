@@ -1,0 +1,151 @@
+"""The bounds hold on every kind of vector and matrix, and are met where they say."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import SEEDS, rng
+from test_metrics import vectors
+from torch import Tensor
+
+from crlib import metrics, theory
+from crlib.theory import Bounds
+
+SLACK = 1e-9
+MATRICES: dict[str, Callable[[torch.Generator, int, int], Tensor]] = {
+    "gaussian": lambda g, h, m: torch.randn(h, m, generator=g),
+    "low rank": lambda g, h, m: (
+        torch.randn(h, 1, generator=g) @ torch.randn(1, m, generator=g)
+    ),
+    "sparse": lambda g, h, m: (
+        torch.randn(h, m, generator=g) * (torch.rand(h, m, generator=g) < 0.3)
+        + torch.eye(h, m) * 1e-3
+    ),
+    "few rows": lambda g, h, m: (
+        torch.randn(h, m, generator=g) * 10.0 ** -torch.arange(h)[:, None]
+    ),
+    "heavy": lambda g, h, m: torch.rand(h, m, generator=g).clamp_min(1e-3) ** -2,
+    "orthogonal": lambda g, h, m: (
+        torch.linalg.svd(torch.randn(h, m, generator=g))[0] @ torch.eye(h, m)
+    ),
+    "signs": lambda g, h, m: torch.randn(h, m, generator=g).sign(),
+}
+CASES = st.tuples(
+    SEEDS, st.sampled_from(list(MATRICES)), st.integers(1, 8), st.integers(1, 8)
+)
+
+
+def matrix(case: tuple[int, str, int, int]) -> Tensor:
+    seed, kind, h, m = case
+    return MATRICES[kind](rng(seed), h, m)
+
+
+def check(bounds: Bounds) -> None:
+    low, value, high = bounds
+    assert low <= value * (1 + SLACK)
+    assert value <= high * (1 + SLACK)
+
+
+@given(vectors(), st.sampled_from([0.5, 1.0, 2.0, 3.0]), st.data())
+def test_the_top_entry_lies_between_its_bounds(
+    v: Tensor, q: float, data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(1, len(v)))
+    bounds = theory.top_entry_bounds(v, k, q=q)
+    check(bounds)
+    assert bounds.value == float(v.double().abs().max())
+
+
+@given(CASES, st.data())
+def test_the_spectral_norm_lies_between_its_bounds(
+    case: tuple[int, str, int, int], data: st.DataObject
+) -> None:
+    w = matrix(case)
+    bounds = theory.spectral_norm_bounds(w, data.draw(st.integers(1, min(w.shape))))
+    check(bounds)
+    assert bounds.value == pytest.approx(metrics.operator_norm(w))
+
+
+@given(CASES, st.data())
+def test_the_row_norm_lies_between_its_bounds(
+    case: tuple[int, str, int, int], data: st.DataObject
+) -> None:
+    w = matrix(case)
+    bounds = theory.row_norm_bounds(w, data.draw(st.integers(1, len(w))))
+    check(bounds)
+    assert bounds.value == metrics.operator_norm(w, norm="linf")
+
+
+@given(vectors(), st.sampled_from([1.0, 2.0]), st.data())
+def test_the_formulas_are_those_of_the_lemma(
+    v: Tensor, q: float, data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(1, len(v)))
+    s = v.double().abs().sort(descending=True).values
+    total, tail = s.pow(q).sum(), s[k:].pow(q).sum()
+    low = ((total - tail) / k) ** (1 / q)
+    high = ((total - tail) / (1 + (k - 1) * (s[k - 1] / s[0]) ** q)) ** (1 / q)
+    bounds = theory.top_entry_bounds(v, k, q=q)
+    assert bounds.low == pytest.approx(float(low), rel=1e-6)
+    assert bounds.high == pytest.approx(float(high), rel=1e-6)
+
+
+@given(SEEDS, st.integers(1, 6), st.integers(0, 6), st.sampled_from([1.0, 2.0]))
+def test_without_spread_all_three_meet(seed: int, k: int, rest: int, q: float) -> None:
+    g = rng(seed)
+    head = torch.full((k,), 2.0, dtype=torch.float64)
+    tail = 2 * torch.rand(rest, generator=g, dtype=torch.float64)
+    v = torch.cat([head, tail])[torch.randperm(k + rest, generator=g)]
+    low, value, high = theory.top_entry_bounds(v, k, q=q)
+    assert low == pytest.approx(value, rel=1e-9)
+    assert high == pytest.approx(value, rel=1e-9)
+
+
+def test_with_spread_they_do_not() -> None:
+    low, value, high = theory.top_entry_bounds(torch.tensor([3.0, 2.0, 1.0]), 3)
+    assert low < value - 0.01 and high > value + 0.01
+
+
+def test_equal_singular_values_meet_the_spectral_bounds() -> None:
+    q, _ = torch.linalg.qr(torch.randn(5, 5, generator=rng(0), dtype=torch.float64))
+    low, value, high = theory.spectral_norm_bounds(3 * q, 5)
+    assert low == pytest.approx(3, rel=1e-9)
+    assert value == pytest.approx(3, rel=1e-9)
+    assert high == pytest.approx(3, rel=1e-9)
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_equal_flat_rows_meet_the_row_bounds(kept: int) -> None:
+    w = torch.randn(kept, 6, generator=rng(0), dtype=torch.float64).sign()
+    w = torch.cat([w, torch.zeros(2, 6)])
+    low, value, high = theory.row_norm_bounds(w, kept)
+    assert low == pytest.approx(6, rel=1e-9)
+    assert value == 6
+    assert high == pytest.approx(6, rel=1e-9)
+
+
+@given(CASES)
+def test_bounds_scale_with_the_matrix(case: tuple[int, str, int, int]) -> None:
+    w = matrix(case).double()
+    for bounds in (theory.spectral_norm_bounds, theory.row_norm_bounds):
+        one, ten = bounds(w, 1), bounds(-10 * w, 1)
+        for a, b in zip(one, ten, strict=True):
+            assert b == pytest.approx(10 * a, rel=1e-9)
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="zero"):
+        theory.top_entry_bounds(torch.zeros(3), 1)
+    with pytest.raises(ValueError, match="from 1 to 3"):
+        theory.top_entry_bounds(torch.ones(3), 0)
+    with pytest.raises(ValueError, match="exponent"):
+        theory.top_entry_bounds(torch.ones(3), 1, q=math.inf)
+    with pytest.raises(ValueError, match="from 1 to 2"):
+        theory.spectral_norm_bounds(torch.ones(2, 3), 3)
+    for w in (torch.zeros(2, 2), torch.ones(2), torch.full((2, 2), math.nan)):
+        for bounds in (theory.spectral_norm_bounds, theory.row_norm_bounds):
+            with pytest.raises(ValueError):
+                bounds(w, 1)

@@ -1,0 +1,112 @@
+"""A false claim stops; an interval covers as often as it says."""
+
+import math
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from crlib.claims import ClaimError, claim, glue, interval
+
+
+@pytest.mark.parametrize("true", [True, np.True_, torch.tensor(True), np.array([True])])
+def test_a_true_claim_prints_its_sentence(
+    true: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claim("Two is even.", true, "2 % 2 = 0")
+    assert capsys.readouterr().out == "✓ Two is even. (2 % 2 = 0)\n"
+
+
+@pytest.mark.parametrize(
+    "false", [False, np.False_, torch.tensor(False), math.nan, torch.tensor([False])]
+)
+def test_a_false_claim_raises_with_its_sentence(
+    false: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ClaimError, match="Three is even.") as error:
+        claim("Three is even.", false, "3 % 2 = 1")
+    assert "3 % 2 = 1" in str(error.value)
+    assert isinstance(error.value, AssertionError)
+    assert not capsys.readouterr().out
+
+
+def test_a_claim_about_many_values_must_be_reduced_first() -> None:
+    with pytest.raises((TypeError, ValueError, RuntimeError)):
+        claim("All are even.", torch.tensor([True, True]))
+
+
+def test_glue_prints_in_a_notebook(capsys: pytest.CaptureFixture[str]) -> None:
+    glue("ch01_accuracy", "85.1 %")
+    out = capsys.readouterr().out
+    assert "ch01_accuracy" in out and "85.1 %" in out
+
+
+def test_glue_hands_the_text_to_the_book_so_that_it_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = {}
+
+    def record(name: str, value: object, display: bool) -> None:
+        seen[name] = (repr(value), display)
+
+    monkeypatch.setitem(sys.modules, "myst_nb", SimpleNamespace(glue=record))
+    monkeypatch.setenv("CRLIB_BOOK", "1")
+    glue("ch01_accuracy", "1.00")
+    text, display = seen["ch01_accuracy"]
+    assert text.strip("\u2060") == "1.00" and not display
+    with pytest.raises(ValueError):
+        float(text)
+    assert not capsys.readouterr().out
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12),
+    st.sampled_from([0.5, 0.9, 0.95, 0.99]),
+)
+def test_the_interval_is_students(samples: list[float], level: float) -> None:
+    found = interval(samples, level)
+    assert found.low <= found.mean <= found.high and found.n == len(samples)
+    spread = stats.sem(samples)
+    if spread > 1e-9:
+        low, high = stats.t.interval(
+            level, len(samples) - 1, loc=np.mean(samples), scale=spread
+        )
+        assert found.low == pytest.approx(low, rel=1e-6, abs=1e-6)
+        assert found.high == pytest.approx(high, rel=1e-6, abs=1e-6)
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    runs = np.random.default_rng(0).normal(3, 2, (2000, 5))
+    found = [interval(row, 0.9) for row in runs]
+    share = np.mean([f.low <= 3 <= f.high for f in found])
+    assert share == pytest.approx(0.9, abs=0.02)
+
+
+def test_an_interval_reads_well() -> None:
+    found = interval([torch.tensor(0.5), 0.6, np.float64(0.7)])
+    assert str(found) == "0.6 [0.352, 0.848]"
+    assert found.format(".1f", scale=100) == "60.0 [35.2, 84.8]"
+
+
+@pytest.mark.parametrize(
+    ("samples", "level", "message"),
+    [
+        ([], 0.95, "two runs"),
+        ([1.0], 0.95, "two runs"),
+        ([1.0, math.nan], 0.95, "not finite"),
+        ([1.0, math.inf], 0.95, "not finite"),
+        ([1.0, 2.0], 0.0, "between 0 and 1"),
+        ([1.0, 2.0], 1.0, "between 0 and 1"),
+        ([1.0, 2.0], math.nan, "between 0 and 1"),
+    ],
+)
+def test_too_few_runs_or_a_bad_level_are_refused(
+    samples: list[float], level: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        interval(samples, level)

@@ -1,0 +1,264 @@
+"""Metrics against torch.linalg, their invariances, and their extreme values."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import SEEDS, Affine, Never, rng
+from torch import Tensor, nn
+
+from crlib import metrics
+
+Q = st.sampled_from([0.5, 1.0, 2.0, 4.0])
+KINDS: dict[str, Callable[[int, torch.Generator], Tensor]] = {
+    "normal": lambda d, g: torch.randn(d, generator=g),
+    "equal": lambda d, g: torch.randn(d, generator=g).sign(),
+    "heavy": lambda d, g: torch.rand(d, generator=g).clamp_min(1e-3) ** -2,
+    "sparse": lambda d, g: torch.randn(d, generator=g) * (torch.arange(d) % 3 == 0),
+    "geometric": lambda d, g: 0.5 ** torch.arange(float(d)),
+}
+
+
+@st.composite
+def vectors(draw: st.DrawFn) -> Tensor:
+    g = rng(draw(SEEDS))
+    kind = draw(st.sampled_from(list(KINDS)))
+    return KINDS[kind](draw(st.integers(1, 30)), g)
+
+
+@given(vectors(), Q, st.data())
+def test_best_k_error_is_the_norm_of_what_is_left(
+    v: Tensor, q: float, data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(0, len(v)))
+    left = v.double().abs().sort(descending=True).values[k:]
+    whole = torch.linalg.vector_norm(v.double(), ord=q)
+    rest = torch.linalg.vector_norm(left, ord=q) if len(left) else torch.zeros(())
+    assert metrics.best_k_error(v, k, q=q) == pytest.approx(float(rest / whole))
+
+
+@given(vectors(), Q)
+def test_best_k_error_falls_from_one_to_zero(v: Tensor, q: float) -> None:
+    errors = [metrics.best_k_error(v, k, q=q) for k in range(len(v) + 1)]
+    assert errors[0] == 1 and errors[-1] == 0
+    assert all(b <= a + 1e-12 for a, b in zip(errors, errors[1:], strict=False))
+
+
+@given(vectors(), Q, st.floats(0, 1))
+def test_smallest_k_inverts_best_k_error(v: Tensor, q: float, eps: float) -> None:
+    k = metrics.smallest_k(v, eps, q=q)
+    assert metrics.best_k_error(v, k, q=q) <= eps + 2e-12
+    if k:
+        assert metrics.best_k_error(v, k - 1, q=q) > eps - 1e-9
+
+
+SCALARS: dict[str, Callable[[Tensor], float]] = {
+    "best_k_error": lambda v: metrics.best_k_error(v, (len(v) + 1) // 2),
+    "smallest_k": lambda v: metrics.smallest_k(v, 0.3),
+    "spread": lambda v: metrics.spread(v, (len(v) + 1) // 2),
+    "effective_rank": metrics.effective_rank,
+    "stable_rank": metrics.stable_rank,
+}
+
+
+@pytest.mark.parametrize("name", SCALARS)
+@given(v=vectors(), scale=st.sampled_from([-3.0, 1e-6, 1e6]), seed=SEEDS)
+def test_scale_sign_and_order_do_not_matter(
+    name: str, v: Tensor, scale: float, seed: int
+) -> None:
+    value = SCALARS[name](v.double())
+    order = torch.randperm(len(v), generator=rng(seed))
+    assert SCALARS[name](scale * v.double()[order]) == pytest.approx(
+        value, rel=1e-9, abs=1e-9
+    )
+
+
+@given(vectors())
+def test_ranks_lie_between_one_and_the_length(v: Tensor) -> None:
+    stable, effective = metrics.stable_rank(v), metrics.effective_rank(v)
+    assert 1 - 1e-12 <= stable <= len(v) * (1 + 1e-12)
+    assert 1 - 1e-12 <= effective <= len(v) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 40])
+def test_ranks_of_the_identity_and_of_rank_one(n: int) -> None:
+    eye = metrics.singular_values(torch.eye(n))
+    u = torch.randn(n, generator=rng(0))
+    one = metrics.singular_values(torch.outer(u, u + 1))
+    for rank in (metrics.effective_rank, metrics.stable_rank):
+        assert rank(eye) == pytest.approx(n)
+        assert rank(one) == pytest.approx(1, abs=1e-5)
+
+
+def test_effective_rank_is_the_exponential_of_the_entropy() -> None:
+    expected = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    assert metrics.effective_rank(torch.tensor([3.0, 1.0])) == pytest.approx(expected)
+
+
+@given(SEEDS, st.integers(1, 8), st.integers(1, 8))
+def test_matrix_metrics_agree_with_linalg(seed: int, h: int, m: int) -> None:
+    w = torch.randn(h, m, generator=rng(seed)).double()
+    s = metrics.singular_values(w)
+    torch.testing.assert_close(s, torch.linalg.svd(w).S)
+    norms = {"l2": 2, "linf": math.inf, "l1": 1}
+    for norm, order in norms.items():
+        assert metrics.operator_norm(w, norm=norm) == pytest.approx(
+            float(torch.linalg.norm(w, ord=order))
+        )
+    frobenius, spectral = torch.linalg.norm(w), torch.linalg.norm(w, ord=2)
+    assert metrics.stable_rank(s) == pytest.approx(float((frobenius / spectral) ** 2))
+    for p in (1, 2, math.inf):
+        rows = metrics.row_norms(w, p=p)
+        torch.testing.assert_close(
+            rows, torch.stack([torch.linalg.norm(r, ord=p) for r in w])
+        )
+    assert metrics.operator_norm(w, norm="linf") == pytest.approx(
+        float(metrics.row_norms(w, p=1).max())
+    )
+
+
+@given(SEEDS, st.sampled_from(["l2", "linf", "l1"]))
+def test_operator_norm_is_how_much_a_vector_can_stretch(seed: int, norm: str) -> None:
+    g = rng(seed)
+    w, v = torch.randn(4, 5, generator=g), torch.randn(5, 50, generator=g)
+    order = {"l2": 2, "linf": math.inf, "l1": 1}[norm]
+    before = torch.linalg.vector_norm(v, ord=order, dim=0)
+    after = torch.linalg.vector_norm(w @ v, ord=order, dim=0)
+    assert (after / before).max() <= metrics.operator_norm(w, norm=norm) * (1 + 1e-5)
+
+
+@given(SEEDS)
+def test_spectra_do_not_change_under_rotation(seed: int) -> None:
+    g = rng(seed)
+    w = torch.randn(6, 6, generator=g).double()
+    u, _ = torch.linalg.qr(torch.randn(6, 6, generator=g).double())
+    torch.testing.assert_close(
+        metrics.singular_values(u @ w), metrics.singular_values(w)
+    )
+
+
+def test_eckart_young_the_error_of_truncation_is_best_k_error() -> None:
+    w = torch.randn(7, 5, generator=rng(1)).double()
+    u, s, vh = torch.linalg.svd(w, full_matrices=False)
+    for k in range(6):
+        cut = (u[:, :k] * s[:k]) @ vh[:k]
+        error = float(torch.linalg.norm(w - cut) / torch.linalg.norm(w))
+        assert metrics.best_k_error(s, k) == pytest.approx(error, abs=1e-12)
+
+
+def test_spread_of_known_vectors() -> None:
+    assert metrics.spread(torch.tensor([-2.0, 2.0, 1.0]), 2) == 0
+    assert metrics.spread(torch.tensor([1.0, 4.0, 2.0]), 3) == 0.75
+    assert metrics.spread(torch.tensor([1.0, 0.0]), 2) == 1
+
+
+def test_the_zero_vector() -> None:
+    zero = torch.zeros(3)
+    assert metrics.best_k_error(zero, 0) == 0
+    assert metrics.smallest_k(zero, 0.0) == 0
+    for name in ("spread", "effective_rank", "stable_rank"):
+        with pytest.raises(ValueError, match="zero"):
+            SCALARS[name](zero)
+
+
+@pytest.mark.parametrize(
+    "v", [torch.ones(2, 2), torch.ones(0), torch.tensor([1, math.nan])]
+)
+@pytest.mark.parametrize("name", SCALARS)
+def test_what_is_not_a_finite_vector_is_refused(name: str, v: Tensor) -> None:
+    with pytest.raises(ValueError, match="vector"):
+        SCALARS[name](v)
+
+
+@pytest.mark.parametrize(
+    "w",
+    [
+        torch.ones(3),
+        torch.ones(2, 0),
+        torch.ones(2, 2, 2),
+        torch.full((2, 2), math.inf),
+    ],
+)
+@pytest.mark.parametrize(
+    "metric", [metrics.singular_values, metrics.row_norms, metrics.operator_norm]
+)
+def test_what_is_not_a_finite_matrix_is_refused(
+    metric: Callable[[Tensor], object], w: Tensor
+) -> None:
+    with pytest.raises(ValueError, match="matrix"):
+        metric(w)
+
+
+def test_options_out_of_range_are_refused() -> None:
+    v = torch.ones(3)
+    for k in (-1, 4):
+        with pytest.raises(ValueError, match="from 0 to 3"):
+            metrics.best_k_error(v, k)
+    for k in (0, 4):
+        with pytest.raises(ValueError, match="from 1 to 3"):
+            metrics.spread(v, k)
+    for q in (0, -1, math.inf, math.nan):
+        with pytest.raises(ValueError, match="exponent"):
+            metrics.best_k_error(v, 1, q=q)
+    for eps in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="relative error"):
+            metrics.smallest_k(v, eps)
+    with pytest.raises(ValueError, match="choose one of l2, linf, l1"):
+        metrics.operator_norm(torch.eye(2), norm="fro")
+
+
+@given(SEEDS, st.integers(2, 6))
+def test_margin_is_positive_where_the_prediction_is_right(seed: int, k: int) -> None:
+    g = rng(seed)
+    logits = torch.randn(20, k, generator=g)
+    y = torch.randint(k, (20,), generator=g)
+    m = metrics.margin(logits, y)
+    for i in range(20):
+        others = [float(z) for j, z in enumerate(logits[i]) if j != y[i]]
+        assert float(m[i]) == pytest.approx(float(logits[i, y[i]]) - max(others))
+    assert (m > 0).equal(logits.argmax(1) == y)
+
+
+def test_accuracy_counts_in_evaluation_mode_and_leaves_the_model() -> None:
+    x = torch.eye(3).repeat(700, 1)
+    y = torch.arange(3).repeat(700)
+    y[:525] = (y[:525] + 1) % 3
+    model = nn.Sequential(nn.Dropout(0.9), Affine(torch.eye(3))).train()
+    assert metrics.accuracy(model, x, y) == pytest.approx(0.75)
+    assert model.training and model[0].training
+    assert all(p.grad is None for p in model.parameters())
+    assert metrics.accuracy(lambda z: z, x[:3], torch.tensor([0, 1, 0])) == (
+        pytest.approx(2 / 3)
+    )
+    with pytest.raises(AssertionError):
+        metrics.accuracy(Never(), x, y)
+
+
+@given(SEEDS, st.integers(1, 6))
+def test_energy_share_is_what_the_projection_keeps(seed: int, k: int) -> None:
+    g = rng(seed)
+    basis, _ = torch.linalg.qr(torch.randn(6, 6, generator=g))
+    delta = torch.randn(5, 1, 2, 3, generator=g)
+    share = metrics.energy_share(delta, basis[:, :k])
+    kept = delta.flatten(1) @ basis[:, :k] @ basis[:, :k].T
+    expected = kept.square().sum(1) / delta.flatten(1).square().sum(1)
+    torch.testing.assert_close(share, expected, atol=1e-5, rtol=1e-4)
+    assert ((share >= 0) & (share <= 1 + 1e-5)).all()
+    rest = metrics.energy_share(delta, basis[:, k:])
+    torch.testing.assert_close(share + rest, torch.ones(5), atol=1e-5, rtol=0)
+
+
+def test_energy_share_of_no_perturbation_is_not_a_number() -> None:
+    assert metrics.energy_share(torch.zeros(1, 3), torch.eye(3)).isnan().all()
+
+
+def test_energy_share_refuses_directions_that_do_not_fit() -> None:
+    delta = torch.ones(2, 3)
+    with pytest.raises(ValueError, match="orthonormal"):
+        metrics.energy_share(delta, torch.ones(3, 2))
+    for directions in (torch.eye(4), torch.ones(3)):
+        with pytest.raises(ValueError, match=r"\(3, k\)"):
+            metrics.energy_share(delta, directions)

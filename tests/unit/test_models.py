@@ -1,0 +1,140 @@
+"""Networks: equal scale at every rank, seeds that decide, normalisation inside."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import SEEDS, rng
+from torch import nn
+
+from crlib.models import MLP, LowRankLinear, Normalize, evaluating
+
+
+@given(SEEDS, st.integers(2, 40), st.integers(2, 40), st.data())
+@settings(max_examples=30)
+def test_a_low_rank_layer_starts_at_the_scale_of_a_full_one(
+    seed: int, n_in: int, n_out: int, data: st.DataObject
+) -> None:
+    rank = data.draw(st.integers(1, min(n_in, n_out)))
+    layer = LowRankLinear(n_in, n_out, rank, seed=seed)
+    frobenius = float(torch.linalg.norm(layer.weight.detach()))
+    assert layer.weight.shape == (n_out, n_in)
+    assert frobenius == pytest.approx(math.sqrt(n_out / 3), rel=1e-4)
+    product = layer.left.detach().double() @ layer.right.detach().double()
+    assert int(torch.linalg.matrix_rank(product)) == rank
+    sides = [float(torch.linalg.norm(p.detach())) for p in (layer.left, layer.right)]
+    assert sides[0] == pytest.approx(sides[1], rel=1e-4)
+
+
+def test_that_scale_is_what_a_linear_layer_has_on_average() -> None:
+    torch.manual_seed(0)
+    sizes = [float(nn.Linear(60, 90).weight.detach().norm()) for _ in range(20)]
+    assert sum(sizes) / 20 == pytest.approx(math.sqrt(90 / 3), rel=0.02)
+    model = MLP((60, 90, 90, 3), rank=5)
+    full = MLP((60, 90, 90, 3))
+    for a, b in zip(model.weights[:2], full.weights[:2], strict=True):
+        assert float(a.norm() / b.norm()) == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_low_rank_layer_multiplies_by_its_weight(bias: bool) -> None:
+    layer = LowRankLinear(5, 4, 2, bias=bias)
+    assert (layer.bias is not None) is bias
+    if layer.bias is not None:
+        layer.bias.data += torch.arange(4.0)
+    x = torch.rand(3, 5, generator=rng(0))
+    expected = x @ layer.weight.T + (torch.arange(4.0) if bias else 0)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_rank_out_of_range_is_refused() -> None:
+    for rank in (0, 4):
+        with pytest.raises(ValueError, match="from 1 to 3"):
+            LowRankLinear(3, 5, rank)
+    with pytest.raises(ValueError, match="from 1 to 8"):
+        MLP((8, 16, 2), rank=9)
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_the_seed_decides_and_global_randomness_is_not_touched(
+    rank: int | None,
+) -> None:
+    before = torch.get_rng_state()
+    a, b, c = (MLP((6, 8, 8, 3), rank=rank, bias=True, seed=s) for s in (1, 1, 2))
+    assert torch.get_rng_state().equal(before)
+    assert all(v.equal(w) for v, w in zip(a.weights, b.weights, strict=True))
+    assert not any(v.equal(w) for v, w in zip(a.weights, c.weights, strict=True))
+    assert not a.weights[0][:, :3].equal(a.weights[1][:, :3])
+
+
+def test_two_low_rank_layers_of_one_network_differ() -> None:
+    model = MLP((8, 8, 8, 2), rank=2)
+    assert not model.weights[0].equal(model.weights[1])
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_an_mlp_is_its_weights_with_relu_between(rank: int | None) -> None:
+    model = MLP((12, 8, 7, 3), rank=rank, mean=0.3, std=0.5)
+    x = torch.rand(5, 1, 3, 4, generator=rng(0))
+    h = ((x - 0.3) / 0.5).flatten(1)
+    first, second, head = model.weights
+    h = ((h @ first.T).relu() @ second.T).relu()
+    torch.testing.assert_close(model.features(x), h)
+    torch.testing.assert_close(model(x), h @ head.T)
+    assert [tuple(w.shape) for w in model.weights] == [(8, 12), (7, 8), (3, 7)]
+    assert not any(w.requires_grad for w in model.weights)
+
+
+def test_only_hidden_layers_are_of_low_rank_and_bias_is_a_choice() -> None:
+    model = MLP((9, 8, 8, 4), rank=2, bias=True)
+    kinds = [type(layer) for layer in model.layers]
+    assert kinds == [LowRankLinear, LowRankLinear, nn.Linear]
+    assert all(layer.bias is not None for layer in model.layers)
+    assert all(layer.bias is None for layer in MLP((9, 8, 4)).layers)
+
+
+def test_a_linear_layer_starts_as_torch_would() -> None:
+    (weight,) = MLP((100, 300)).weights
+    assert weight.abs().max() <= 0.1
+    assert float(weight.std()) == pytest.approx(0.1 / math.sqrt(3), rel=0.02)
+
+
+def test_an_mlp_needs_inputs_and_classes() -> None:
+    with pytest.raises(ValueError, match="at least inputs and classes"):
+        MLP((3,))
+
+
+def test_normalize_by_one_number_or_one_a_channel() -> None:
+    x = torch.rand(2, 3, 4, 5, generator=rng(0))
+    torch.testing.assert_close(Normalize(0.5, 0.25)(x), (x - 0.5) / 0.25)
+    mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1.0, 2.0, 3.0])
+    out = Normalize(mean.tolist(), std.tolist())(x)
+    for c in range(3):
+        torch.testing.assert_close(out[:, c], (x[:, c] - mean[c]) / std[c])
+    rows = torch.rand(4, 3, generator=rng(1))
+    torch.testing.assert_close(
+        Normalize(mean.tolist(), std.tolist())(rows), (rows - mean) / std
+    )
+    assert set(Normalize(0.0, 1.0).state_dict()) == {"mean", "std"}
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, [1.0, 0.0, 1.0], math.nan])
+def test_a_std_that_is_not_positive_is_refused(std: float | list[float]) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        Normalize(0.0, std)
+
+
+def test_evaluating_gives_every_module_its_own_flag_back() -> None:
+    model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3), nn.Linear(3, 2)).train()
+    model[1].eval()
+    flags = [m.training for m in model.modules()]
+    with evaluating(model):
+        assert not any(m.training for m in model.modules())
+    assert [m.training for m in model.modules()] == flags
+    with pytest.raises(KeyError), evaluating(model):
+        raise KeyError
+    assert [m.training for m in model.modules()] == flags
+    with evaluating(lambda x: x):
+        pass

@@ -1,0 +1,149 @@
+"""The projection lands on the nearest point of ball and box together."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import SEEDS, rng, with_walls
+from torch import Tensor
+
+from crlib.attacks import project
+
+NORMS = ("linf", "l2")
+SHAPES = st.sampled_from([(1, 1), (4, 3), (5, 12), (3, 1, 4, 4), (2, 3, 5, 5)])
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, str]:
+    """Draw any points, centres (often at walls), radii of each size, and a norm."""
+    shape = draw(SHAPES)
+    g = rng(draw(SEEDS))
+    x = with_walls(torch.rand(shape, generator=g), g, draw(st.sampled_from([0, 0.5])))
+    reach = draw(st.sampled_from([1e-3, 0.1, 1.0, 10.0]))
+    z = x + reach * torch.randn(shape, generator=g)
+    sizes = draw(
+        st.lists(
+            st.sampled_from([0.0, 1e-3, 8 / 255, 0.3, 1.0, 4.0]),
+            min_size=shape[0],
+            max_size=shape[0],
+        )
+    )
+    return z, x, torch.tensor(sizes), draw(st.sampled_from(NORMS))
+
+
+def size(delta: Tensor, norm: str) -> Tensor:
+    order = float("inf") if norm == "linf" else 2
+    return torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1)
+
+
+@given(cases())
+def test_lands_in_ball_and_box(case: tuple[Tensor, Tensor, Tensor, str]) -> None:
+    z, x, eps, norm = case
+    p = project(z, x, eps=eps, norm=norm)
+    assert (size(p - x, norm) <= eps + 1e-6).all()
+    assert ((p >= 0) & (p <= 1)).all()
+    assert p.shape == x.shape and p.dtype == x.dtype
+
+
+@given(cases())
+def test_leaves_a_point_of_the_set_where_it_is(
+    case: tuple[Tensor, Tensor, Tensor, str],
+) -> None:
+    z, x, eps, norm = case
+    inside = project(z, x, eps=0.9 * eps, norm=norm)
+    again = project(inside, x, eps=eps, norm=norm)
+    torch.testing.assert_close(again, inside, atol=1e-6, rtol=0)
+
+
+@given(cases())
+def test_projecting_twice_changes_nothing(
+    case: tuple[Tensor, Tensor, Tensor, str],
+) -> None:
+    z, x, eps, norm = case
+    p = project(z, x, eps=eps, norm=norm)
+    torch.testing.assert_close(project(p, x, eps=eps, norm=norm), p, atol=1e-6, rtol=0)
+
+
+@given(cases(), SEEDS)
+def test_no_point_of_the_set_is_nearer(
+    case: tuple[Tensor, Tensor, Tensor, str], seed: int
+) -> None:
+    z, x, eps, norm = case
+    p = project(z, x, eps=eps, norm=norm)
+    away = (z - p).flatten(1).double()
+    for k in range(20):
+        other = torch.rand(x.shape, generator=rng(seed + k))
+        other = with_walls(other, rng(seed + k), 0.5)
+        # The set is convex and holds x: on the way from x it is entered at x.
+        short = (eps / size(other - x, norm).clamp_min(1e-12)).clamp_max(1)
+        member = x + (other - x) * short.view(-1, *(1,) * (x.ndim - 1))
+        inner = (away * (member - p).flatten(1)).sum(1)
+        assert (inner <= 2e-6 * (1 + away.norm(dim=1))).all()
+
+
+@given(cases())
+def test_a_sample_does_not_depend_on_the_others(
+    case: tuple[Tensor, Tensor, Tensor, str],
+) -> None:
+    z, x, eps, norm = case
+    together = project(z, x, eps=eps, norm=norm)
+    for i in range(len(x)):
+        alone = project(z[i : i + 1], x[i : i + 1], eps=float(eps[i]), norm=norm)
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_radius_zero_gives_the_centre(norm: str) -> None:
+    x = torch.rand(3, 4, generator=rng(0))
+    z = torch.randn(3, 4, generator=rng(1))
+    torch.testing.assert_close(project(z, x, eps=0, norm=norm), x)
+
+
+@pytest.mark.parametrize("ratio", [1.2, 2.0, 3.0])
+def test_l2_is_exact_where_the_walls_are_met_one_after_another(ratio: float) -> None:
+    steps = torch.arange(40, dtype=torch.float64)
+    room, v = ratio**-steps, ratio**steps
+    x = (1 - room)[None]
+    for share in (0.1, 0.5, 0.9, 0.999):
+        eps = float(share * room.norm())
+        low, high = 0.0, 1.0
+        for _ in range(200):
+            middle = (low + high) / 2
+            inside = torch.minimum(middle * v, room).norm() <= eps
+            low, high = (middle, high) if inside else (low, middle)
+        best = x + torch.minimum(low * v, room)
+        p = project(x + v, x, eps=eps, norm="l2")
+        torch.testing.assert_close(p, best, atol=1e-6, rtol=0)
+
+
+def test_l2_is_nearer_than_clipping_after_rescaling() -> None:
+    x, z = torch.tensor([[0.9, 0.5]]), torch.tensor([[1.9, 1.5]])
+    p = project(z, x, eps=0.4, norm="l2")
+    rescaled = (x + 0.4 * (z - x) / (z - x).norm()).clamp(0, 1)
+    assert (z - p).norm() < (z - rescaled).norm() - 0.05
+    assert (p - x).norm() == pytest.approx(0.4, abs=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_input_is_not_written_to(norm: str) -> None:
+    x, z = torch.rand(3, 4, generator=rng(0)), torch.randn(3, 4, generator=rng(1))
+    before = x.clone(), z.clone()
+    project(z, x, eps=0.1, norm=norm)
+    assert x.equal(before[0]) and z.equal(before[1])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_empty_batch_stays_empty(norm: str) -> None:
+    assert project(torch.rand(0, 3), torch.rand(0, 3), eps=1, norm=norm).shape == (0, 3)
+
+
+def test_bad_input_is_refused() -> None:
+    x = torch.rand(2, 3, generator=rng(0))
+    with pytest.raises(ValueError, match="must be alike"):
+        project(x[:1], x, eps=1, norm="l2")
+    with pytest.raises(ValueError, match="choose one of linf, l2"):
+        project(x, x, eps=1, norm="l3")
+    with pytest.raises(ValueError, match="not negative"):
+        project(x, x, eps=-1, norm="l2")
+    with pytest.raises(ValueError, match="normalisation"):
+        project(x, x + 2, eps=1, norm="l2")
