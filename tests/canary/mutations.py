@@ -24,6 +24,18 @@ class Mutation:
 
 
 MUTATIONS: list[Mutation] = [
+    # Outputs counted in place of inputs.
+    Mutation("prop-average-worst", "setup", "w.shape[1] *", "w.shape[0] *"),
+    # The largest singular value without its square.
+    Mutation("prop-average-worst", "setup", "sigma[0] ** 2 /", "sigma[0] /"),
+    # Left singular vectors in place of right ones.
+    Mutation("prop-row-space", "setup", ".Vh[:k].T", ".U[:, :k]"),
+    # The norm in place of the energy.
+    Mutation("cor-random-share", "check", "(k / m)", "(k / m) ** 0.5"),
+    # The root dropped.
+    Mutation("prop-truncation", "check", "math.sqrt(1 - error**2)", "(1 - error**2)"),
+    # The smallest singular values kept.
+    Mutation("prop-truncation", "setup", "* sigma[:k] @", "* sigma[-k:] @"),
     # The norm of the attack for its dual.
     Mutation("thm-dual", "setup", '"linf": 1, "l2": 2', '"linf": math.inf, "l2": 2'),
     # The water-filling rules of l2 and linf exchanged.
@@ -67,4 +79,59 @@ MUTATIONS: list[Mutation] = [
     ),
     # The strongest direction left out of the row space.
     Mutation("prop-lowrank", "setup", "return vh[:k].T", "return vh[1 : k + 1].T"),
+    # The smallest entries kept.
+    Mutation(
+        "prop-best-k",
+        "setup",
+        "v.abs().sort(descending=True).values ** q",
+        "v.abs().sort(descending=False).values ** q",
+    ),
+    # The error for the share of the tail.
+    Mutation(
+        "prop-exponent",
+        "check",
+        "metrics.best_k_error(v, 3, q=q) ** q for",
+        "metrics.best_k_error(v, 3, q=q) for",
+    ),
+    # The head shared among one instead of k.
+    Mutation(
+        "lem-sandwich",
+        "crlib.theory.top_entry_bounds",
+        "low=(head / k) ** (1 / q) * size",
+        "low=head ** (1 / q) * size",
+    ),
+    # The spread for its complement.
+    Mutation(
+        "lem-sandwich",
+        "crlib.theory.top_entry_bounds",
+        "(k - 1) * (1 - beta) ** q",
+        "(k - 1) * beta**q",
+    ),
+    # Row norms for singular values.
+    Mutation(
+        "prop-spectral",
+        "crlib.theory.spectral_norm_bounds",
+        "top_entry_bounds(singular_values(w), k)",
+        "top_entry_bounds(row_norms(w), k)",
+    ),
+    # The least flat row for the flattest.
+    Mutation(
+        "prop-neuron",
+        "crlib.theory.row_norm_bounds",
+        "flatness.max()",
+        "flatness.min()",
+    ),
+    # Roots of the singular values.
+    Mutation("thm-eckart-young", "setup", "s[:k]) @", "s[:k].sqrt()) @"),
+    # Squared row norms.
+    Mutation(
+        "prop-rows-spectrum",
+        "check",
+        "rho, sigma = metrics.row_norms(w), ",
+        "rho, sigma = metrics.row_norms(w) ** 2, ",
+    ),
+    # The root dropped.
+    Mutation("prop-renormalise", "check", "(1 - eps**2) ** -0.5", "(1 - eps**2) ** -1"),
+    # What goes into the neuron scaled, what goes out not.
+    Mutation("prop-gauge", "check", "(v / c.T) @", "v @"),
 ]

@@ -5,6 +5,35 @@ public or the hidden test of its exercise.
 """
 
 WRONG: dict[str, str] = {
+    # A sample that falls at exactly the budget left standing.
+    "ex-falls": """
+def robust_accuracies(falls_at, eps):
+    return (falls_at[:, None] >= eps[None, :]).float().mean(0)
+""",
+    # Columns of the third result of the decomposition in place of its rows.
+    "ex-share": """
+def energy_in(delta, w, k):
+    flat = delta.flatten(1)
+    columns = torch.linalg.svd(w).Vh[:, :k]
+    return (flat @ columns).square().sum(1) / flat.square().sum(1)
+""",
+    # One sign only.
+    "ex-fooling": """
+def fooling_rate(net, x, direction, eps):
+    step = eps * direction / direction.norm()
+    label = net((x + step).clamp(0, 1)).argmax(1)
+    return float((label != net(x).argmax(1)).float().mean())
+""",
+    # The square root forgotten.
+    "ex-blind": """
+def matrix_with(h, m, ratio):
+    size = min(h, m)
+    sigma = torch.full((size,), (1 - ratio / m) / (size - 1))
+    sigma[0] = ratio / m
+    w = torch.zeros(h, m)
+    w[range(size), range(size)] = sigma
+    return w
+""",
     # The norm of the attack itself in place of its dual.
     "ex-distance": """
 def distance(w, b, x, y, norm):
@@ -39,5 +68,35 @@ def normal(d, kappa):
 def robust_loss(w, b, x, y, eps):
     worst = y * (x @ w + b) - eps * w.norm()
     return torch.nn.functional.softplus(-worst).mean()
+""",
+    # The root of the quotient forgotten.
+    "ex-error-curve": """
+def error_curve(v, q):
+    powers = v.abs().double().sort().values ** q
+    tails = torch.cat([powers.new_zeros(1), powers.cumsum(0)]).flip(0)
+    return tails / tails[0]
+""",
+    # The shares of the head and of the tail do not add up before the root is taken.
+    "ex-fewest": """
+def fewest(v, eps, q):
+    powers = v.abs().double().sort(descending=True).values ** q
+    heads = (powers.cumsum(0) / powers.sum()) ** (1 / q)
+    return int((heads < 1 - eps - 1e-12).sum()) + 1
+""",
+    # The entropy itself.
+    "ex-effective-rank": """
+def effective_rank(s):
+    p = s[s > 0].double() / s.double().sum()
+    return float(-(p * p.log()).sum())
+""",
+    # An error of eps taken as a share of the head instead of the whole.
+    "ex-build": """
+def build(k, eps, beta, d):
+    head = torch.full((k,), 1 - beta, dtype=torch.float64)
+    head[0] = 1
+    entry = float(head.norm()) * eps / math.sqrt(d - k)
+    if entry > 1 - beta:
+        raise ValueError("d is too small for this tail")
+    return torch.cat([head, torch.full((d - k,), entry, dtype=torch.float64)])
 """,
 }
