@@ -26,8 +26,10 @@ function nameControls() {
 function widenFormulas() {
   document.querySelectorAll("mjx-container:not([display])").forEach((formula) => {
     formula.classList.remove("cr-wide");
-    const room = formula.parentElement.clientWidth;
-    const wide = room > 0 && formula.getBoundingClientRect().width > room;
+    // The span around a formula is as wide as the formula; the block around it is not.
+    const block = formula.closest("p, li, td, th, dd, dt, summary, figcaption, h1, h2, h3");
+    const room = block ? block.clientWidth : 0;
+    const wide = room > 0 && formula.getBoundingClientRect().width > room + 1;
     formula.classList.toggle("cr-wide", wide);
   });
 }

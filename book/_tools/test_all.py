@@ -33,9 +33,10 @@ def steps() -> list[tuple[str, list[str]]]:
         ("types of crlib", [python, "-m", "mypy"]),
         ("types of the tools", [python, "-m", "mypy", "book/_tools", "book/_ext"]),
         (
-            "unit tests with coverage",
+            "unit tests and exercises with coverage",
             pytest(
                 "tests/unit",
+                "tests/exercises",
                 "-n2",
                 "--cov=crlib",
                 "--cov-branch",
@@ -44,9 +45,8 @@ def steps() -> list[tuple[str, list[str]]]:
             ),
         ),
         (
-            "exercises, canaries, manuscript",
+            "canaries, manuscript",
             pytest(
-                "tests/exercises",
                 "tests/canary",
                 "tests/book",
                 "-n2",
@@ -73,8 +73,6 @@ def run(command: list[str], totals: Counter[str]) -> int:
     """Run a step, show its output as it comes, add up what pytest counts."""
     # One thread a process: two workers on two cores gain nothing from more.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    if "book/_tools/build.py" in command:
-        del environment["OMP_NUM_THREADS"]
     last = ""
     with subprocess.Popen(
         command,

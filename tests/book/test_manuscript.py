@@ -18,6 +18,17 @@ def test_chapter(book: manuscript.Manuscript, rule: str) -> None:
     assert not problems, "\n".join(problems)
 
 
+PAGE_RULES = ("digits", "cells", "tags", "figures", "sliders", "leftovers")
+PAGE_RULES += ("sentences", "links", "terms", "cited")
+
+
+@pytest.mark.parametrize("rule", PAGE_RULES)
+@pytest.mark.parametrize("page", SHELF.pages, ids=lambda m: m.path.stem)
+def test_page(page: manuscript.Manuscript, rule: str) -> None:
+    problems = lints.lint(page, SHELF, [rule])
+    assert not problems, "\n".join(problems)
+
+
 def test_cell_lengths() -> None:
     problems = lints.cell_lengths(SHELF.chapters)
     assert not problems, "\n".join(problems)
