@@ -177,13 +177,14 @@ def _check(
             f"x is {x.dtype} of shape {tuple(x.shape)}: give a batch (N, d) or"
             " (N, C, H, W) of floating-point numbers."
         )
-    if x.isnan().any():
+    low, high = x.aminmax() if x.numel() else (0.0, 1.0)
+    if low != low:
         raise ValueError("x holds a NaN: clean the data first.")
-    if len(x) and not (-1e-6 <= x.amin() and x.amax() <= 1 + 1e-6):
+    if not (-1e-6 <= low and high <= 1 + 1e-6):
         raise ValueError(
-            f"x runs from {float(x.amin()):.3g} to {float(x.amax()):.3g}: inputs lie in"
-            " [0, 1]. Make normalisation the model's first layer"
-            " (crlib.models.Normalize) and give x unnormalised."
+            f"x runs from {float(low):.3g} to {float(high):.3g}: inputs lie in [0, 1]."
+            " Make normalisation the model's first layer (crlib.models.Normalize) and"
+            " give x unnormalised."
         )
     for name, labels in (("y", y), ("target", target)):
         if labels is None:
@@ -386,9 +387,9 @@ def pgd(
             rows = run.standing()
             if not len(rows):
                 break
-            ball = _ball(run.x[rows], radius[rows], norm)
-            at_random = random_start or r > 0
-            z = ball.random(chance) if at_random else run.x[rows].clone()
+            z = run.x[rows]
+            ball = _ball(z, radius[rows], norm)
+            z = ball.random(chance) if random_start or r > 0 else z.clone()
             run.ascend(z, rows, ball, step[rows], schedule.tolist(), chance, bar)
     return run.result()
 
@@ -476,7 +477,7 @@ class _Search:
             # looking at every gradient would cost as much as the step itself.
             still = torch.ones_like(fooled) if before is None else now == before
             if still.any():
-                self.shake(g, rows, still, generator)
+                self.shake(g, rows, generator)
             if fooled.any():
                 keep = ~fooled
                 z, g, rows, step, now = (v[keep] for v in (z, g, rows, step, now))
@@ -486,26 +487,21 @@ class _Search:
             ball.project_(z)
             bar.update()
 
-    def shake(
-        self,
-        g: Tensor,
-        rows: Tensor,
-        suspects: Tensor,
-        generator: torch.Generator,
-    ) -> None:
-        """Replace the zero gradients among the suspects by random directions."""
-        dead = suspects.nonzero().squeeze(1)
-        dead = dead[~g[dead].flatten(1).any(1)]
-        self.zero_gradient[rows[dead]] = True
-        if len(dead):
+    def shake(self, g: Tensor, rows: Tensor, generator: torch.Generator) -> None:
+        """Replace the gradients that are zero by random directions."""
+        dead = ~g.flatten(1).any(1)
+        if dead.any():
+            self.zero_gradient[rows[dead]] = True
             g[dead] = _draw(torch.randn, g[dead], generator)
 
     def result(self) -> AttackResult:
-        moved = _sizes(self.x_adv - self.x, self.norm)
+        distance = torch.full_like(self.best, torch.inf)
+        done = self.success
+        distance[done] = _sizes(self.x_adv[done] - self.x[done], self.norm)
         return AttackResult(
             x_adv=self.x_adv,
             success=self.success,
-            distance=moved.masked_fill(~self.success, torch.inf),
+            distance=distance,
             n_forward=self.n_forward,
             n_backward=self.n_backward,
             zero_gradient=self.zero_gradient,

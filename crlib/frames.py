@@ -9,9 +9,11 @@ slider that draws on demand.
 import base64
 import html
 import io
+import json
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -28,6 +30,7 @@ _SCRIPT = (
 )
 
 
+@dataclass(frozen=True, repr=False)
 class Frames:
     """A picture that depends on one value, drawn once for every value.
 
@@ -35,18 +38,13 @@ class Frames:
     frames), as the PNG of the start frame for print, or as text.
     """
 
-    def __init__(
-        self,
-        draw: Callable[[Any], Figure],
-        values: Sequence[Any],
-        label: str,
-        alt: Callable[[Any], str],
-        start: int = 0,
-        fmt: Callable[[Any], str] = str,
-        dpi: int = 100,
-    ) -> None:
-        self.draw, self.values, self.label, self.alt = draw, list(values), label, alt
-        self.start, self.fmt, self.dpi = start, fmt, dpi
+    draw: Callable[[Any], Figure]
+    values: Sequence[Any]
+    label: str
+    alt: Callable[[Any], str]
+    start: int = 0
+    fmt: Callable[[Any], str] = str
+    dpi: int = 100
 
     def png(self, value: Any) -> bytes:
         """Draw the frame for ``value`` and return it as a PNG with opaque ground."""
@@ -67,8 +65,6 @@ class Frames:
 
     def html(self) -> str:
         """Return the slider as a fragment of HTML that needs nothing else."""
-        import json
-
         name = f"cr-frames-{uuid.uuid4().hex[:8]}"
         texts = [self.fmt(v) for v in self.values]
         images = "".join(
@@ -158,4 +154,4 @@ def slider(
         raise ValueError("A slider needs at least one value.")
     if not 0 <= start < len(values):
         raise ValueError(f"start is {start}, and there are {len(values)} values.")
-    return Frames(draw, values, label, alt, start, fmt, dpi)
+    return Frames(draw, list(values), label, alt, start, fmt, dpi)
