@@ -65,7 +65,7 @@ def steps() -> list[tuple[str, list[str]]]:
             ),
         ),
         ("book", [python, "book/_tools/build.py"]),
-        ("pages", pytest(*(path for path in PAGE_TESTS if (ROOT / path).exists()))),
+        ("pages", pytest(*PAGE_TESTS, "-n2")),
     ]
 
 
