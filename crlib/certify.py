@@ -188,7 +188,7 @@ def lipschitz_bound(
     that fails with probability at most 1e-9.
 
     Args:
-        model: see the top of this page.
+        model: made of known modules, see above.
         input_shape: of one input, ``(d,)`` or ``(C, H, W)``.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
 
@@ -217,7 +217,7 @@ def lipschitz_radius(
     :math:`\sqrt 2 L` for l2 (Tsuzuku et al. 2018), :math:`2 L` for linf, L for l1.
 
     Args:
-        model: see the top of this page.
+        model: made of known modules, see above.
         x: ``(N, ...)`` in [0, 1].
         y: ``(N,)`` true labels, int64.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
@@ -261,8 +261,8 @@ def _tighten(
     shape = known[0].shape[1:]
     unsure = ((a < 0) & (b > 0)).any(0).nonzero().squeeze(1)
     width = max(v[:1].numel() for v in (low, known[0], *(k for k, _ in found)))
-    # In parts of at most 16 million numbers, 128 MB.
-    for part in unsure.split(max(1, 2**23 // max(1, len(low) * width))):
+    # In parts of at most 4 million numbers, 32 MB.
+    for part in unsure.split(max(1, 2**21 // max(1, len(low) * width))):
         rows = nn.functional.one_hot(part, a.shape[1]).to(a.dtype)
         rows = torch.cat([rows, -rows]).view(1, -1, *shape)
         rows = rows.expand(len(low), *rows.shape[1:])
@@ -354,7 +354,7 @@ def interval_bounds(
     Costs two forward passes.
 
     Args:
-        model: see the top of this page.
+        model: made of known modules, see above.
         x: ``(N, ...)`` in [0, 1].
         y: ``(N,)`` true labels, int64.
         eps: radius in input units, a number or ``(N,)``.
@@ -384,7 +384,7 @@ def crown_bounds(
     Costs one backward pass for every hidden neuron whose sign is open.
 
     Args:
-        model: see the top of this page.
+        model: made of known modules, see above.
         x: ``(N, ...)`` in [0, 1].
         y: ``(N,)`` true labels, int64.
         eps: radius in input units, a number or ``(N,)``.
@@ -413,7 +413,7 @@ def certified_radius(
     with ``eps``.
 
     Args:
-        model: see the top of this page.
+        model: made of known modules, see above.
         x: ``(N, ...)`` in [0, 1].
         y: ``(N,)`` true labels, int64.
         bounds: :func:`crown_bounds` or :func:`interval_bounds`.
@@ -432,13 +432,13 @@ def certified_radius(
             f"eps_max is {eps_max}, tol {tol}: a positive number, and one in (0, 1)."
         )
     proven = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    open_ = torch.full_like(proven, eps_max)
+    unknown = torch.full_like(proven, eps_max)
     everything = (bounds(model, x, y, eps=eps_max) > 0).all(1)
     for _ in range(math.ceil(-math.log2(tol))):
-        middle = (proven + open_) / 2
+        middle = (proven + unknown) / 2
         holds = (bounds(model, x, y, eps=middle) > 0).all(1)
         proven = torch.where(holds, middle, proven)
-        open_ = torch.where(holds, open_, middle)
+        unknown = torch.where(holds, unknown, middle)
     # A radius of 1 is the whole box: there is nothing beyond it.
     return proven.masked_fill(everything, math.inf if eps_max >= 1 else eps_max)
 
@@ -564,6 +564,7 @@ def exact_distance(
     *,
     norm: str = "linf",
     time_limit: float = 60.0,
+    start: Tensor | None = None,
 ) -> ExactDistance:
     r"""Return the exact distance to the nearest other label, for tiny ReLU networks.
 
@@ -579,11 +580,14 @@ def exact_distance(
     are those of the linf ball around the l1 ball, so it takes longer.
 
     Args:
-        model: see the top of this page.
+        model: made of known modules, see above.
         x: ``(N, ...)`` in [0, 1].
         y: ``(N,)`` true labels, int64.
         norm: ``"linf"`` or ``"l1"``.
         time_limit: seconds for each sample.
+        start: ``(N, ...)`` in [0, 1], such as the ``x_adv`` of an attack. Where it is
+            labelled otherwise the search begins at its distance, which is quicker,
+            and an interval has it as its upper end.
 
     Raises:
         ValueError: bad input, or a module that is not known.
@@ -596,13 +600,19 @@ def exact_distance(
     steps, x = _steps(model, x), x.detach().double()
     logits = _logits(steps, x)
     _check_labels(y, logits.shape[1])
+    start = x if start is None else start.detach().double()
+    _check(start)
+    if start.shape != x.shape:
+        raise ValueError(f"start is {tuple(start.shape)}, x {tuple(x.shape)}: alike.")
     wrong = (logits.argmax(1) != y).tolist()
-    found = [
-        _Nearest(0.0, 0.0, x[i], "wrong")
-        if wrong[i]
-        else _nearest(steps, x[i : i + 1], y[i : i + 1], norm, time_limit)
-        for i in range(len(x))
-    ]
+    found = []
+    for i in range(len(x)):
+        own = slice(i, i + 1)
+        if wrong[i]:
+            found.append(_Nearest(0.0, 0.0, x[i], "wrong"))
+        else:
+            nearest = _nearest(steps, x[own], y[own], start[own], norm, time_limit)
+            found.append(nearest)
     numbers = torch.tensor([(f.distance, f.lower) for f in found], dtype=x.dtype)
     distance, lower = numbers.view(len(x), 2).to(x.device).unbind(1)
     return ExactDistance(
@@ -623,13 +633,18 @@ class _Nearest:
 
 
 def _nearest(
-    steps: Steps, x: Tensor, y: Tensor, norm: str, time_limit: float
+    steps: Steps, x: Tensor, y: Tensor, start: Tensor, norm: str, time_limit: float
 ) -> _Nearest:
     """Search balls of growing radius around one sample until one holds a rival."""
     deadline = time.monotonic() + time_limit
     best = _Nearest(math.inf, 0.0, x[0], "interval")
     whole = 1.0 if norm == "linf" else float(x[0].numel())
     radius = 1e-3
+    while radius < whole and (_ball_margins(steps, x, y, radius) > 0).all():
+        best.lower, radius = radius, min(1.25 * radius, whole)
+    if float(margin(_logits(steps, start), y)) <= 0:
+        best.distance, best.point = _size(start - x, norm), start[0]
+        radius = best.distance * (1 + 1e-6)
     while True:
         margins = _ball_margins(steps, x, y, radius)
         order = [k for k in margins.argsort().tolist() if margins[k] <= 0]
@@ -646,8 +661,7 @@ def _nearest(
             floor, point, solved = _program(steps, x, int(y), k, radius, norm, seconds)
             floors[k] = max(floors[k], floor)
             if point is not None:
-                step = point - x.flatten()
-                size = float(step.abs().max() if norm == "linf" else step.abs().sum())
+                size = _size(point - x.flatten(), norm)
                 if size < best.distance:
                     best.distance, best.point = size, point.view_as(x[0])
                 # Another rival matters only if it is nearer.
@@ -664,6 +678,10 @@ def _nearest(
                 continue
         best.lower = min(best.distance, *floors.values(), outer)
         return best
+
+
+def _size(step: Tensor, norm: str) -> float:
+    return float(step.abs().max() if norm == "linf" else step.abs().sum())
 
 
 def _ball_margins(steps: Steps, x: Tensor, y: Tensor, radius: float) -> Tensor:

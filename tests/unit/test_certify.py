@@ -68,6 +68,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         (4,),
     ),
 }
+ORDERS = {"l2": 2, "linf": math.inf, "l1": 1}
 BOUNDS = {"interval": certify.interval_bounds, "crown": certify.crown_bounds}
 
 
@@ -153,13 +154,14 @@ def attack_distance(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ["linear", "shallow", "deep", "convolutional"])
 def test_certificate_exact_distance_attack_in_this_order(name: str) -> None:
-    model, x, y = task(name, 6)
+    n = 3 if name == "convolutional" else 6
+    model, x, y = task(name, n)
     lipschitz = certify.lipschitz_radius(model, x, y, norm="linf")
     ibp = certify.certified_radius(model, x, y, bounds=certify.interval_bounds)
     crown = certify.certified_radius(model, x, y)
     exact = certify.exact_distance(model, x, y)
     attack = attack_distance(model, x, y)
-    assert exact.status == ("exact",) * 6
+    assert exact.status == ("exact",) * n
     assert (lipschitz <= ibp + 1e-5).all()
     assert (ibp <= crown).all()
     assert (crown <= exact.distance).all()
@@ -171,18 +173,22 @@ def test_certificate_exact_distance_attack_in_this_order(name: str) -> None:
     assert (crown / exact.distance).median() > 0.5
 
 
-@pytest.mark.parametrize("name", ["shallow", "deep"])
-def test_the_exact_point_lies_on_the_boundary_at_the_distance(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [("shallow", "linf"), ("shallow", "l1"), ("deep", "linf"), ("relu first", "l1")],
+)
+def test_the_exact_point_lies_on_the_boundary_at_the_distance(
+    name: str, norm: str
+) -> None:
     model, x, y = task(name, 4)
-    for norm, order in (("linf", math.inf), ("l1", 1)):
-        found = certify.exact_distance(model, x, y, norm=norm)
-        step = (found.x_adv - x).flatten(1)
-        torch.testing.assert_close(
-            torch.linalg.vector_norm(step, ord=order, dim=1), found.distance
-        )
-        assert ((found.x_adv >= 0) & (found.x_adv <= 1)).all()
-        margins = differences(model, found.x_adv, y).scatter(1, y[:, None], math.inf)
-        assert margins.amin(1).abs().max() < 1e-6
+    found = certify.exact_distance(model, x, y, norm=norm)
+    step = (found.x_adv - x).flatten(1)
+    torch.testing.assert_close(
+        torch.linalg.vector_norm(step, ord=ORDERS[norm], dim=1), found.distance
+    )
+    assert ((found.x_adv >= 0) & (found.x_adv <= 1)).all()
+    margins = differences(model, found.x_adv, y).scatter(1, y[:, None], math.inf)
+    assert margins.amin(1).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
@@ -248,6 +254,29 @@ def test_a_time_limit_gives_an_interval_that_holds(seconds: float) -> None:
     assert (exact.distance <= found.distance + 1e-6).all()
 
 
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_a_start_changes_no_exact_distance(norm: str) -> None:
+    model, x, y = task("shallow", 4)
+    plain = certify.exact_distance(model, x, y, norm=norm)
+    # The second has a start of its own label, which is no start.
+    start = attacks.pgd(model, x, y, eps=0.9).x_adv
+    start[1] = x[1]
+    found = certify.exact_distance(model, x, y, norm=norm, start=start)
+    assert found.status == plain.status == ("exact",) * 4
+    torch.testing.assert_close(found.distance, plain.distance, atol=1e-6, rtol=0)
+
+
+def test_a_start_is_the_upper_end_where_the_time_runs_out() -> None:
+    model, x, y = task("deep", 3)
+    start = attacks.pgd(model, x, y, eps=1.0, random_start=True)
+    assert start.success.all()
+    found = certify.exact_distance(model, x, y, start=start.x_adv, time_limit=1e-9)
+    assert found.status == ("interval",) * 3
+    torch.testing.assert_close(found.distance, start.distance.double())
+    assert (found.x_adv == start.x_adv).all()
+    assert (found.lower > 0).all()
+
+
 def test_a_network_with_two_relus_or_one_first_has_an_exact_distance() -> None:
     for name in ("relu first", "two relus"):
         model, x, y = task(name, 4)
@@ -264,11 +293,12 @@ def test_no_two_inputs_move_the_logits_more_than_the_lipschitz_bound(
     name: str, norm: str
 ) -> None:
     model, x, _ = task(name, 300)
-    order = {"l2": 2, "linf": math.inf, "l1": 1}[norm]
     other = x + 0.1 * torch.randn(x.shape, generator=rng(2))
     with torch.no_grad():
-        moved = torch.linalg.vector_norm(model(x) - model(other), ord=order, dim=1)
-    size = torch.linalg.vector_norm((x - other).flatten(1), ord=order, dim=1)
+        moved = torch.linalg.vector_norm(
+            model(x) - model(other), ord=ORDERS[norm], dim=1
+        )
+    size = torch.linalg.vector_norm((x - other).flatten(1), ord=ORDERS[norm], dim=1)
     bound = certify.lipschitz_bound(model, x.shape[1:], norm=norm)
     assert (moved / size).max() <= bound * (1 + 1e-5)
 
@@ -316,7 +346,8 @@ def test_smoothing_a_linear_model_certifies_its_distance() -> None:
     assert (found.label == y)[certified].all() and certified.float().mean() > 0.7
     assert (found.radius[certified] <= exact[certified]).float().mean() > 0.95
     p = torch.special.ndtr(exact / sigma)
-    # What 4,000 draws cannot see: four standard errors below the bound's own gap.
+    # Clopper-Pearson at 0.001 lies three to four standard errors below the share seen,
+    # and the share may lie as far below p.
     short = p - 7 * (p * (1 - p) / n).sqrt() - 0.003
     assert (found.p_low >= short).all()
     ceiling = sigma * float(stats.norm.ppf(1e-3 ** (1 / n)))
@@ -460,6 +491,10 @@ def test_bad_input_is_refused() -> None:
                 call(x, torch.full_like(y, label))
         with pytest.raises(ValueError, match="does not take inputs"):
             call(x[:, :4], y)
+    with pytest.raises(ValueError, match="alike"):
+        certify.exact_distance(model, x, y, start=x[:1])
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        certify.exact_distance(model, x, y, start=x + 1)
     for eps in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="finite and not negative"):
             certify.interval_bounds(model, x, y, eps=eps)
