@@ -17,6 +17,7 @@ __all__ = ["__version__", "by_profile", "profile", "require"]
 
 _ROOMS = (
     "attacks",
+    "certify",
     "claims",
     "data",
     "exercises",
