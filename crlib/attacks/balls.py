@@ -159,7 +159,7 @@ class L1Ball:
 
 
 Ball = LinfBall | L2Ball | L1Ball
-BALLS = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
+BALLS: dict[str, type[Any]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
 
 
 def ball(x: Tensor, eps: Tensor, norm: str) -> Ball:

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +134,7 @@ CHECKS = {
         "Random starts find more: the loss is rugged or flat at the inputs.",
     ),
     "noise loses": (
-        0,
+        0.02,
         "Random noise fools what PGD does not: its gradients mislead.",
     ),
     "black box loses": (
@@ -264,12 +265,11 @@ def _attacks(
     queries: int,
     source: torch.Generator,
 ) -> dict[str, float]:
-    def run(size: float = eps, **options: int) -> Tensor:
-        return pgd(
-            model, x, y, eps=size, norm=norm, generator=source, **options
-        ).success
+    def run(size: float, steps: int, restarts: int = 1) -> Tensor:
+        given = partial(pgd, model, x, y, norm=norm, generator=source)
+        return given(eps=size, steps=steps, restarts=restarts).success
 
-    usual = run(steps=steps)
+    usual = run(eps, steps)
 
     def beyond(other: Tensor) -> float:
         """Return the share that another attack fools and PGD does not."""
@@ -284,13 +284,13 @@ def _attacks(
             model, x, y, eps=eps, norm=norm, queries=queries, generator=source
         ).success
     one = fgsm(model, x, y, eps=eps, norm=norm).success
-    twice = run(steps=2 * steps)
-    starts = run(steps=steps, restarts=3)
-    shares = [run(s * eps, steps=steps).double().mean() for s in (0.5, 2)]
+    twice = run(eps, 2 * steps)
+    starts = run(eps, steps, restarts=3)
+    shares = [run(s * eps, steps).double().mean() for s in (0.5, 2)]
     shares.insert(1, usual.double().mean())
     falls = max(float(a - b) for a, b in zip(shares, shares[1:], strict=False))
     everything = 1.0 if norm == "linf" else float(x[0].numel())
-    huge = float((~run(everything, steps=steps)).double().mean())
+    huge = float((~run(everything, steps)).double().mean())
     return {
         "stronger than one step": beyond(one),
         "more steps change little": beyond(twice),

@@ -1,5 +1,7 @@
 """FGSM and PGD, and the random points that they must beat."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -146,7 +148,7 @@ def _ascend(
     step: Tensor,
     schedule: list[float],
     source: torch.Generator,
-    bar: "tqdm[None]",
+    bar: "tqdm[Any]",
 ) -> None:
     before = None
     for t, factor in enumerate([*schedule, 0.0]):

@@ -204,8 +204,9 @@ def _walk(
             short = (c * home).flatten(1).sum(1) < behind * (1 - 1e-4)
             length = sizes(home, norm).masked_fill(short | (behind <= 0), 1e30)
             on = at + halfspace_step(c, m * (1 + overshoot), at, norm)
-            # From a fooled point there is no way on, only a better way from x.
-            share = torch.where(fooled, 1.0, pull).to(at.dtype)
+            # From a fooled point there is only a better way from x; before the first
+            # success nothing may hold the walk back.
+            share = torch.where(fooled, 0.5, pull * found.distance.isfinite())
             goal = on + per_row(share, at) * (x + home - on)
             closer = per_row(length < nearest, at)
             near = torch.where(closer, goal, near)
@@ -225,7 +226,7 @@ def fmn(
     *,
     norm: str = "l2",
     steps: int = 100,
-    step_size: float = 1.0,
+    step_size: float | None = None,
     gamma: float = 0.05,
     search_steps: int = 10,
     target: Tensor | None = None,
@@ -246,7 +247,7 @@ def fmn(
         y: ``(N,)`` true labels, int64.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         steps: number of steps.
-        step_size: length of the first step, in l2.
+        step_size: length of the first step, in l2; None means 10 for linf, else 1.
         gamma: first relative change of the radius, in (0, 1).
         search_steps: halvings of the final bisection.
         target: ``(N,)`` labels to reach, or None.
@@ -258,6 +259,8 @@ def fmn(
     at_least(1, steps=steps)
     if not 0 < gamma < 1:
         raise ValueError(f"gamma is {gamma}: a share between 0 and 1.")
+    if step_size is None:
+        step_size = 10.0 if norm == "linf" else 1.0
     with evaluating(model), torch.no_grad():
         found = Nearest(model, x, y, target, norm)
         z, eps = found.x, torch.full_like(found.distance, math.inf)

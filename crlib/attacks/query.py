@@ -33,10 +33,10 @@ def square(
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> AttackResult:
-    r"""Try random squares of full strength, keep what helps (Andriushchenko et al. 2020).
+    r"""Try random squares of full strength, keep what helps.
 
-    A query repaints one window of the perturbation and is kept if the margin does not
-    grow. For linf each channel of the window becomes :math:`\pm\epsilon`; the start is
+    After Andriushchenko et al. 2020. A query repaints one window of the perturbation
+    and is kept if the margin does not grow. For linf each channel of the window becomes :math:`\pm\epsilon`; the start is
     stripes. For l2 the window takes over the energy of a second one and what the box
     has left unused, as a bump of random sign; the start is noise. The side of the
     window shrinks with the queries. A vector is an image of one line.
