@@ -36,8 +36,8 @@ def square(
     r"""Try random squares of full strength, keep what helps.
 
     After Andriushchenko et al. 2020. A query repaints one window of the perturbation
-    and is kept if the margin does not grow. For linf each channel of the window becomes :math:`\pm\epsilon`; the start is
-    stripes. For l2 the window takes over the energy of a second one and what the box
+    and is kept if the margin does not grow. For linf each channel of the window becomes
+    :math:`\pm\epsilon`; the start is stripes. For l2 the window takes over the energy of a second one and what the box
     has left unused, as a bump of random sign; the start is noise. The side of the
     window shrinks with the queries. A vector is an image of one line.
 

@@ -198,9 +198,7 @@ def top_direction(
     )
     layer = next(weighted, None)
     if layer is None:
-        raise ValueError(
-            "The model has no layer with weights (two or more dimensions)."
-        )
+        raise ValueError("The model has no layer with a weight matrix or kernel.")
     x, outputs = x.detach(), []
     handle = layer.register_forward_hook(lambda _m, _i, out: outputs.append(out))
 

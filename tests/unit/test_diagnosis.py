@@ -24,14 +24,10 @@ class NoWayBack(torch.autograd.Function):
         return torch.zeros_like(g)
 
 
-class StraightThrough(NoWayBack):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return (4 * x).round() / 4
-
+class Misleading(NoWayBack):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        return g
+        return -g
 
 
 class Layer(nn.Module):
@@ -49,7 +45,7 @@ BROKEN = {
     "rounding": (lambda x: (8 * x).round() / 8, None, "input gradients exist"),
     "detached": (lambda x: x.detach(), None, "input gradients exist"),
     "zero backward": (NoWayBack.apply, None, "input gradients exist"),
-    "made-up backward": (StraightThrough.apply, None, "gradients tell the truth"),
+    "made-up backward": (Misleading.apply, None, "gradients tell the truth"),
     "noise": (lambda x: x + 0.1 * torch.randn_like(x), None, "same answer twice"),
     "softmax": (None, lambda z: z.softmax(1), "logits, not probabilities"),
 }
