@@ -37,9 +37,10 @@ def square(
 
     After Andriushchenko et al. 2020. A query repaints one window of the perturbation
     and is kept if the margin does not grow. For linf each channel of the window becomes
-    :math:`\pm\epsilon`; the start is stripes. For l2 the window takes over the energy of a second one and what the box
-    has left unused, as a bump of random sign; the start is noise. The side of the
-    window shrinks with the queries. A vector is an image of one line.
+    :math:`\pm\epsilon`; the start is stripes. For l2 the window takes over the energy
+    of a second one and what the box has left unused, as a bump of random sign; the
+    start is noise. The side of the window shrinks with the queries. A vector is an
+    image of one line.
 
     Args:
         model: maps ``(N, ...)`` to logits ``(N, K)``.
