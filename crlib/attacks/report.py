@@ -119,6 +119,9 @@ def worst_case(
             if not len(standing) or (attack is square and norm == "l1"):
                 break
             near, left = x[standing], radius[standing]
+            if norm == "l1":
+                # A sparse step moves few inputs at a time: it takes more of them.
+                options = options | {"steps": 2 * options["steps"]}
             if attack is fmn:
                 part = attack(judged, near, y[standing], norm=norm, **options)
                 part = _within(part, left, total.x_adv[standing])
