@@ -184,7 +184,7 @@ def _halfspace(
     if norm in ("linf", "l2"):
         move = _proportional(size, m, room, size if norm == "l2" else size.sign())
     else:
-        move = _greedy(size, m, room, fractional=norm == "l1")
+        move = fill_greedily(size, m, room, fractional=norm == "l1")
     reached = (size * move).sum(1) >= m * (1 - 1e-9)
     order = {"linf": math.inf, "l2": 2, "l1": 1, "l0": 0}[norm]
     d = torch.linalg.vector_norm(move, ord=order, dim=1)
@@ -213,7 +213,7 @@ def _proportional(size: Tensor, m: Tensor, room: Tensor, pace: Tensor) -> Tensor
     )
 
 
-def _greedy(size: Tensor, m: Tensor, room: Tensor, fractional: bool) -> Tensor:
+def fill_greedily(size: Tensor, m: Tensor, room: Tensor, fractional: bool) -> Tensor:
     """Spend coordinates in order of worth until ``sum size * move`` reaches m."""
     # Without walls one coordinate, the one of largest weight, does it all.
     cap = torch.where(room.isinf(), m[:, None] / size.clamp_min(1e-300), room)

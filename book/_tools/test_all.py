@@ -37,6 +37,7 @@ def steps() -> list[tuple[str, list[str]]]:
             pytest(
                 "tests/unit",
                 "tests/exercises",
+                "tests/gpu",
                 "-n2",
                 "--cov=crlib",
                 "--cov-branch",

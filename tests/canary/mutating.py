@@ -64,9 +64,13 @@ def _patched(mutation: Mutation) -> Iterator[None]:
     original = getattr(module, name)
     source = textwrap.dedent(inspect.getsource(inspect.unwrap(original)))
     code = compile(_replace(source, mutation), f"<mutated {mutation.where}>", "exec")
+    home = importlib.import_module(original.__module__)
     try:
-        # In the module's own names, so that its other functions call the copy too.
-        exec(code, module.__dict__)
+        # Among the names where it was written, so that its neighbours call the copy
+        # too; a package that shows the function under its own name shows the copy.
+        exec(code, home.__dict__)
+        setattr(module, name, getattr(home, name))
         yield
     finally:
+        setattr(home, name, original)
         setattr(module, name, original)

@@ -65,9 +65,9 @@ def test_coverage(tmp_path: Path) -> None:
 
 FAULTS = {
     "a projection that forgets the box": (
-        "attacks.py",
-        "x + _rows(eps, x)).clamp_(0, 1)",
-        "x + _rows(eps, x))",
+        "attacks/balls.py",
+        "x + per_row(eps, x)).clamp_(0, 1)",
+        "x + per_row(eps, x))",
         "test_projection.py",
     ),
     "an entropy in place of a rank": (

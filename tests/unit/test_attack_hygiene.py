@@ -14,7 +14,7 @@ from crlib.attacks import fgsm, pgd, random_noise
 from crlib.data import Dataset
 from crlib.models import MLP
 
-NORMS = ("linf", "l2")
+NORMS = ("linf", "l2", "l1")
 ATTACKS = {
     "fgsm": fgsm,
     "pgd": lambda *a, **k: pgd(*a, steps=4, **k),
@@ -171,7 +171,7 @@ def test_costs_are_counted_for_each_sample_and_the_fooled_leave(
 ) -> None:
     x, y = fashion.x_test, fashion.y_test
     counting = Counting(trained)
-    eps = 4 / 255 if norm == "linf" else 0.4
+    eps = {"linf": 4 / 255, "l2": 0.4, "l1": 4.0}[norm]
     found = pgd(
         counting, x, y, eps=eps, norm=norm, steps=10, restarts=2, generator=rng(0)
     )
@@ -317,7 +317,7 @@ BAD_INPUT = [
     ({"eps": torch.tensor([0.1, -0.1])}, "not negative"),
     ({"eps": torch.rand(3)}, "one number, or"),
     ({"eps": torch.rand(2, 1)}, "one number, or"),
-    ({"norm": "l1"}, "choose one of linf, l2"),
+    ({"norm": "l0"}, "choose one of linf, l2, l1"),
 ]
 BAD_OPTION = [
     ({"loss": "dlr"}, "choose one of margin, ce"),

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from crlib.attacks import project
 
-NORMS = ("linf", "l2")
+NORMS = ("linf", "l2", "l1")
+ORDERS = {"linf": float("inf"), "l2": 2, "l1": 1}
 SHAPES = st.sampled_from([(1, 1), (4, 3), (5, 12), (3, 1, 4, 4), (2, 3, 5, 5)])
 
 
@@ -32,8 +33,7 @@ def cases(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, str]:
 
 
 def size(delta: Tensor, norm: str) -> Tensor:
-    order = float("inf") if norm == "linf" else 2
-    return torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1)
+    return torch.linalg.vector_norm(delta.flatten(1), ord=ORDERS[norm], dim=1)
 
 
 @given(cases())

@@ -1,0 +1,67 @@
+r"""Attacks: find an input near ``x`` that the model labels wrongly.
+
+One convention for all. ``model`` maps ``x``, ``(N, ...)`` in [0, 1], to logits
+``(N, K)``; normalisation is its first layer. ``y``, ``(N,)`` int64, is always the true
+label; ``target``, ``(N,)``, holds labels to reach. ``norm`` is ``"linf"``, ``"l2"``,
+``"l1"`` or, for some, ``"l0"``. ``eps`` is the radius in input units (write ``8/255``),
+a number or one a sample. ``generator`` is the source of chance; None means a new one
+of seed 0. Bad input raises a ValueError that says what to do.
+
+An attack runs in evaluation mode, takes gradients of the input only, leaves torch's
+own randomness alone and the model as it was. Every attack returns an
+:class:`AttackResult`. A sample that is labelled wrongly from the start is returned
+unchanged, as a success at distance 0.
+
+=====================  ============================================================
+Fixed budget           :func:`fgsm`, :func:`pgd`, :func:`apgd`, :func:`square`,
+                       :func:`random_noise`
+Smallest perturbation  :func:`deepfool`, :func:`fmn`, :func:`sigma_zero`,
+                       :func:`minimal`, :func:`minimum_of`
+One for all inputs     :func:`universal`, :func:`top_direction`
+To report              :func:`worst_case`, :func:`robustness_curve`,
+                       :func:`evaluate`, :func:`transfer`, :func:`diagnose`
+=====================  ============================================================
+"""
+
+from crlib.attacks.adaptive import apgd
+from crlib.attacks.balls import project
+from crlib.attacks.base import AttackResult
+from crlib.attacks.diagnosis import Check, Report, diagnose
+from crlib.attacks.gradient import fgsm, pgd, random_noise
+from crlib.attacks.nearest import deepfool, fmn, minimal, minimum_of
+from crlib.attacks.query import square
+from crlib.attacks.report import (
+    Curve,
+    evaluate,
+    robustness_curve,
+    transfer,
+    worst_case,
+)
+from crlib.attacks.shared import UniversalResult, top_direction, universal
+from crlib.attacks.sparse import sigma_zero
+
+__all__ = [
+    "AttackResult",
+    "Check",
+    "Curve",
+    "Report",
+    "UniversalResult",
+    "apgd",
+    "deepfool",
+    "diagnose",
+    "evaluate",
+    "fgsm",
+    "fmn",
+    "minimal",
+    "minimum_of",
+    "pgd",
+    "project",
+    "random_noise",
+    "robustness_curve",
+    "sigma_zero",
+    "square",
+    "top_direction",
+    "transfer",
+    "universal",
+    "worst_case",
+]

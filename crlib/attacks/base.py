@@ -1,0 +1,279 @@
+"""What every attack shares: the result, the checks of input, and the bookkeeping."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crlib.metrics import margin
+
+__all__ = ["AttackResult"]
+
+Model = Callable[[Tensor], Tensor]
+BUDGET_NORMS = ("linf", "l2", "l1")
+LOSSES = ("margin", "ce")
+ORDERS = {"linf": float("inf"), "l2": 2, "l1": 1, "l0": 0}
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack found.
+
+    Attributes:
+        x_adv: ``(N, ...)`` in the box, and in the ball if there is a budget. If
+            fooled: the first such point, of a minimal-norm attack the nearest. Else
+            the end of the run that ended at the largest loss (minimal norm: ``x``).
+        success: ``(N,)`` bool: fooled (with a target: labelled as the target).
+        distance: ``(N,)`` norm of ``x_adv - x`` where successful, else infinity.
+        n_forward: ``(N,)`` evaluations of the model spent on each sample.
+        n_backward: ``(N,)`` input gradients spent on each sample.
+        zero_gradient: ``(N,)`` bool: an input gradient was zero on the way.
+        norm: the norm of the ball.
+    """
+
+    x_adv: Tensor
+    success: Tensor
+    distance: Tensor
+    n_forward: Tensor
+    n_backward: Tensor
+    zero_gradient: Tensor
+    norm: str
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of samples that the attack did not fool, in [0, 1]; NaN for none."""
+        return 1 - float(self.success.double().mean())
+
+
+def per_row(v: Tensor, like: Tensor) -> Tensor:
+    """Shape ``(N,)`` so that it multiplies each sample of ``like``, ``(N, ...)``."""
+    return v.view(-1, *(1,) * (like.ndim - 1))
+
+
+def sizes(delta: Tensor, norm: str) -> Tensor:
+    """Return the norm of each sample, ``(N,)``."""
+    return torch.linalg.vector_norm(delta.flatten(1), ord=ORDERS[norm], dim=1)
+
+
+def chance(generator: torch.Generator | None) -> torch.Generator:
+    """Return the caller's generator or a new one; torch's own is left alone."""
+    return torch.Generator().manual_seed(0) if generator is None else generator
+
+
+def at_least(least: int, **counts: int) -> None:
+    for name, count in counts.items():
+        if count < least:
+            raise ValueError(f"{name} is {count}: at least {least}.")
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
+
+
+def check(
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    norm: str,
+    target: Tensor | None = None,
+    norms: tuple[str, ...] = BUDGET_NORMS,
+) -> Tensor:
+    """Refuse bad input before any work; return ``eps`` as ``(N,)``."""
+    one_of("norm", norm, norms)
+    if x.ndim < 2 or not x.is_floating_point():
+        raise ValueError(
+            f"x is {x.dtype} of shape {tuple(x.shape)}: give a batch (N, d) or"
+            " (N, C, H, W) of floating-point numbers."
+        )
+    low, high = x.aminmax() if x.numel() else (0.0, 1.0)
+    if low != low:
+        raise ValueError("x holds a NaN: clean the data first.")
+    if not (-1e-6 <= low and high <= 1 + 1e-6):
+        raise ValueError(
+            f"x runs from {float(low):.3g} to {float(high):.3g}: inputs lie in [0, 1]."
+            " Make normalisation the model's first layer (crlib.models.Normalize) and"
+            " give x unnormalised."
+        )
+    for name, labels in (("y", y), ("target", target)):
+        if labels is None:
+            continue
+        if labels.shape != (len(x),) or labels.dtype != torch.int64:
+            raise ValueError(
+                f"{name} is {labels.dtype} of shape {tuple(labels.shape)}: give one"
+                f" integer label (int64) for each of the {len(x)} samples."
+            )
+        if len(labels) and labels.amin() < 0:
+            raise ValueError(f"{name} holds the negative label {int(labels.amin())}.")
+    if target is not None and (target == y).any():
+        raise ValueError("A target equals the true label: there is nothing to attack.")
+    return per_sample("eps", eps, x)
+
+
+def per_sample(name: str, size: float | Tensor, x: Tensor) -> Tensor:
+    """Return a length as ``(N,)``, refusing what is not one."""
+    given = torch.as_tensor(size, dtype=x.dtype, device=x.device)
+    if given.ndim > 1 or (given.ndim == 1 and len(given) != len(x)):
+        raise ValueError(f"{name} has shape {tuple(given.shape)}: one number, or (N,).")
+    if not (torch.isfinite(given).all() and (given >= 0).all()):
+        raise ValueError(f"{name} is {size}: it must be finite and not negative.")
+    return given.expand(len(x))
+
+
+def check_logits(logits: Tensor, n: int, *labels: Tensor | None) -> None:
+    """Refuse what is not logits of ``n`` samples, or lacks one of their labels."""
+    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
+        raise ValueError(
+            f"The model returned {tuple(logits.shape)} for {n} samples: it must return"
+            " logits (N, K) with K at least 2."
+        )
+    if logits.isnan().any():
+        raise ValueError("The model returned a NaN: look at its weights and inputs.")
+    for y in labels:
+        if y is not None and y.numel() and y.amax() >= logits.shape[1]:
+            raise ValueError(
+                f"Label {int(y.amax())} is out of range: the model knows"
+                f" {logits.shape[1]} classes, 0 to {logits.shape[1] - 1}."
+            )
+
+
+def averaged(model: Model, samples: int) -> Model:
+    """Return the model whose logits are the mean of ``samples`` calls."""
+    at_least(1, samples=samples)
+    if samples == 1:
+        return model
+    return lambda x: torch.stack([model(x) for _ in range(samples)]).mean(0)
+
+
+def objective(
+    logits: Tensor,
+    y: Tensor,
+    target: Tensor | None,
+    loss: str = "margin",
+    rival: Tensor | None = None,
+) -> Tensor:
+    """Return what the attack increases, ``(N,)``; a rival is led, but not demanded."""
+    if rival is not None:
+        pair = logits.gather(1, torch.stack([rival, y], 1))
+        return pair[:, 0] - pair[:, 1]
+    if loss == "margin":
+        return margin(logits, target) if target is not None else -margin(logits, y)
+    ce = torch.nn.functional.cross_entropy
+    if target is not None:
+        return -ce(logits, target, reduction="none")
+    return ce(logits, y, reduction="none")
+
+
+def gradient(value: Tensor, z: Tensor, retain: bool = False) -> Tensor:
+    """Return the input gradient; zero where the model does not depend on its input."""
+    if not value.requires_grad:
+        return torch.zeros_like(z)
+    (g,) = torch.autograd.grad(
+        value,
+        z,
+        torch.ones_like(value),
+        materialize_grads=True,
+        retain_graph=retain,
+    )
+    # A gradient can be one number shown many times, which cannot be written to.
+    return g.contiguous()
+
+
+def is_fooled(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+    label = logits.argmax(1)
+    return label == target if target is not None else label != y
+
+
+class Search:
+    """What is known about each sample while an attack with a budget runs."""
+
+    def __init__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        target: Tensor | None,
+        loss: str,
+        norm: str,
+        samples: int = 1,
+    ) -> None:
+        self.model, self.samples = averaged(model, samples), samples
+        self.x, self.y, self.target = x.detach(), y, target
+        self.loss, self.norm, self.seen = loss, norm, False
+        self.x_adv = self.x.clone()
+        self.best = self.x.new_full((len(x),), -torch.inf)
+        self.success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.n_forward = torch.zeros_like(y)
+        self.n_backward = torch.zeros_like(y)
+        self.zero_gradient = torch.zeros_like(self.success)
+
+    def standing(self) -> Tensor:
+        return (~self.success).nonzero().squeeze(1)
+
+    def look_at_clean(self) -> Tensor:
+        """Mark the samples that are labelled wrongly before any attack."""
+        if not len(self.x):
+            return self.x.new_zeros(0, 2)
+        with torch.no_grad():
+            logits = self.model(self.x)
+        self.see(self.x, torch.arange(len(self.x), device=self.x.device), logits)
+        return logits
+
+    def see(
+        self,
+        z: Tensor,
+        rows: Tensor,
+        logits: Tensor,
+        last: bool = False,
+        rival: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Record the fooled among the points ``z`` of samples ``rows``.
+
+        At the end of a run record also the others, where they are the best so far.
+        Returns the objective, ``(n,)`` with its graph, and who is fooled.
+        """
+        y, target = self.y[rows], None if self.target is None else self.target[rows]
+        # Looking into the logits waits for a GPU: only first, last, and at a success.
+        if last or not self.seen:
+            check_logits(logits, len(z), y, target)
+        self.seen = True
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        value = objective(logits, y, target, self.loss, rival)
+        fooled = is_fooled(logits, y, target)
+        if target is not None:
+            # Labelled wrongly at x itself counts as fooled, whatever the target.
+            fooled |= (self.n_forward[rows] == 0) & is_fooled(logits, y, None)
+        self.n_forward.index_add_(0, rows, torch.full_like(rows, self.samples))
+        record = fooled
+        if last:
+            now = value.detach()
+            record = fooled | (now > self.best[rows])
+            self.best[rows] = torch.maximum(self.best[rows], now.to(self.best.dtype))
+        if record.any():
+            check_logits(logits, len(z))
+            self.x_adv[rows[record]] = z.detach()[record]
+            self.success[rows] = fooled
+        return value, fooled
+
+    def shake(self, g: Tensor, rows: Tensor, generator: torch.Generator) -> None:
+        """Replace the gradients that are zero by random directions."""
+        dead = ~g.flatten(1).any(1)
+        if dead.any():
+            self.zero_gradient[rows[dead]] = True
+            shape, device = g[dead].shape, generator.device
+            push = torch.randn(shape, generator=generator, device=device, dtype=g.dtype)
+            g[dead] = push.to(g.device)
+
+    def result(self) -> AttackResult:
+        distance, done = torch.full_like(self.best, torch.inf), self.success
+        distance[done] = sizes(self.x_adv[done] - self.x[done], self.norm)
+        return AttackResult(
+            x_adv=self.x_adv,
+            success=self.success,
+            distance=distance,
+            n_forward=self.n_forward,
+            n_backward=self.n_backward,
+            zero_gradient=self.zero_gradient,
+            norm=self.norm,
+        )

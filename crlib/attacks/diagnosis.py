@@ -1,0 +1,302 @@
+"""Can the number be trusted? The published checklists as code."""
+
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from crlib.attacks.balls import ball
+from crlib.attacks.base import (
+    Model,
+    chance,
+    check,
+    check_logits,
+    gradient,
+    objective,
+)
+from crlib.attacks.gradient import fgsm, pgd, random_noise
+from crlib.attacks.query import square
+from crlib.models import evaluating
+
+__all__ = ["Check", "Report", "diagnose"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of a checklist.
+
+    Attributes:
+        name: what should hold.
+        passed: whether it does.
+        number: the quantity behind it.
+        limit: what the number may be at most.
+        meaning: what a failure usually means.
+    """
+
+    name: str
+    passed: bool
+    number: float
+    limit: float
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The checks of :func:`diagnose`; shows as a table in a notebook and as text."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def __iter__(self) -> Iterator[Check]:
+        return iter(self.checks)
+
+    def __getitem__(self, name: str) -> Check:
+        """Return the check of this name."""
+        for one in self.checks:
+            if one.name == name:
+                return one
+        raise KeyError(f"{name!r}; there are: {', '.join(c.name for c in self.checks)}")
+
+    def __str__(self) -> str:
+        width = max(len(one.name) for one in self.checks)
+        lines = []
+        for one in self.checks:
+            mark = "✓" if one.passed else "✗"
+            number = f"{one.number:.3g} (at most {one.limit:.3g})"
+            lines.append(f"{mark} {one.name:{width}}  {number}")
+            if not one.passed:
+                lines.append(f"    {one.meaning}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{'✓' if c.passed else '✗'}</td><td>{html.escape(c.name)}</td>"
+            f"<td>{c.number:.3g}</td><td>{c.limit:.3g}</td>"
+            f"<td>{'' if c.passed else html.escape(c.meaning)}</td></tr>"
+            for c in self.checks
+        )
+        head = "".join(
+            f'<th scope="col">{name}</th>'
+            for name in ("passed", "check", "number", "at most", "a failure means")
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+# Name, limit of the number, what a failure usually means.
+CHECKS = {
+    "evaluation mode": (
+        0,
+        "BatchNorm or Dropout layers are in training mode: call model.eval(). The"
+        " attacks do so themselves, but the accuracies beside them may not.",
+    ),
+    "same answer twice": (
+        0,
+        "The model draws at random: give the attack samples=20 or more, and judge the"
+        " model by its mean logits.",
+    ),
+    "logits, not probabilities": (
+        0,
+        "Outputs are between 0 and 1 and sum to 1: remove the softmax. It rounds"
+        " gradients to zero.",
+    ),
+    "input gradients exist": (
+        0.05,
+        "The gradient is zero where the model is not constant: a rounding or detached"
+        " layer hides it. Attack a smooth stand-in, or without gradients.",
+    ),
+    "gradients tell the truth": (
+        0.5,
+        "The margin does not change as its gradient says: a layer rounds, or returns a"
+        " made-up gradient.",
+    ),
+    "cross-entropy not saturated": (
+        0.5,
+        "Most probabilities are 1 up to rounding, so the gradient of the cross-entropy"
+        " is zero: attack the margin.",
+    ),
+    "stronger than one step": (
+        0,
+        "PGD is weaker than FGSM: steps too small or too few, or a rugged loss.",
+    ),
+    "more steps change little": (
+        0.03,
+        "Twice the steps find more: the attack has not converged. Add steps.",
+    ),
+    "restarts change little": (
+        0.05,
+        "Random starts find more: the loss is rugged or flat at the inputs.",
+    ),
+    "noise loses": (
+        0.02,
+        "Random noise fools what PGD does not: its gradients mislead.",
+    ),
+    "black box loses": (
+        0.03,
+        "Queries without gradients fool what PGD does not: gradients are masked.",
+    ),
+    "success grows with the budget": (
+        0,
+        "A larger ball fools fewer: the attack is stuck.",
+    ),
+    "a huge budget breaks everything": (
+        0.05,
+        "The model resists a budget that allows any image: gradients are masked, or"
+        " eps is in another unit.",
+    ),
+}
+
+NOISY = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
+
+
+def diagnose(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: str = "linf",
+    steps: int = 20,
+    queries: int = 100,
+    generator: torch.Generator | None = None,
+) -> Report:
+    r"""Run the published checklists on a model: can its robust accuracy be trusted?
+
+    After Carlini et al. 2019, the flags of AutoAttack (Croce and Hein 2020), and the
+    indicators of Pintor et al. 2022. A hundred samples are enough. A failed check does
+    not say that the model is weak, but that the usual attack may not show it.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; leave it as you use it.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: the radius you want to report.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        steps: of PGD.
+        queries: of :func:`square` (random noise for l1).
+        generator: source of chance; None means a new one of seed 0.
+
+    Returns:
+        A :class:`Report`; shares are of all samples given.
+
+    Raises:
+        ValueError: bad input, no sample, or a radius of 0.
+    """
+    check(x, y, eps, norm)
+    if not len(x) or not eps > 0:
+        raise ValueError("A diagnosis needs at least one sample and a positive eps.")
+    source = chance(generator)
+    numbers: dict[str, float] = {"evaluation mode": _left_training(model)}
+    with evaluating(model):
+        numbers |= _outputs(model, x, y)
+        numbers |= _gradients(model, x, y, eps, norm, source)
+        numbers |= _attacks(model, x, y, eps, norm, steps, queries, source)
+    return Report(
+        tuple(
+            Check(name, numbers[name] <= limit, numbers[name], limit, meaning)
+            for name, (limit, meaning) in CHECKS.items()
+        )
+    )
+
+
+def _left_training(model: Model) -> float:
+    modules = model.modules() if isinstance(model, nn.Module) else []
+    return float(sum(isinstance(m, NOISY) and m.training for m in modules))
+
+
+def _outputs(model: Model, x: Tensor, y: Tensor) -> dict[str, float]:
+    with torch.no_grad():
+        first, second = model(x), model(x)
+    check_logits(first, len(x), y)
+    first, second = first.double(), second.double()
+    right = first.argmax(1) == y
+    sums = first.sum(1)
+    looks = (first >= 0).all() and ((sums - 1).abs() < 1e-3).all()
+    loss = nn.functional.cross_entropy(first.float(), y, reduction="none")
+    saturated = (loss < 1e-6)[right].double()
+    scale = first.abs().amax().clamp_min(1e-30)
+    # Kernels may sum in another order on a second call: rounding is forgiven.
+    differs = float((first - second).abs().amax() / scale)
+    return {
+        "same answer twice": differs if differs > 1e-5 else 0.0,
+        "logits, not probabilities": float(looks),
+        "cross-entropy not saturated": float(saturated.mean()) if right.any() else 0.0,
+    }
+
+
+def _gradients(
+    model: Model, x: Tensor, y: Tensor, eps: float, norm: str, source: torch.Generator
+) -> dict[str, float]:
+    """Compare the change of the margin along a small step with its gradient."""
+    with torch.enable_grad():
+        z = x.detach().clone().requires_grad_()
+        value = objective(model(z).double(), y, None)
+        g = gradient(value, z)
+    dead = ~g.flatten(1).any(1)
+    radius = torch.full((len(x),), eps / 10, dtype=x.dtype, device=x.device)
+    region = ball(x.detach(), radius, norm)
+    with torch.no_grad():
+        end = region.step_(x.detach().clone(), g.clone(), radius)
+        end = torch.where(
+            dead.view(-1, *(1,) * (x.ndim - 1)), region.random(source), end
+        )
+        real = objective(model(end).double(), y, None) - value
+    said = (g * (end - x.detach())).flatten(1).double().sum(1)
+    off = (real - said).abs() / torch.maximum(real.abs(), said.abs()).clamp_min(1e-30)
+    return {
+        "input gradients exist": float(dead.double().mean()),
+        "gradients tell the truth": float(off.median()),
+    }
+
+
+def _attacks(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    norm: str,
+    steps: int,
+    queries: int,
+    source: torch.Generator,
+) -> dict[str, float]:
+    def run(size: float, steps: int, restarts: int = 1) -> Tensor:
+        given = partial(pgd, model, x, y, norm=norm, generator=source)
+        return given(eps=size, steps=steps, restarts=restarts).success
+
+    usual = run(eps, steps)
+
+    def beyond(other: Tensor) -> float:
+        """Return the share that another attack fools and PGD does not."""
+        return float((other & ~usual).double().mean())
+
+    noise = random_noise(
+        model, x, y, eps=eps, norm=norm, draws=queries, generator=source
+    ).success
+    blind = noise
+    if norm != "l1":
+        blind = square(
+            model, x, y, eps=eps, norm=norm, queries=queries, generator=source
+        ).success
+    one = fgsm(model, x, y, eps=eps, norm=norm).success
+    twice = run(eps, 2 * steps)
+    starts = run(eps, steps, restarts=3)
+    shares = [run(s * eps, steps).double().mean() for s in (0.5, 2)]
+    shares.insert(1, usual.double().mean())
+    falls = max(float(a - b) for a, b in zip(shares, shares[1:], strict=False))
+    everything = 1.0 if norm == "linf" else float(x[0].numel())
+    huge = float((~run(everything, steps)).double().mean())
+    return {
+        "stronger than one step": beyond(one),
+        "more steps change little": beyond(twice),
+        "restarts change little": beyond(starts),
+        "noise loses": beyond(noise),
+        "black box loses": beyond(blind),
+        "success grows with the budget": max(0.0, falls),
+        "a huge budget breaks everything": huge,
+    }

@@ -1,0 +1,153 @@
+"""Square: an attack that asks only for logits, never for a gradient."""
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from crlib.attacks.balls import ball, draw
+from crlib.attacks.base import (
+    AttackResult,
+    Model,
+    Search,
+    at_least,
+    chance,
+    check,
+    per_row,
+    sizes,
+)
+from crlib.models import evaluating
+
+__all__ = ["square"]
+
+
+def square(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float | Tensor,
+    norm: str = "linf",
+    queries: int = 1000,
+    share: float = 0.3,
+    target: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> AttackResult:
+    r"""Try random squares of full strength, keep what helps.
+
+    After Andriushchenko et al. 2020. A query repaints one window of the perturbation
+    and is kept if the margin does not grow. For linf each channel of the window becomes
+    :math:`\pm\epsilon`; the start is stripes. For l2 the window takes over the energy
+    of a second one and what the box has left unused, as a bump of random sign; the
+    start is noise. The side of the window shrinks with the queries. A vector is an
+    image of one line.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units, a number or ``(N,)``.
+        norm: ``"linf"`` or ``"l2"``.
+        queries: evaluations of the model a sample, at most.
+        share: of the input that the first windows cover, in (0, 1].
+        target: ``(N,)`` labels to reach, or None.
+        generator: source of the windows; None means a new one of seed 0.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: bad input; the message says what to do.
+    """
+    radius = check(x, y, eps, norm, target, ("linf", "l2"))
+    at_least(1, queries=queries)
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}: a share of the input, in (0, 1].")
+    run, source = Search(model, x, y, target, "margin", norm), chance(generator)
+    with evaluating(model), torch.no_grad():
+        run.look_at_clean()
+        rows = run.standing()
+        best = x.new_full((len(rows),), -torch.inf)
+        z = clean = _image(run.x[rows])
+        eps = radius[rows]
+        bar = tqdm(range(queries), disable=not progress, desc="square", leave=False)
+        for t in bar:
+            if not len(rows):
+                break
+            if t == 0:
+                new = _start(clean, eps, norm, source)
+            else:
+                side = _side(t / queries, share, clean)
+                new = _repaint(z - clean, eps, norm, side, source)
+            new = ball(clean, eps, norm).project_(clean + new)
+            asked = new.view(-1, *x.shape[1:])
+            value, fooled = run.see(asked, rows, run.model(asked), t + 1 == queries)
+            better = value >= best
+            best = torch.where(better, value.to(best.dtype), best)
+            z = torch.where(per_row(better, z), new, z)
+            if fooled.any():
+                keep = ~fooled
+                z, clean, rows, best, eps = (
+                    v[keep] for v in (z, clean, rows, best, eps)
+                )
+    return run.result()
+
+
+def _image(x: Tensor) -> Tensor:
+    """View ``x`` as images ``(N, C, H, W)``."""
+    if x.ndim == 4:
+        return x
+    return x.flatten(1)[:, None, None]
+
+
+def _signs(shape: tuple[int, ...], like: Tensor, source: torch.Generator) -> Tensor:
+    return draw(torch.rand, like.new_empty(shape), source).sub_(0.5).sign_()
+
+
+def _start(x: Tensor, eps: Tensor, norm: str, source: torch.Generator) -> Tensor:
+    n, c, _, w = x.shape
+    if norm == "linf":
+        stripes = _signs((n, c, 1, w), x, source)
+        return (per_row(eps, x) * stripes).expand_as(x)
+    noise = draw(torch.randn, x, source)
+    return noise * per_row(eps / sizes(noise, "l2").clamp_min(1e-12), noise)
+
+
+def _side(progress: float, share: float, x: Tensor) -> int:
+    """Return the side of the window: its share halves ever more rarely."""
+    marks = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+    share *= 0.5 ** sum(progress > mark for mark in marks)
+    height, width = x.shape[2:]
+    length = share * width if height == 1 else (share * height * width) ** 0.5
+    return max(1, min(round(length), width))
+
+
+def _windows(x: Tensor, side: int, source: torch.Generator) -> Tensor:
+    """Return masks ``(N, 1, H, W)`` of one random window a sample."""
+    n, _, height, width = x.shape
+    corners = draw(torch.rand, x.new_empty(2, n), source)
+    masks = []
+    for corner, length in zip(corners, (height, width), strict=True):
+        extent = min(side, length)
+        first = (corner * (length - extent + 1)).long()[:, None]
+        place = torch.arange(length, device=x.device)[None]
+        masks.append((place >= first) & (place < first + extent))
+    return (masks[0][:, :, None] & masks[1][:, None, :])[:, None]
+
+
+def _repaint(
+    delta: Tensor, eps: Tensor, norm: str, side: int, source: torch.Generator
+) -> Tensor:
+    n, c = delta.shape[:2]
+    window = _windows(delta, side, source)
+    signs = _signs((n, c, 1, 1), delta, source)
+    if norm == "linf":
+        return torch.where(window, per_row(eps, delta) * signs, delta)
+    other = _windows(delta, side, source) & ~window
+    # A bump at the middle of the window: what it holds now, plus a random sign.
+    old = torch.where(window, delta, 0)
+    unit = old / per_row(sizes(old, "l2").clamp_min(1e-12), old)
+    fresh = torch.where(window, signs, 0)
+    fresh = unit + fresh / per_row(sizes(fresh, "l2").clamp_min(1e-12), fresh)
+    rest = torch.where(window | other, 0, delta)
+    energy = (eps.square() - sizes(rest, "l2").square()).clamp_min(0).sqrt()
+    fresh = fresh * per_row(energy / sizes(fresh, "l2").clamp_min(1e-12), fresh)
+    return rest + fresh

@@ -1,0 +1,360 @@
+"""What gets reported: the worst case, curves, transfer, and big batches."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from crlib.attacks.adaptive import apgd
+from crlib.attacks.base import (
+    AttackResult,
+    Model,
+    averaged,
+    check,
+    check_logits,
+    is_fooled,
+    one_of,
+    per_row,
+    sizes,
+)
+from crlib.attacks.gradient import pgd
+from crlib.attacks.nearest import fmn
+from crlib.attacks.query import square
+from crlib.models import evaluating
+
+__all__ = ["Curve", "evaluate", "robustness_curve", "transfer", "worst_case"]
+
+Stage = tuple[Callable[..., AttackResult], dict[str, Any]]
+
+# Cheap and broad first, so that the dear attacks see few samples.
+CASCADES: dict[str, tuple[Stage, ...]] = {
+    "quick": (
+        (pgd, {"steps": 10}),
+        (apgd, {"steps": 20, "n_targets": 3}),
+    ),
+    "full": (
+        (pgd, {"steps": 20}),
+        (apgd, {"steps": 20, "n_targets": 3}),
+        (fmn, {"steps": 50}),
+        (apgd, {"steps": 50, "loss": "ce"}),
+        (apgd, {"steps": 20, "n_targets": 9, "restarts": 2}),
+        (apgd, {"steps": 50, "restarts": 3}),
+        (square, {"queries": 300}),
+    ),
+}
+
+
+def _take(v: Any, rows: Tensor, n: int) -> Any:
+    """Return the rows of an option that holds one value a sample."""
+    per_sample = isinstance(v, Tensor) and v.ndim > 0 and len(v) == n
+    return v[rows] if per_sample else v
+
+
+def _put(total: AttackResult, part: AttackResult, rows: Tensor) -> None:
+    """Write what an attack found on ``rows``; costs and zero gradients add up."""
+    total.x_adv[rows], total.success[rows] = part.x_adv, part.success
+    total.distance[rows] = part.distance
+    total.n_forward[rows] += part.n_forward
+    total.n_backward[rows] += part.n_backward
+    total.zero_gradient[rows] |= part.zero_gradient
+
+
+def _nothing(x: Tensor, norm: str) -> AttackResult:
+    count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    return AttackResult(
+        x_adv=x.detach().clone(),
+        success=count.bool(),
+        distance=x.new_full((len(x),), torch.inf),
+        n_forward=count,
+        n_backward=count.clone(),
+        zero_gradient=count.bool(),
+        norm=norm,
+    )
+
+
+def worst_case(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float | Tensor,
+    norm: str = "linf",
+    budget: str = "full",
+    samples: int = 1,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> AttackResult:
+    r"""Run a cascade of attacks, each on what still stands: the number to report.
+
+    ``"quick"``: PGD, then APGD on the targeted margins of three rivals. ``"full"``:
+    then also FMN, APGD on the cross-entropy, on nine rivals and on the margin with
+    restarts, and Square (not for l1), which needs no gradient. A sample counts as
+    robust if it survives them all.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units, a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        budget: ``"quick"`` or ``"full"``.
+        samples: calls whose logits are averaged, for a model that draws at random.
+        generator: source of chance; None means a new one of seed 0.
+        progress: show a progress bar over the attacks.
+
+    Raises:
+        ValueError: bad input; the message says what to do.
+    """
+    radius = check(x, y, eps, norm)
+    one_of("budget", budget, tuple(CASCADES))
+    total = _nothing(x, norm)
+    standing = torch.arange(len(x), device=x.device)
+    judged = averaged(model, samples)
+    stages = tqdm(CASCADES[budget], disable=not progress, desc="attacks", leave=False)
+    with evaluating(model):
+        for attack, options in stages:
+            if not len(standing) or (attack is square and norm == "l1"):
+                break
+            near, left = x[standing], radius[standing]
+            if norm == "l1":
+                # A sparse step moves few inputs at a time: it takes more of them.
+                options = options | {"steps": 2 * options["steps"]}
+            if attack is fmn:
+                part = attack(judged, near, y[standing], norm=norm, **options)
+                part = _within(part, left, total.x_adv[standing])
+            else:
+                given: dict[str, Any] = {"norm": norm, "generator": generator}
+                given |= {"eps": left, **options}
+                part = attack(judged, near, y[standing], **given)
+            _put(total, part, standing)
+            standing = standing[~part.success]
+    total.n_forward.mul_(samples)
+    total.n_backward.mul_(samples)
+    return total
+
+
+def _within(part: AttackResult, eps: Tensor, fallback: Tensor) -> AttackResult:
+    """Count only what a minimal-norm attack found inside the budget."""
+    inside = part.distance <= eps
+    return replace(
+        part,
+        x_adv=torch.where(per_row(inside, fallback), part.x_adv, fallback),
+        success=inside,
+        distance=part.distance.masked_fill(~inside, torch.inf),
+    )
+
+
+def transfer(result: AttackResult, model: Model, x: Tensor, y: Tensor) -> AttackResult:
+    """Show another model the points that fooled, or nearly fooled, the first.
+
+    Args:
+        result: of an attack on the first model at the inputs ``x``.
+        model: the other model, asked for labels only.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+
+    Returns:
+        Success and distance on ``model``; what it labels wrongly at ``x`` already is
+        a success at distance 0.
+
+    Raises:
+        ValueError: bad input, or a result of other inputs.
+    """
+    check(x, y, 0.0, "linf")
+    if result.x_adv.shape != x.shape:
+        raise ValueError(
+            f"The result is of {tuple(result.x_adv.shape)}, x {tuple(x.shape)}."
+        )
+    total = replace(_nothing(x, result.norm), x_adv=result.x_adv.clone())
+    if not len(x):
+        return total
+    with evaluating(model), torch.no_grad():
+        clean, logits = model(x), model(total.x_adv)
+    check_logits(clean, len(x), y)
+    check_logits(logits, len(x), y)
+    wrong = is_fooled(clean, y, None)
+    total.x_adv[wrong] = x.detach()[wrong]
+    success = is_fooled(logits, y, None) | wrong
+    distance = sizes(total.x_adv - x.detach(), result.norm)
+    return replace(
+        total,
+        success=success,
+        distance=distance.masked_fill(~success, torch.inf),
+        n_forward=total.n_forward + 2,
+    )
+
+
+def evaluate(
+    attack: Callable[..., AttackResult],
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    batch_size: int = 512,
+    autocast: torch.dtype | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> AttackResult:
+    r"""Run any attack of this module batch by batch.
+
+    A batch that does not fit into memory is halved, and the size stays halved.
+
+    With ``autocast`` the attack calls the model in that precision; steps, losses and
+    projections stay in the precision of ``x``. What it reports is confirmed by the
+    model in full precision, and a success that is not is attacked again in it.
+
+    Args:
+        attack: such as :func:`apgd` or :func:`deepfool`.
+        model: maps ``(N, ...)`` to logits ``(N, K)``.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        batch_size: samples attacked together, at most.
+        autocast: such as ``torch.bfloat16``; None means full precision.
+        progress: show a progress bar over the samples.
+        **options: for the attack; tensors with one entry a sample go with it.
+
+    Raises:
+        ValueError: bad input; the message says what to do.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: at least 1.")
+    if not len(x):
+        return attack(model, x, y, **options)
+    total, start = None, 0
+    bar = tqdm(total=len(x), disable=not progress, desc="samples", leave=False)
+    with bar:
+        while start < len(x):
+            stop = min(start + batch_size, len(x))
+            rows = torch.arange(start, stop, device=x.device)
+            own = {k: _take(v, rows, len(x)) for k, v in options.items()}
+            try:
+                part = _attack_one(attack, model, x[rows], y[rows], autocast, own)
+            except torch.cuda.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+                batch_size = len(rows) // 2
+                continue
+            total = _nothing(x, part.norm) if total is None else total
+            _put(total, part, rows)
+            start = stop
+            bar.update(len(rows))
+    assert total is not None
+    return total
+
+
+def _attack_one(
+    attack: Callable[..., AttackResult],
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    autocast: torch.dtype | None,
+    options: dict[str, Any],
+) -> AttackResult:
+    if autocast is None:
+        return attack(model, x, y, **options)
+
+    def cast(z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, autocast):
+            logits = model(z)
+        return logits.float()
+
+    with evaluating(model):
+        first = attack(cast, x, y, **options)
+        with torch.no_grad():
+            wrong = is_fooled(model(x), y, None)
+            logits = model(first.x_adv)
+        # Full precision has the last word on x and on the point found.
+        fooled = is_fooled(logits, y, options.get("target"))
+        agreed = torch.where(
+            wrong, first.distance == 0, (first.success == fooled) & (first.distance > 0)
+        )
+        rows = (~agreed).nonzero().squeeze(1)
+        if len(rows):
+            own = {k: _take(v, rows, len(x)) for k, v in options.items()}
+            _put(first, attack(model, x[rows], y[rows], **own), rows)
+    return replace(first, n_forward=first.n_forward + 2)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Robust accuracy against the budget.
+
+    Attributes:
+        eps: ``(B,)`` budgets in input units, increasing.
+        accuracy: ``(B,)`` robust accuracy in [0, 1], never increasing.
+        norm: the norm of the balls.
+        low: ``(B,)`` lower end of the bootstrap interval over the samples.
+        high: ``(B,)`` upper end.
+    """
+
+    eps: Tensor
+    accuracy: Tensor
+    norm: str
+    low: Tensor
+    high: Tensor
+
+
+def robustness_curve(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: Sequence[float],
+    norm: str = "linf",
+    attack: Callable[..., AttackResult] | None = None,
+    level: float = 0.95,
+    progress: bool = False,
+    **options: Any,
+) -> Curve:
+    """Return robust accuracy at each budget, with a bootstrap interval.
+
+    With a minimal-norm attack, such as :func:`fmn`, one run serves all budgets: a
+    sample falls at its distance. Without, :func:`pgd` runs at each budget; a sample
+    fooled at a small budget is fooled at every larger one and is not attacked again.
+    Either way the curve cannot rise.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: budgets in input units; budget 0 gives clean accuracy.
+        norm: of the balls.
+        attack: a minimal-norm attack; None means :func:`pgd` at each budget.
+        level: coverage of the interval, in (0, 1); 1,000 resamples of the samples.
+        progress: show a progress bar over the budgets.
+        **options: for the attack, such as ``steps``.
+
+    Raises:
+        ValueError: no budgets or no samples, or bad input to the attack.
+    """
+    budgets = sorted(float(e) for e in eps)
+    if not budgets or not len(x):
+        raise ValueError("A curve needs at least one budget and one sample.")
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}: give a coverage between 0 and 1.")
+    grid = torch.tensor(budgets, dtype=torch.float64)
+    if attack is not None:
+        # Budget and distance may be the same number, rounded differently.
+        distance = attack(model, x, y, norm=norm, **options).distance.double().cpu()
+        stands = distance[None] > grid[:, None] * (1 + 1e-6)
+    else:
+        standing = torch.arange(len(x), device=x.device)
+        stands = torch.zeros(len(budgets), len(x), dtype=torch.bool)
+        bar = tqdm(budgets, disable=not progress, desc="budgets", leave=False)
+        for k, budget in enumerate(bar):
+            own = {name: _take(v, standing, len(x)) for name, v in options.items()}
+            result = pgd(model, x[standing], y[standing], eps=budget, norm=norm, **own)
+            standing = standing[~result.success]
+            stands[k, standing.cpu()] = True
+    draws = torch.randint(
+        len(x), (1000, len(x)), generator=torch.Generator().manual_seed(0)
+    )
+    tail = (1 - level) / 2
+    ends = torch.tensor([tail, 1 - tail])
+    bands = [row.float()[draws].mean(1).quantile(ends) for row in stands]
+    low, high = torch.stack(bands, 1)
+    accuracy = stands.sum(1) / len(x)
+    return Curve(torch.tensor(budgets), accuracy, norm, low, high)
