@@ -13,20 +13,28 @@ __all__ = ["MLP", "LowRankLinear", "Normalize", "evaluating"]
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Put ``model`` into evaluation mode and give every module its own flag back.
+    """Put ``model`` into evaluation mode, its parameters fixed, for a while.
 
-    The flags return also after an error, and module by module: a layer frozen inside
-    a model in training stays frozen. A plain function passes through unchanged.
+    Every module and parameter gets its own flag back, also after an error: a layer
+    frozen inside a model in training stays frozen. A plain function passes through
+    unchanged.
     """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    known = isinstance(model, nn.Module)
+    modules = list(model.modules()) if known else []
+    # Input gradients need no trace of the weights, and keeping it takes time.
+    weights = [p for p in model.parameters() if p.requires_grad] if known else []
     flags = [module.training for module in modules]
     try:
         for module in modules:
             module.training = False
+        for weight in weights:
+            weight.requires_grad_(False)
         yield
     finally:
         for module, flag in zip(modules, flags, strict=True):
             module.training = flag
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 class Normalize(nn.Module):

@@ -138,3 +138,18 @@ def test_evaluating_gives_every_module_its_own_flag_back() -> None:
     assert [m.training for m in model.modules()] == flags
     with evaluating(lambda x: x):
         pass
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_evaluating_gives_every_parameter_its_own_flag_back(fails: bool) -> None:
+    model = MLP((4, 5, 3))
+    frozen, learning = model.layers[0].weight, model.layers[1].weight
+    frozen.requires_grad_(False)
+    try:
+        with evaluating(model):
+            assert not learning.requires_grad
+            if fails:
+                raise RuntimeError("the attack broke off")
+    except RuntimeError:
+        pass
+    assert learning.requires_grad and not frozen.requires_grad
