@@ -7,7 +7,13 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
-FOLDERS = (TESTS, TESTS / "book", TESTS / "exercises", TESTS / "canary")
+FOLDERS = (
+    TESTS,
+    TESTS / "book",
+    TESTS / "exercises",
+    TESTS / "canary",
+    TESTS / "theory",
+)
 sys.path[:0] = [str(TESTS.parent / "book" / "_tools"), *map(str, FOLDERS)]
 
 # No window opens when a chapter's cell draws.

@@ -36,6 +36,7 @@ def steps() -> list[tuple[str, list[str]]]:
             "unit tests and exercises with coverage",
             pytest(
                 "tests/unit",
+                "tests/theory",
                 "tests/exercises",
                 "tests/gpu",
                 "-n2",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from crlib.attacks.base import check, per_row, sizes
-from crlib.theory import fill_greedily
+from crlib.theory.linear import fill_greedily
 
 __all__ = ["Ball", "ball", "draw", "halfspace_step", "project"]
 

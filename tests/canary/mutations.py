@@ -41,14 +41,14 @@ MUTATIONS: list[Mutation] = [
     # The water-filling rules of l2 and linf exchanged.
     Mutation(
         "thm-box",
-        "crlib.theory._halfspace",
+        "crlib.theory.linear._halfspace",
         'size if norm == "l2" else size.sign()',
         'size.sign() if norm == "l2" else size',
     ),
     # The room towards the wrong wall.
     Mutation(
         "thm-box",
-        "crlib.theory._halfspace",
+        "crlib.theory.linear._halfspace",
         "torch.where(c > 0, 1 - x, x)",
         "torch.where(c > 0, x, 1 - x)",
     ),

@@ -1,0 +1,24 @@
+"""Every law holds on thousands of cases and fails under each of its mistakes."""
+
+import laws_layers  # noqa: F401
+import pytest
+from law import LAWS, Law, Mistake
+from mutated import mutated
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
+def test_law_holds(law: Law) -> None:
+    law.holds()
+
+
+@pytest.mark.parametrize(
+    ("law", "mistake"),
+    [(law, mistake) for law in LAWS for mistake in law.mistakes],
+    ids=lambda v: v.name if isinstance(v, Law) else f"{v.find} -> {v.replace}",
+)
+def test_law_notices(law: Law, mistake: Mistake) -> None:
+    with (
+        mutated(mistake.where, mistake.find, mistake.replace),
+        pytest.raises(AssertionError),
+    ):
+        law.holds()
