@@ -9,7 +9,7 @@ import manuscript
 import pytest
 import torch
 
-from crlib import attacks, metrics, models, theory
+from crlib import attacks, certify, metrics, models, theory
 
 BOOKS = {
     book.path.stem: book for book in manuscript.chapters(Path(__file__).parents[2])
@@ -69,3 +69,16 @@ def test_one_step_of_the_gradient() -> None:
         assert torch.equal(
             one_step(net, x, y, eps), attacks.fgsm(net, x, y, eps=eps).x_adv
         )
+
+
+def test_certificates() -> None:
+    intervals, relaxed = defined("ch04", "interval_margins", "relaxed_margins")
+    g = torch.Generator().manual_seed(4)
+    for seed in range(5):
+        net = models.MLP((6, 11, 4), bias=True, mean=0.4, std=0.2, seed=seed).double()
+        x = torch.rand(8, 6, generator=g, dtype=torch.float64)
+        y = net(x).argmax(1)
+        boxes = intervals(net, x, y, 0.1)
+        torch.testing.assert_close(boxes, certify.interval_bounds(net, x, y, eps=0.1))
+        both = torch.maximum(boxes, relaxed(net, x, y, 0.1))
+        torch.testing.assert_close(both, certify.crown_bounds(net, x, y, eps=0.1))

@@ -134,4 +134,35 @@ MUTATIONS: list[Mutation] = [
     Mutation("prop-renormalise", "check", "(1 - eps**2) ** -0.5", "(1 - eps**2) ** -1"),
     # What goes into the neuron scaled, what goes out not.
     Mutation("prop-gauge", "check", "(v / c.T) @", "v @"),
+    # Two logits move, and only one is counted.
+    Mutation("thm-lipschitz", "setup", '"linf": 2.0', '"linf": 1.0'),
+    # The root squared.
+    Mutation("thm-lipschitz", "setup", '"l2": math.sqrt(2)', '"l2": 2.0'),
+    # One layer for all.
+    Mutation("prop-product", "setup", "math.prod(metrics", "max(metrics"),
+    # What goes into the neuron scaled, what goes out not.
+    Mutation("prop-product", "setup", "second[:, i] /= c", "second[:, i] /= 1"),
+    # The weights with their signs.
+    Mutation("thm-interval", "setup", "half @ w.abs().T", "half @ w.T"),
+    # The last layer's half-widths halved.
+    Mutation("thm-interval", "setup", "c.abs() * half).sum", "c.abs() * half / 2).sum"),
+    # The chord through zero.
+    Mutation("prop-triangle", "setup", "(rise - fall).clamp", "(rise + fall).clamp"),
+    # The intercept of the chord forgotten.
+    Mutation("prop-triangle", "setup", "- (down * fall[:, None]).sum(2)", ""),
+    # The switch does not open the upper side.
+    Mutation("prop-bigm", "setup", "-np.inf, b + big)", "-np.inf, b)"),
+    # The logits' offset with the wrong sign.
+    Mutation("prop-bigm", "setup", "-np.inf, -e)", "-np.inf, e)"),
+    # The noise level forgotten.
+    Mutation("thm-smooth", "setup", "sigma * stats.norm.ppf(p)", "stats.norm.ppf(p)"),
+    # The probability for its quantile.
+    Mutation("prop-smooth-linear", "setup", "stats.norm.ppf(p)", "stats.norm.cdf(p)"),
+    # The counted share for its lower bound.
+    Mutation(
+        "prop-smooth-linear",
+        "crlib.certify.smooth_certify",
+        "stats.beta.ppf(alpha, hits, n - hits + 1)",
+        "hits / n",
+    ),
 ]

@@ -99,4 +99,21 @@ def build(k, eps, beta, d):
         raise ValueError("d is too small for this tail")
     return torch.cat([head, torch.full((d - k,), entry, dtype=torch.float64)])
 """,
+    # The ends of the input taken as they are, whatever the sign of a weight.
+    "ex-box-layer": """
+def box_layer(w, b, low, high):
+    return (low @ w.T + b).relu(), (high @ w.T + b).relu()
+""",
+    # The square root forgotten: the two norms change places.
+    "ex-balance": """
+def balance(first, second):
+    c = second.norm(dim=0) / first.norm(dim=1)
+    return c[:, None] * first, second / c
+""",
+    # The counted share for its lower bound.
+    "ex-votes": """
+def radius_from(hits, n, sigma, alpha):
+    share = hits / n
+    return sigma * stats.norm.ppf(share) if share > 0.5 else 0.0
+""",
 }
