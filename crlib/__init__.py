@@ -19,6 +19,7 @@ _ROOMS = (
     "attacks",
     "certify",
     "claims",
+    "compress",
     "data",
     "exercises",
     "figures",

@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MLP", "LowRankLinear", "Normalize", "evaluating"]
+__all__ = [
+    "MLP",
+    "ConvNet",
+    "LowRankConv2d",
+    "LowRankLinear",
+    "Normalize",
+    "ResNet",
+    "ViT",
+    "evaluating",
+    "weight_layers",
+]
 
 
 @contextmanager
@@ -67,15 +77,44 @@ class Normalize(nn.Module):
         return (x - self.mean.view(shape)) / self.std.view(shape)
 
 
-def _linear(n_in: int, n_out: int, bias: bool, generator: torch.Generator) -> nn.Linear:
-    """Return an ``nn.Linear`` initialised as usual, but from ``generator``."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias)
-    bound = 1 / math.sqrt(n_in)
+def _uniform_(layer: nn.Module, fan_in: int, generator: torch.Generator) -> None:
+    """Initialise as torch does by default, but from ``generator``."""
+    bound = 1 / math.sqrt(fan_in)
     with torch.no_grad():
         for parameter in layer.parameters():
             draw = torch.rand(parameter.shape, generator=generator)
             parameter.copy_((2 * draw - 1) * bound)
+
+
+def _linear(n_in: int, n_out: int, bias: bool, generator: torch.Generator) -> nn.Linear:
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias)
+    _uniform_(layer, n_in, generator)
     return layer
+
+
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))
+
+
+def _factors(
+    n_in: int, n_out: int, rank: int, seed: int
+) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return factors ``(n_out, rank)`` and ``(rank, n_in)`` at the scale of a layer."""
+    if not 1 <= rank <= min(n_in, n_out):
+        raise ValueError(
+            f"rank is {rank}: choose it from 1 to {min(n_in, n_out)}, the smaller"
+            " side of the matrix."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.randn(n_out, rank, generator=generator)
+    right = torch.randn(rank, n_in, generator=generator)
+    scale = math.sqrt(n_out / 3) / torch.linalg.matrix_norm(left @ right)
+    # The two factors share the scale evenly, so that neither learns much faster.
+    balance = torch.sqrt(torch.linalg.norm(right) / torch.linalg.norm(left))
+    return (
+        nn.Parameter(left * scale.sqrt() * balance),
+        nn.Parameter(right * scale.sqrt() / balance),
+    )
 
 
 class LowRankLinear(nn.Module):
@@ -101,19 +140,7 @@ class LowRankLinear(nn.Module):
         self, n_in: int, n_out: int, rank: int, *, bias: bool = False, seed: int = 0
     ) -> None:
         super().__init__()
-        if not 1 <= rank <= min(n_in, n_out):
-            raise ValueError(
-                f"rank is {rank}: choose it from 1 to {min(n_in, n_out)}, the smaller"
-                " side of the matrix."
-            )
-        generator = torch.Generator().manual_seed(seed)
-        left = torch.randn(n_out, rank, generator=generator)
-        right = torch.randn(rank, n_in, generator=generator)
-        scale = math.sqrt(n_out / 3) / torch.linalg.matrix_norm(left @ right)
-        # The two factors share the scale evenly, so that neither learns much faster.
-        balance = torch.sqrt(torch.linalg.norm(right) / torch.linalg.norm(left))
-        self.left = nn.Parameter(left * scale.sqrt() * balance)
-        self.right = nn.Parameter(right * scale.sqrt() / balance)
+        self.left, self.right = _factors(n_in, n_out, rank, seed)
         self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
 
     @property
@@ -123,6 +150,66 @@ class LowRankLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x @ self.right.T, self.left, self.bias)
+
+
+class LowRankConv2d(nn.Module):
+    r"""A convolution whose unrolled kernel ``(n_out, n_in k^2)`` has rank at most r.
+
+    A ``k x k`` convolution to r channels, then a ``1 x 1`` convolution. The factors
+    start at the scale of ``nn.Conv2d``, :math:`\sqrt{h/3}`, as in
+    :class:`LowRankLinear`.
+
+    Args:
+        n_in: number of input channels.
+        n_out: number of output channels.
+        kernel_size: k.
+        rank: r, from 1 to min(n_out, n_in k^2).
+        stride: of the first convolution.
+        padding: with zeros, of the first convolution.
+        bias: whether to add a bias.
+        seed: of the initialisation.
+
+    Raises:
+        ValueError: ``rank`` out of range.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        kernel_size: int,
+        rank: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.kernel_shape = (n_in, kernel_size, kernel_size)
+        self.stride, self.padding = stride, padding
+        self.left, self.right = _factors(n_in * kernel_size**2, n_out, rank, seed)
+        self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
+
+    @property
+    def weight(self) -> Tensor:
+        """The kernel of the one convolution that does the same, ``(h, c, k, k)``."""
+        return (self.left @ self.right).view(-1, *self.kernel_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.right.view(-1, *self.kernel_shape)
+        x = nn.functional.conv2d(x, kernel, stride=self.stride, padding=self.padding)
+        return nn.functional.conv2d(x, self.left[:, :, None, None], self.bias)
+
+
+def weight_layers(model: nn.Module) -> list[Any]:
+    """Return the layers with a weight matrix or kernel, in the order of the model.
+
+    They are ``nn.Linear``, ``nn.Conv2d`` and their low-rank versions. In the models of
+    this room the first meets the input and the last is the head.
+    """
+    kinds = (nn.Linear, nn.Conv2d, LowRankLinear, LowRankConv2d)
+    return [module for module in model.modules() if isinstance(module, kinds)]
 
 
 class MLP(nn.Module):
@@ -159,7 +246,7 @@ class MLP(nn.Module):
         layers: list[nn.Module] = []
         for depth, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
             if rank is not None and depth < len(sizes) - 2:
-                own_seed = int(torch.randint(2**62, (), generator=generator))
+                own_seed = _seed(generator)
                 layers.append(
                     LowRankLinear(n_in, n_out, rank, bias=bias, seed=own_seed)
                 )
@@ -181,3 +268,271 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers[-1](self.features(x))
+
+
+def _conv(
+    n_in: int,
+    n_out: int,
+    kernel_size: int,
+    generator: torch.Generator,
+    *,
+    stride: int = 1,
+    rank: int | None = None,
+    bias: bool = False,
+) -> nn.Module:
+    """Return a convolution that keeps the size up to its stride, low-rank if asked."""
+    padding = kernel_size // 2
+    if rank is not None:
+        return LowRankConv2d(
+            n_in,
+            n_out,
+            kernel_size,
+            min(rank, n_out, n_in * kernel_size**2),
+            stride=stride,
+            padding=padding,
+            bias=bias,
+            seed=_seed(generator),
+        )
+    layer: nn.Conv2d = nn.utils.skip_init(
+        nn.Conv2d, n_in, n_out, kernel_size, stride=stride, padding=padding, bias=bias
+    )
+    _uniform_(layer, n_in * kernel_size**2, generator)
+    return layer
+
+
+class ConvNet(nn.Sequential):
+    """Convolutions of size 3, each but the first of stride 2, then a linear head.
+
+    Without pooling and batch normalisation, so that every bound of
+    :mod:`crlib.certify` applies.
+
+    Args:
+        channels: of the convolutions, such as ``(32, 64, 128)``.
+        classes: number of logits.
+        image: shape ``(C, H, W)`` of the inputs.
+        rank: if given, every convolution but the first has at most this rank.
+        mean: of the normalisation inside the model, a number or one a channel.
+        std: likewise.
+        seed: of the initialisation.
+
+    Raises:
+        ValueError: no channels given.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64, 128),
+        classes: int = 10,
+        *,
+        image: tuple[int, int, int] = (3, 32, 32),
+        rank: int | None = None,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        seed: int = 0,
+    ) -> None:
+        if not channels:
+            raise ValueError("channels is empty: give one number a convolution.")
+        generator = torch.Generator().manual_seed(seed)
+        layers: list[nn.Module] = [Normalize(mean, std)]
+        n_in, height, width = image
+        for depth, n_out in enumerate(channels):
+            first = depth == 0
+            layers += [
+                _conv(
+                    n_in,
+                    n_out,
+                    3,
+                    generator,
+                    stride=1 if first else 2,
+                    rank=None if first else rank,
+                    bias=True,
+                ),
+                nn.ReLU(),
+            ]
+            if not first:
+                height, width = (height + 1) // 2, (width + 1) // 2
+            n_in = n_out
+        head = _linear(n_in * height * width, classes, True, generator)
+        super().__init__(*layers, nn.Flatten(), head)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the head sees, ``(N, h)``."""
+        for layer in list(self)[:-1]:
+            x = layer(x)
+        return x
+
+
+class _Block(nn.Module):
+    """Two convolutions with batch normalisation and a shortcut around them."""
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        stride: int,
+        rank: int | None,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.conv1 = _conv(n_in, n_out, 3, generator, stride=stride, rank=rank)
+        self.norm1 = nn.BatchNorm2d(n_out)
+        self.conv2 = _conv(n_out, n_out, 3, generator, rank=rank)
+        self.norm2 = nn.BatchNorm2d(n_out)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or n_in != n_out:
+            self.shortcut = nn.Sequential(
+                _conv(n_in, n_out, 1, generator, stride=stride),
+                nn.BatchNorm2d(n_out),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.norm1(self.conv1(x)).relu()
+        out = self.norm2(self.conv2(out)) + self.shortcut(x)
+        return out.relu()
+
+
+class ResNet(nn.Module):
+    """A residual network with a stem for small images (He et al. 2016).
+
+    ``blocks=(2, 2, 2, 2)`` and ``width=64`` give ResNet-18 with a 3 x 3 stem and no
+    pooling before the blocks.
+
+    Args:
+        classes: number of logits.
+        blocks: residual blocks in each stage; channels double from stage to stage.
+        width: channels of the first stage.
+        channels: of the inputs.
+        rank: if given, the 3 x 3 convolutions of the blocks have at most this rank.
+        mean: of the normalisation inside the model, a number or one a channel.
+        std: likewise.
+        seed: of the initialisation.
+    """
+
+    def __init__(
+        self,
+        classes: int = 10,
+        *,
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        width: int = 64,
+        channels: int = 3,
+        rank: int | None = None,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.normalize = Normalize(mean, std)
+        self.stem = _conv(channels, width, 3, generator)
+        self.norm = nn.BatchNorm2d(width)
+        stages, n_in = [], width
+        for stage, count in enumerate(blocks):
+            n_out = width * 2**stage
+            for k in range(count):
+                stride = 2 if stage > 0 and k == 0 else 1
+                stages.append(_Block(n_in, n_out, stride, rank, generator))
+                n_in = n_out
+        self.blocks = nn.Sequential(*stages)
+        self.head = _linear(n_in, classes, True, generator)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the head sees, ``(N, h)``: the mean over the last map."""
+        x = self.norm(self.stem(self.normalize(x))).relu()
+        return self.blocks(x).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
+class _Attention(nn.Module):
+    """Self-attention and a two-layer network, each behind a layer normalisation."""
+
+    def __init__(
+        self, dim: int, heads: int, rank: int | None, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+
+        def layer(n_in: int, n_out: int) -> nn.Module:
+            if rank is None:
+                return _linear(n_in, n_out, True, generator)
+            return LowRankLinear(n_in, n_out, rank, bias=True, seed=_seed(generator))
+
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.mix, self.out = layer(dim, 3 * dim), layer(dim, dim)
+        self.up, self.down = layer(dim, 4 * dim), layer(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, dim = x.shape
+        mixed = self.mix(self.norm1(x)).view(n, tokens, 3, self.heads, -1)
+        q, k, v = mixed.permute(2, 0, 3, 1, 4)
+        seen = nn.functional.scaled_dot_product_attention(q, k, v)
+        x = x + self.out(seen.transpose(1, 2).reshape(n, tokens, dim))
+        hidden = nn.functional.gelu(self.up(self.norm2(x)))
+        return x + self.down(hidden)
+
+
+class ViT(nn.Module):
+    """A small vision transformer (Dosovitskiy et al. 2021), mean over the tokens.
+
+    Args:
+        classes: number of logits.
+        image: shape ``(C, H, W)`` of the inputs.
+        patch: side of a patch; it divides H and W.
+        dim: width of a token; ``heads`` divides it.
+        depth: number of attention blocks.
+        heads: of each block.
+        rank: if given, the linear layers of the blocks have at most this rank.
+        mean: of the normalisation inside the model, a number or one a channel.
+        std: likewise.
+        seed: of the initialisation.
+
+    Raises:
+        ValueError: ``patch`` or ``heads`` does not divide.
+    """
+
+    def __init__(
+        self,
+        classes: int = 10,
+        *,
+        image: tuple[int, int, int] = (3, 32, 32),
+        patch: int = 4,
+        dim: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        rank: int | None = None,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image
+        if height % patch or width % patch or dim % heads:
+            raise ValueError(
+                f"patch is {patch} for images {height} x {width}, heads is {heads} for"
+                f" dim {dim}: patch must divide the sides, heads the width."
+            )
+        generator = torch.Generator().manual_seed(seed)
+        self.normalize = Normalize(mean, std)
+        # A strided convolution without overlap is the same linear map on every patch.
+        self.embed = nn.utils.skip_init(nn.Conv2d, channels, dim, patch, stride=patch)
+        _uniform_(self.embed, channels * patch**2, generator)
+        tokens = (height // patch) * (width // patch)
+        self.place = nn.Parameter(
+            0.02 * torch.randn(1, tokens, dim, generator=generator)
+        )
+        self.blocks = nn.Sequential(
+            *(_Attention(dim, heads, rank, generator) for _ in range(depth))
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.head = _linear(dim, classes, True, generator)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the head sees, ``(N, dim)``."""
+        x = self.embed(self.normalize(x)).flatten(2).transpose(1, 2)
+        return self.norm(self.blocks(x + self.place)).mean(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(x))
+        return logits

@@ -1,26 +1,34 @@
 """Training: a pure function from a model and data to a trained copy and its history."""
 
 import copy
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from crlib.attacks.balls import ball
+from crlib.attacks.base import BUDGET_NORMS
 from crlib.data import Dataset
-from crlib.models import evaluating
+from crlib.models import evaluating, weight_layers
 
-__all__ = ["Epoch", "Fit", "fit"]
+__all__ = ["Epoch", "Fit", "augment", "fit", "fit_many", "new_head", "pgd_adversary"]
 
-CHECKPOINTS = ("validation", "last")
+CHECKPOINTS = ("validation", "matched", "last")
+Adversary = Callable[[Any, Tensor, Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What was measured after one epoch: mean losses, and accuracies in [0, 1]."""
+    """What was measured after one epoch: mean losses, and accuracies in [0, 1].
+
+    The training accuracy is that of the batches as they were trained on: perturbed
+    ones in adversarial training.
+    """
 
     train_loss: float
     train_accuracy: float
@@ -38,6 +46,7 @@ class Fit:
         checkpoint: the rule that chose the weights.
         epoch: the chosen epoch, counted from 1.
         seconds: wall-clock time of the training.
+        kept: for each rule that applies, its epoch and weights.
     """
 
     model: Any
@@ -45,6 +54,134 @@ class Fit:
     checkpoint: str
     epoch: int
     seconds: float
+    kept: dict[str, tuple[int, dict[str, Tensor]]] = field(repr=False)
+
+    def at(self, checkpoint: str) -> "Fit":
+        """Return the same training with the weights that another rule chooses.
+
+        Raises:
+            ValueError: an unknown rule, or one that no epoch met.
+        """
+        if checkpoint not in self.kept:
+            raise ValueError(
+                f"No epoch for checkpoint={checkpoint!r}: this training kept"
+                f" {', '.join(self.kept)}. 'matched' needs match=, an accuracy that"
+                " training reaches; 'validation' needs samples held out."
+            )
+        epoch, state = self.kept[checkpoint]
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(state)
+        return replace(self, model=model, checkpoint=checkpoint, epoch=epoch)
+
+
+def pgd_adversary(
+    *,
+    eps: float,
+    norm: str = "linf",
+    steps: int = 7,
+    step_size: float | None = None,
+    against: str = "label",
+) -> Adversary:
+    r"""Return the inner maximisation of adversarial training (Madry et al. 2018).
+
+    From a random point of the ball, ``steps`` steepest steps on the cross-entropy,
+    each projected onto ball and box, with the model in evaluation mode. Unlike
+    :func:`crlib.attacks.pgd` it goes on when a sample is fooled: training wants the
+    worst loss, not a wrong label.
+
+    Args:
+        eps: radius in input units.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        steps: gradient steps, at least 1.
+        step_size: None means ``2.5 * eps / steps``.
+        against: ``"label"``, or ``"prediction"`` for TRADES: move the output away from
+            what the model says at ``x``.
+
+    Raises:
+        ValueError: a bad option.
+    """
+    if norm not in BUDGET_NORMS or eps < 0 or steps < 1:
+        raise ValueError(
+            f"norm is {norm!r}, eps {eps}, steps {steps}: choose a norm of"
+            f" {', '.join(BUDGET_NORMS)}, eps not negative, at least one step."
+        )
+    if against not in ("label", "prediction"):
+        raise ValueError(f"against is {against!r}: choose 'label' or 'prediction'.")
+    length = 2.5 * eps / steps if step_size is None else step_size
+
+    def adversary(
+        model: Any, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        region = ball(x, x.new_full((len(x),), eps), norm)
+        step = x.new_full((len(x),), length)
+        with evaluating(model):
+            goal = y
+            if against == "prediction":
+                with torch.no_grad():
+                    goal = model(x).softmax(1)
+            z = region.random(generator)
+            for _ in range(steps):
+                z.requires_grad_(True)
+                # Soft goals leave out their own entropy, which has no gradient.
+                loss = nn.functional.cross_entropy(model(z), goal, reduction="sum")
+                (g,) = torch.autograd.grad(loss, z)
+                z = region.step_(z.detach(), g, step)
+        return z
+
+    return adversary
+
+
+def augment(x: Tensor, generator: torch.Generator, *, padding: int = 4) -> Tensor:
+    """Shift images by up to ``padding`` pixels and mirror half of them, on the device.
+
+    Args:
+        x: ``(N, C, H, W)``; what a shift uncovers is zero.
+        generator: of the shifts and the mirrors.
+        padding: largest shift in either direction.
+
+    Returns:
+        ``(N, C, H, W)``, a new tensor.
+    """
+    n, _, height, width = x.shape
+
+    def drawn(high: int) -> Tensor:
+        return torch.randint(
+            high, (n,), generator=generator, device=generator.device
+        ).to(x.device)
+
+    rows = drawn(2 * padding + 1)[:, None] + torch.arange(height, device=x.device)
+    columns = torch.arange(width, device=x.device).expand(n, width)
+    mirrored = drawn(2).bool()[:, None]
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    columns = drawn(2 * padding + 1)[:, None] + columns
+    padded = nn.functional.pad(x, (padding,) * 4)
+    sample = torch.arange(n, device=x.device)[:, None, None]
+    return padded[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def new_head(model: nn.Module, classes: int, *, seed: int = 0) -> Any:
+    """Return a copy with a fresh linear head, to train on other classes.
+
+    Args:
+        model: any whose last layer of :func:`crlib.models.weight_layers` is linear.
+        classes: number of new logits.
+        seed: of the new head.
+
+    Raises:
+        ValueError: the head is not ``nn.Linear``.
+    """
+    model = copy.deepcopy(model)
+    head = weight_layers(model)[-1]
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"The head is {type(head).__name__}: it must be nn.Linear.")
+    bound = 1 / math.sqrt(head.in_features)
+    generator = torch.Generator().manual_seed(seed)
+    for name, shape in (("weight", (classes, head.in_features)), ("bias", (classes,))):
+        if getattr(head, name) is not None:
+            draw = (2 * torch.rand(shape, generator=generator) - 1) * bound
+            setattr(head, name, nn.Parameter(draw.to(head.weight)))
+    head.out_features = classes
+    return model
 
 
 def fit(
@@ -55,46 +192,330 @@ def fit(
     lr: float = 1e-3,
     weight_decay: float = 0.01,
     batch_size: int = 128,
+    optimiser: str = "adamw",
+    schedule: str = "constant",
     penalty: Callable[[Any], Tensor] | None = None,
+    constraint: Callable[[Any], None] | None = None,
+    constrain_every: int = 1,
+    adversary: Adversary | None = None,
+    share: float = 1.0,
+    trades: float | None = None,
+    augmentation: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    head_only: bool = False,
     validation: float = 0.1,
     checkpoint: str = "validation",
+    match: float | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Fit:
-    r"""Minimise mean cross-entropy plus a penalty with AdamW.
+    r"""Minimise mean cross-entropy plus a penalty.
 
     .. math:: \frac1n \sum_i \mathrm{CE}(f_\theta(x_i), y_i) + \mathrm{penalty}(\theta)
 
-    The model given is left alone: a copy is trained. The seed fixes the split and the
-    order of the batches (the initialisation belongs to the model).
+    The model given is left alone: a copy is trained. The seed fixes the split, the
+    order of the batches and the adversary (the initialisation belongs to the model).
 
     Args:
-        model: maps ``(N, ...)`` to logits ``(N, K)``.
+        model: maps ``(N, ...)`` to logits ``(N, K)``; on the device of the data.
         data: its training part is used; the test part is not looked at.
         epochs: passes over the training images, at least 1.
-        lr: learning rate, constant.
-        weight_decay: decoupled weight decay.
+        lr: learning rate.
+        weight_decay: decoupled for ``"adamw"``; an l2 penalty for ``"sgd"``.
         batch_size: images a step.
-        penalty: maps the model to a scalar to add to the loss, such as
-            ``lambda m: 1e-4 * sum(w.abs().sum() for w in m.parameters())``.
+        optimiser: ``"adamw"``, or ``"sgd"`` with momentum 0.9.
+        schedule: ``"constant"``, or ``"cosine"`` down to zero.
+        penalty: maps the model to a scalar to add to the loss; see
+            :mod:`crlib.compress`.
+        constraint: changes the model in place, before the first step, after every
+            ``constrain_every`` steps and after each epoch.
+        constrain_every: steps between two constraints.
+        adversary: maps model, x, y and a generator to perturbed inputs, such as
+            :func:`pgd_adversary`.
+        share: part of each batch that the adversary perturbs, in (0, 1].
+        trades: :math:`\beta` of TRADES (Zhang et al. 2019): the loss is then
+            :math:`\mathrm{CE}(f(x), y) + \beta\, \mathrm{KL}(f(x) \| f(x'))`; wants an
+            adversary against the prediction.
+        augmentation: maps a batch of inputs and a generator to new ones, such as
+            :func:`augment`.
+        head_only: train the last layer only, the encoder frozen in evaluation mode.
         validation: share of the training images held out, in [0, 1).
         checkpoint: ``"validation"`` returns the epoch of lowest validation loss,
-            ``"last"`` the last one.
-        seed: of the split and the batches.
+            ``"matched"`` the first whose training accuracy reaches ``match``,
+            ``"last"`` the last one. :meth:`Fit.at` gives the others.
+        match: training accuracy of the rule ``"matched"``.
+        seed: of the split, the batches and the adversary.
         progress: show a progress bar with losses.
 
     Returns:
         A :class:`Fit`.
 
     Raises:
-        ValueError: a bad option, labels that do not fit, or a loss that is not finite.
+        ValueError: a bad option, labels that do not fit, a loss that is not finite,
+            or a checkpoint that no epoch met.
     """
-    if checkpoint not in CHECKPOINTS:
+    n_held = _check_options(
+        data, epochs, batch_size, optimiser, schedule, checkpoint, validation, match
+    )
+    if constrain_every < 1 or not 0 < share <= 1:
         raise ValueError(
-            f"checkpoint is {checkpoint!r}: choose one of {', '.join(CHECKPOINTS)}."
+            f"constrain_every is {constrain_every}, share {share}: at least one step,"
+            " and a part of the batch in (0, 1]."
         )
+    if trades is not None and adversary is None:
+        raise ValueError("trades needs an adversary: give pgd_adversary(...).")
+    started = time.perf_counter()
+    generator = torch.Generator().manual_seed(seed)
+    x, y, x_held, y_held = _split(data, n_held, generator)
+    classes = int(data.y_train.max()) + 1
+
+    model = copy.deepcopy(model).train()
+    head = weight_layers(model)[-1] if head_only else None
+    frozen = [] if head is None else _freeze_all_but(head, model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    n_steps = epochs * math.ceil(len(x) / batch_size)
+    steps = _Steps(trained, optimiser, schedule, lr, weight_decay, n_steps)
+    history: list[Epoch] = []
+    kept: dict[str, tuple[int, dict[str, Tensor]]] = {}
+    best = float("inf")
+    if constraint is not None:
+        with torch.no_grad():
+            constraint(model)
+    bar = tqdm(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
+    for epoch in bar:
+        if head is not None:
+            model.eval()
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        hits = torch.zeros_like(y[0])
+        for batch in torch.randperm(len(x), generator=generator).split(batch_size):
+            x_now, y_now = x[batch.to(x.device)], y[batch.to(x.device)]
+            if augmentation is not None:
+                x_now = augmentation(x_now, generator)
+            x_bad = x_now
+            if adversary is not None:
+                count = math.ceil(share * len(x_now))
+                attacked = adversary(model, x_now[:count], y_now[:count], generator)
+                x_bad = torch.cat([attacked, x_now[count:]])
+            logits = model(x_now if trades is not None else x_bad)
+            if logits.ndim != 2 or logits.shape[1] < classes:
+                raise ValueError(
+                    f"The model returned {tuple(logits.shape)}: it must return logits"
+                    f" (N, K) with K at least {classes}, one a label."
+                )
+            loss = nn.functional.cross_entropy(logits, y_now)
+            if trades is not None:
+                loss = loss + trades * nn.functional.kl_div(
+                    model(x_bad).log_softmax(1),
+                    logits.log_softmax(1),
+                    log_target=True,
+                    reduction="batchmean",
+                )
+            objective = loss if penalty is None else loss + penalty(model)
+            steps.take(objective)
+            if constraint is not None and steps.count % constrain_every == 0:
+                with torch.no_grad():
+                    constraint(model)
+            total += objective.detach() * len(batch)
+            hits += (logits.argmax(1) == y_now).sum()
+        if constraint is not None:
+            with torch.no_grad():
+                constraint(model)
+        mean, accuracy = float(total) / len(x), int(hits) / len(x)
+        if not mean < float("inf"):
+            raise ValueError(
+                f"The loss is {mean} in epoch {epoch}: lower the learning rate or the"
+                " penalty."
+            )
+        held_loss, held_accuracy = _evaluate(model, x_held, y_held)
+        history.append(Epoch(mean, accuracy, held_loss, held_accuracy))
+        bar.set_postfix(loss=f"{mean:.3f}", validation=f"{held_loss:.3f}")
+        if held_loss < best:
+            best = held_loss
+            kept["validation"] = epoch, _state(model)
+        if match is not None and "matched" not in kept and accuracy >= match:
+            kept["matched"] = epoch, _state(model)
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    kept["last"] = epochs, _state(model)
+    seconds = time.perf_counter() - started
+    last = Fit(model.eval(), tuple(history), "last", epochs, seconds, kept)
+    return last.at(checkpoint)
+
+
+def fit_many(
+    models: Sequence[nn.Module],
+    data: Dataset | Sequence[Dataset],
+    *,
+    seeds: Sequence[int] | None = None,
+    epochs: int = 20,
+    lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    batch_size: int = 128,
+    penalty: Callable[[Any], Tensor] | None = None,
+    strengths: Sequence[float] | None = None,
+    validation: float = 0.1,
+    checkpoint: str = "validation",
+    match: float | None = None,
+    progress: bool = True,
+) -> list[Fit]:
+    r"""Train networks of one architecture side by side, as one job.
+
+    Every product of a step becomes one batched product over the networks, so that
+    many small networks cost little more than one. Each has its own weights, split,
+    batches and penalty strength; the results are those of :func:`fit` with AdamW up
+    to rounding.
+
+    Args:
+        models: M models of equal shape, without batch normalisation.
+        data: one for all, or M of equal shape.
+        seeds: M, of the splits and the batches; None means 0, 1, ...
+        epochs: passes over the training samples.
+        lr: learning rate.
+        weight_decay: decoupled weight decay.
+        batch_size: samples a step and model.
+        penalty: maps a model to a scalar, such as ``compress.group_lasso(1.0)``.
+        strengths: M factors of the penalty; None means 1.
+        validation: share of the training samples held out.
+        checkpoint: as in :func:`fit`.
+        match: as in :func:`fit`.
+        progress: show a progress bar.
+
+    Returns:
+        M :class:`Fit`; ``seconds`` is the time of the whole job over M.
+
+    Raises:
+        ValueError: as :func:`fit`; or lengths or shapes that differ.
+    """
+    count = len(models)
+    sets = [data] * count if isinstance(data, Dataset) else list(data)
+    seeds = range(count) if seeds is None else seeds
+    factors = [1.0] * count if strengths is None else strengths
+    if not count or not len(sets) == len(seeds) == len(factors) == count:
+        raise ValueError(
+            f"{count} models, {len(sets)} data sets, {len(seeds)} seeds and"
+            f" {len(factors)} strengths: give as many of each, at least one."
+        )
+    if len({s.x_train.shape for s in sets}) > 1:
+        raise ValueError("The data sets differ in shape: train them in separate jobs.")
+    n_held = _check_options(
+        sets[0], epochs, batch_size, "adamw", "constant", checkpoint, validation, match
+    )
+    started = time.perf_counter()
+    sources = [torch.Generator().manual_seed(seed) for seed in seeds]
+    parts = [_split(s, n_held, g) for s, g in zip(sets, sources, strict=True)]
+    x, y, x_held, y_held = (torch.stack(part) for part in zip(*parts, strict=True))
+    wrapped = [_Objective(copy.deepcopy(m).train(), penalty) for m in models]
+    try:
+        weights, buffers = torch.func.stack_module_state(wrapped)
+    except RuntimeError as error:
+        raise ValueError(f"The models must have one architecture: {error}") from None
+    like = wrapped[0]
+
+    def objective(
+        own: dict[str, Tensor], fixed: dict[str, Tensor], *inputs: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        out: tuple[Tensor, Tensor, Tensor] = torch.func.functional_call(
+            like, {**own, **fixed}, inputs
+        )
+        return out
+
+    together = torch.vmap(objective, randomness="error")
+    strength = torch.tensor(factors, device=x.device)
+    steps = _Steps(list(weights.values()), "adamw", "constant", lr, weight_decay, 1)
+    row = torch.arange(count, device=x.device)[:, None]
+    history: list[list[Epoch]] = [[] for _ in models]
+    best = [float("inf")] * count
+    kept: list[dict[str, tuple[int, dict[str, Tensor]]]] = [{} for _ in models]
+    n = x.shape[1]
+    bar = tqdm(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
+    for epoch in bar:
+        orders = torch.stack([torch.randperm(n, generator=g) for g in sources])
+        total = torch.zeros(count, device=x.device)
+        hits = torch.zeros_like(total)
+        for batch in orders.to(x.device).split(batch_size, dim=1):
+            value, _, right = together(
+                weights, buffers, x[row, batch], y[row, batch], strength
+            )
+            steps.take(value.sum())
+            total += value.detach() * batch.shape[1]
+            hits += right
+        if not torch.isfinite(total).all():
+            raise ValueError(
+                f"A loss is not finite in epoch {epoch}: lower the learning rate or"
+                " the penalty."
+            )
+        held = torch.full((2, count), float("nan"))
+        if n_held:
+            with torch.no_grad():
+                _, loss, right = together(weights, buffers, x_held, y_held, strength)
+            held = torch.stack([loss, right / n_held]).cpu()
+        for k in range(count):
+            accuracy = float(hits[k]) / n
+            mean = float(total[k]) / n
+            history[k].append(
+                Epoch(mean, accuracy, float(held[0, k]), float(held[1, k]))
+            )
+            state = {
+                name.removeprefix("model."): v[k].detach().clone()
+                for name, v in {**weights, **buffers}.items()
+            }
+            if held[0, k] < best[k]:
+                best[k] = float(held[0, k])
+                kept[k]["validation"] = epoch, state
+            if match is not None and "matched" not in kept[k] and accuracy >= match:
+                kept[k]["matched"] = epoch, state
+            kept[k]["last"] = epoch, state
+        bar.set_postfix(loss=f"{float(total.mean()) / n:.3f}")
+    seconds = (time.perf_counter() - started) / count
+    return [
+        Fit(own.model.eval(), tuple(history[k]), "last", epochs, seconds, kept[k]).at(
+            checkpoint
+        )
+        for k, own in enumerate(wrapped)
+    ]
+
+
+class _Objective(nn.Module):
+    """A model with its loss: what is mapped over many networks."""
+
+    def __init__(
+        self, model: nn.Module, penalty: Callable[[Any], Tensor] | None
+    ) -> None:
+        super().__init__()
+        self.model, self.penalty = model, penalty
+
+    def forward(
+        self, x: Tensor, y: Tensor, strength: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        logits = self.model(x)
+        loss = nn.functional.cross_entropy(logits, y)
+        right = (logits.argmax(1) == y).sum()
+        if self.penalty is None:
+            return loss, loss, right
+        return loss + strength * self.penalty(self.model), loss, right
+
+
+def _check_options(
+    data: Dataset,
+    epochs: int,
+    batch_size: int,
+    optimiser: str,
+    schedule: str,
+    checkpoint: str,
+    validation: float,
+    match: float | None,
+) -> int:
+    """Return how many samples to hold out."""
+    for name, value, known in (
+        ("checkpoint", checkpoint, CHECKPOINTS),
+        ("optimiser", optimiser, ("adamw", "sgd")),
+        ("schedule", schedule, ("constant", "cosine")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}: choose one of {', '.join(known)}.")
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"epochs is {epochs}, batch_size {batch_size}: at least 1.")
+    if checkpoint == "matched" and match is None:
+        raise ValueError("checkpoint='matched' needs match=, a training accuracy.")
     n_held = round(validation * len(data.x_train))
     if not 0 <= n_held < len(data.x_train) or (
         n_held == 0 and checkpoint == "validation"
@@ -103,57 +524,61 @@ def fit(
             f"validation is {validation}: hold out a share of the"
             f" {len(data.x_train)} training samples, or use checkpoint='last'."
         )
-    started = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(data.x_train), generator=generator)
-    held, rows = order[:n_held], order[n_held:]
-    x, y = data.x_train[rows], data.y_train[rows]
-    x_held, y_held = data.x_train[held], data.y_train[held]
-    classes = int(data.y_train.max()) + 1
+    return n_held
 
-    model = copy.deepcopy(model).train()
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=lr, weight_decay=weight_decay, fused=True
-    )
-    history: list[Epoch] = []
-    best, best_epoch, best_state = float("inf"), epochs, None
-    bar = tqdm(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
-    for epoch in bar:
-        total, hits = 0.0, 0
-        for batch in torch.randperm(len(x), generator=generator).split(batch_size):
-            logits = model(x[batch])
-            if logits.ndim != 2 or logits.shape[1] < classes:
-                raise ValueError(
-                    f"The model returned {tuple(logits.shape)}: it must return logits"
-                    f" (N, K) with K at least {classes}, one a label."
-                )
-            loss = nn.functional.cross_entropy(logits, y[batch])
-            objective = loss if penalty is None else loss + penalty(model)
-            optimiser.zero_grad(set_to_none=True)
-            objective.backward()
-            optimiser.step()
-            total += float(objective.detach()) * len(batch)
-            hits += int((logits.argmax(1) == y[batch]).sum())
-        if not total < float("inf"):
-            raise ValueError(
-                f"The loss is {total} in epoch {epoch}: lower the learning rate or the"
-                " penalty."
-            )
-        held_loss, held_accuracy = _evaluate(model, x_held, y_held)
-        history.append(Epoch(total / len(x), hits / len(x), held_loss, held_accuracy))
-        bar.set_postfix(loss=f"{total / len(x):.3f}", validation=f"{held_loss:.3f}")
-        if checkpoint == "validation" and held_loss < best:
-            best, best_epoch = held_loss, epoch
-            best_state = copy.deepcopy(model.state_dict())
-    if best_state is not None:
-        model.load_state_dict(best_state)
-    return Fit(
-        model=model.eval(),
-        history=tuple(history),
-        checkpoint=checkpoint,
-        epoch=best_epoch,
-        seconds=time.perf_counter() - started,
-    )
+
+def _split(
+    data: Dataset, n_held: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    order = torch.randperm(len(data.x_train), generator=generator)
+    order = order.to(data.x_train.device)
+    held, rows = order[:n_held], order[n_held:]
+    x, y = data.x_train, data.y_train
+    return x[rows], y[rows], x[held], y[held]
+
+
+def _freeze_all_but(head: nn.Module, model: nn.Module) -> list[nn.Parameter]:
+    own = {id(p) for p in head.parameters()}
+    frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return frozen
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(model.state_dict())
+
+
+class _Steps:
+    """The optimiser with its schedule, one call a step."""
+
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        optimiser: str,
+        schedule: str,
+        lr: float,
+        weight_decay: float,
+        n_steps: int,
+    ) -> None:
+        self.count, self.n_steps = 0, n_steps
+        self.lr, self.cosine = lr, schedule == "cosine"
+        options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
+        self.optimiser: torch.optim.Optimizer
+        if optimiser == "sgd":
+            self.optimiser = torch.optim.SGD(parameters, momentum=0.9, **options)
+        else:
+            self.optimiser = torch.optim.AdamW(parameters, fused=True, **options)
+
+    def take(self, objective: Tensor) -> None:
+        if self.cosine:
+            done = self.count / self.n_steps
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.lr * (1 + math.cos(math.pi * done)) / 2
+        self.optimiser.zero_grad(set_to_none=True)
+        objective.backward()
+        self.optimiser.step()
+        self.count += 1
 
 
 def _evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:

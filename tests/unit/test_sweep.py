@@ -1,0 +1,246 @@
+"""A sweep resumes, whatever interrupts it, and mixes nothing silently."""
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from crlib.studies import engine
+from crlib.studies.engine import (
+    Study,
+    StudyError,
+    configurations,
+    results,
+    sweep,
+)
+
+GRID = {"width": [1, 2, 3], "seed": [0, 1]}
+
+
+def noisy(config: dict[str, Any], device: str) -> dict[str, float]:
+    g = torch.Generator().manual_seed(config["seed"])
+    values = torch.randn(1000, generator=g) * config["width"]
+    if os.environ.get("SWEEP_SLOW"):
+        time.sleep(0.02)
+    return {"mean": float(values.mean()), "threads": torch.get_num_threads()}
+
+
+def failing(config: dict[str, Any], device: str) -> dict[str, float]:
+    if config["width"] == 2:
+        raise RuntimeError("no such width")
+    return {"mean": 1.0}
+
+
+def together(configs: list[dict[str, Any]], device: str) -> list[dict[str, Any]]:
+    return [{**noisy(c, device), "job": len(configs)} for c in configs]
+
+
+NOISY = Study("noisy", noisy, {"quick": GRID})
+COLUMNS = ["width", "seed", "mean"]
+
+
+def run(out: Path, study: Study = NOISY, **options: Any) -> Any:
+    return sweep(study, study.grids["quick"], out, progress=False, **options)
+
+
+def test_the_grid_is_every_combination() -> None:
+    found = configurations(GRID)
+    assert len(found) == 6 and found[0] == {"width": 1, "seed": 0}
+    assert found[1] == {"width": 1, "seed": 1}
+
+
+def test_a_sweep_returns_one_row_a_run_with_provenance(tmp_path: Path) -> None:
+    table = run(tmp_path)
+    assert len(table) == 6 and set(table["threads"]) == {1}
+    for name in ("study", "version", "crlib", "device", "torch", "seconds", "date"):
+        assert name in table.columns
+    again = results(tmp_path, NOISY).sort_values(["width", "seed"])
+    assert again[COLUMNS].values.tolist() == table[COLUMNS].values.tolist()
+
+
+def test_nothing_finished_is_repeated(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    calls = []
+
+    def counted(config: dict[str, Any], device: str) -> dict[str, float]:
+        calls.append(config)
+        return dict(noisy(config, device))
+
+    second = run(tmp_path, replace(NOISY, run=counted))
+    assert not calls and second["mean"].equals(first["mean"])
+    wider = replace(NOISY, run=counted, grids={"quick": {"width": [3, 4], "seed": [0]}})
+    assert len(run(tmp_path, wider)) == 2
+    assert calls == [{"width": 4, "seed": 0}]
+
+
+@pytest.mark.parametrize("options", [{"jobs": 2}, {"jobs": 2, "backend": "threading"}])
+def test_parallel_runs_give_the_same_numbers(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    alone = run(tmp_path / "alone")
+    both = run(tmp_path / "both", **options)
+    assert both["mean"].tolist() == alone["mean"].tolist()
+
+
+def test_a_dask_cluster_gives_the_same_numbers(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    alone = run(tmp_path / "alone")
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        both = run(tmp_path / "both", backend="dask", jobs=-1)
+    assert both["mean"].tolist() == alone["mean"].tolist()
+
+
+def test_runs_of_one_group_make_one_job(tmp_path: Path) -> None:
+    study = replace(
+        NOISY, run_many=together, group=lambda c: c["width"] < 3, job_size=3
+    )
+    table = run(tmp_path, study)
+    assert table["mean"].tolist() == run(tmp_path / "alone")["mean"].tolist()
+    assert sorted(table["job"]) == [1, 2, 2, 3, 3, 3] or set(table["job"]) == {1, 2, 3}
+
+
+def test_a_failing_run_loses_nothing(tmp_path: Path) -> None:
+    study = replace(NOISY, run=failing)
+    with pytest.raises(StudyError, match="2 of the jobs failed.*no such width"):
+        run(tmp_path, study)
+    assert len(results(tmp_path, study)) == 4
+    assert len(run(tmp_path)) == 6
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = [{tests!r}, {root!r}]
+import test_sweep
+test_sweep.run(__import__("pathlib").Path(sys.argv[1]))
+"""
+
+
+def test_a_sweep_killed_twenty_times_ends_like_an_uninterrupted_one(
+    tmp_path: Path,
+) -> None:
+    whole = run(tmp_path / "whole")
+    out = tmp_path / "killed"
+    chance, counts = random.Random(0), []
+    for _ in range(20):
+        # Forked, so that a child begins at once and dies in the middle of the work.
+        child = multiprocessing.get_context("fork").Process(target=_slowly, args=(out,))
+        child.start()
+        time.sleep(chance.uniform(0.01, 0.06))
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        counts.append(len(list(out.rglob("*.json"))))
+    assert counts == sorted(counts) and len(set(counts)) > 2, "killed too late"
+    for file in (out / "noisy").glob("*.json"):
+        json.loads(file.read_text())
+    last = run(out)
+    assert last[COLUMNS].values.tolist() == whole[COLUMNS].values.tolist()
+
+
+def _slowly(out: Path) -> None:
+    os.environ["SWEEP_SLOW"] = "1"
+    # A slow disk, so that many a kill meets a file half written.
+    engine.os.fsync = lambda handle: time.sleep(0.01)
+    run(out)
+
+
+def test_two_processes_may_share_a_folder(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    script = SCRIPT.format(tests=str(Path(__file__).parent), root=str(root))
+    command = [sys.executable, "-c", script, str(tmp_path / "shared")]
+    environment = os.environ | {"SWEEP_SLOW": "1"}
+    children = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [child.wait(120) for child in children] == [0, 0]
+    shared = results(tmp_path / "shared", NOISY).sort_values(["width", "seed"])
+    assert shared["mean"].tolist() == run(tmp_path / "alone")["mean"].tolist()
+
+
+def test_a_full_disk_is_a_clear_error_that_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 0
+
+    def full(handle: int) -> None:
+        nonlocal count
+        count += 1
+        if count > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(engine.os, "fsync", full)
+    with pytest.raises(StudyError, match="No space left on device.*kept"):
+        run(tmp_path)
+    assert len(results(tmp_path, NOISY)) == 3
+    assert not list(tmp_path.rglob("*.part"))
+    monkeypatch.undo()
+    assert len(run(tmp_path)) == 6
+
+
+def test_an_unwritable_folder_is_refused_before_any_run(tmp_path: Path) -> None:
+    (tmp_path / "noisy").write_text("a file where the folder should be")
+    with pytest.raises(StudyError, match="choose another folder"):
+        run(tmp_path, replace(NOISY, run=failing))
+
+
+def test_old_leftovers_are_removed_and_damaged_files_run_again(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    folder = tmp_path / "noisy"
+    (folder / "old.part").write_text("{")
+    os.utime(folder / "old.part", (0, 0))
+    (folder / "new.part").write_text("{")
+    next(folder.glob("*.json")).write_text("{")
+    assert run(tmp_path)["mean"].tolist() == first["mean"].tolist()
+    assert not (folder / "old.part").exists() and (folder / "new.part").exists()
+
+
+def test_versions_and_data_are_never_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path)
+    newer = replace(NOISY, version=2)
+    assert len(run(tmp_path, newer)) == 6
+    with pytest.raises(StudyError, match="differ in version: [12] and [12]"):
+        results(tmp_path, newer)
+    monkeypatch.setattr(engine, "__version__", "99.0.0")
+    run(tmp_path / "crlib")
+    monkeypatch.undo()
+    run(tmp_path / "crlib")
+    with pytest.raises(StudyError, match="differ in crlib"):
+        results(tmp_path / "crlib", NOISY)
+    for print_ in ("aaa", "bbb"):
+        run(tmp_path / "data", replace(NOISY, fingerprint=lambda c, p=print_: p))
+    with pytest.raises(StudyError, match="differ in fingerprint"):
+        results(tmp_path / "data", NOISY)
+
+
+def test_two_data_sets_may_stand_in_one_table(tmp_path: Path) -> None:
+    study = replace(
+        NOISY,
+        grids={"quick": {**GRID, "data": ["a", "b"]}},
+        fingerprint=lambda config: "print of " + config["data"],
+    )
+    assert len(run(tmp_path, study)) == 12
+    assert set(results(tmp_path, study)["fingerprint"]) == {"print of a", "print of b"}
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="No finished run of noisy"):
+        results(tmp_path, NOISY)
