@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from support import SEEDS, rng
 from torch import nn
 
-from crlib.models import MLP, LowRankLinear, Normalize, evaluating
+from crlib.models import (
+    MLP,
+    ConvNet,
+    LowRankConv2d,
+    LowRankLinear,
+    Normalize,
+    ResNet,
+    ViT,
+    evaluating,
+    weight_layers,
+)
 
 
 @given(SEEDS, st.integers(2, 40), st.integers(2, 40), st.data())
@@ -153,3 +163,56 @@ def test_evaluating_gives_every_parameter_its_own_flag_back(fails: bool) -> None
     except RuntimeError:
         pass
     assert learning.requires_grad and not frozen.requires_grad
+
+
+NETWORKS = {
+    "convolutions": lambda **o: ConvNet((4, 6, 8), 5, image=(3, 16, 16), **o),
+    "residual": lambda **o: ResNet(5, blocks=(1, 2), width=8, **o),
+    "attention": lambda **o: ViT(5, image=(3, 16, 16), dim=16, depth=2, heads=2, **o),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("rank", [None, 2])
+def test_networks_for_images(name: str, rank: int | None) -> None:
+    state = torch.get_rng_state()
+    make = NETWORKS[name]
+    model, other = make(rank=rank, seed=1).eval(), make(rank=rank, seed=2).eval()
+    assert torch.get_rng_state().equal(state)
+    x = torch.rand(4, 3, 16, 16, generator=rng(0))
+    z = model(x)
+    assert z.shape == (4, 5) and z.std() > 0
+    assert z.equal(make(rank=rank, seed=1).eval()(x)) and not z.equal(other(x))
+    head = weight_layers(model)[-1]
+    torch.testing.assert_close(head(model.features(x)), z)
+    shifted = make(rank=rank, seed=1, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)).eval()
+    assert not shifted(x).equal(z)
+    low = [m for m in weight_layers(model) if hasattr(m, "left")]
+    assert bool(low) == (rank is not None)
+    for layer in low:
+        assert int(torch.linalg.matrix_rank(layer.weight.flatten(1), rtol=1e-4)) <= 2
+
+
+def test_resnet_18_has_its_known_size() -> None:
+    model = ResNet()
+    assert sum(p.numel() for p in model.parameters()) == 11_173_962
+    assert len(weight_layers(model)) == 21
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_a_low_rank_convolution_starts_at_the_scale_of_a_full_one() -> None:
+    torch.manual_seed(0)
+    sizes = [float(nn.Conv2d(8, 12, 3).weight.detach().norm()) for _ in range(20)]
+    low = LowRankConv2d(8, 12, 3, 4).weight.detach()
+    assert float(low.norm()) == pytest.approx(sum(sizes) / 20, rel=0.05)
+    with pytest.raises(ValueError, match="rank is 13"):
+        LowRankConv2d(8, 12, 3, 13)
+
+
+def test_networks_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="channels is empty"):
+        ConvNet(())
+    with pytest.raises(ValueError, match="patch must divide"):
+        ViT(patch=5)
+    with pytest.raises(ValueError, match="heads the width"):
+        ViT(dim=30, heads=4)

@@ -7,10 +7,11 @@ import torch
 from support import rng
 from torch import Tensor, nn
 
+from crlib import attacks, compress
 from crlib.data import Dataset, gaussian_classes
 from crlib.metrics import accuracy
-from crlib.models import MLP
-from crlib.train import Fit, fit
+from crlib.models import MLP, ConvNet, ResNet
+from crlib.train import Fit, augment, fit, fit_many, new_head, pgd_adversary
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_weight_decay_shrinks(clouds: Dataset) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"checkpoint": "best"}, "choose one of validation, last"),
+        ({"checkpoint": "best"}, "choose one of validation, matched, last"),
         ({"epochs": 0}, "at least 1"),
         ({"batch_size": 0}, "at least 1"),
         ({"validation": 0}, "checkpoint='last'"),
@@ -145,6 +146,13 @@ def test_weight_decay_shrinks(clouds: Dataset) -> None:
         ({"validation": -0.1}, "hold out"),
         ({"lr": 1e30, "epochs": 20}, "lower the learning rate"),
         ({"penalty": lambda m: torch.tensor(float("nan"))}, "lower the learning rate"),
+        ({"checkpoint": "matched"}, "needs match="),
+        ({"checkpoint": "matched", "match": 1.1}, "No epoch for checkpoint='matched'"),
+        ({"optimiser": "adam"}, "choose one of adamw, sgd"),
+        ({"schedule": "step"}, "choose one of constant, cosine"),
+        ({"constrain_every": 0}, "at least one step"),
+        ({"share": 0.0}, "part of the batch"),
+        ({"trades": 6.0}, "trades needs an adversary"),
         ({"model": MLP((2, 8, 2))}, "K at least 3"),
         ({"model": nn.Linear(2, 1)}, "logits"),
         ({"model": nn.Sequential(small(), nn.Flatten(0))}, "logits"),
@@ -155,3 +163,165 @@ def test_bad_input_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         run(clouds, **options)
+
+
+def test_one_training_keeps_what_each_rule_chooses(clouds: Dataset) -> None:
+    options = {"epochs": 12, "lr": 0.05, "validation": 0.3, "match": 0.8}
+    fitted = run(clouds, checkpoint="last", **options)
+    assert set(fitted.kept) == {"validation", "matched", "last"}
+    for rule in fitted.kept:
+        chosen = fitted.at(rule)
+        assert chosen.checkpoint == rule and chosen.history == fitted.history
+        assert same(chosen, run(clouds, checkpoint=rule, **options))
+    matched = fitted.at("matched")
+    accuracies = [e.train_accuracy for e in fitted.history]
+    assert accuracies[matched.epoch - 1] >= 0.8
+    assert all(a < 0.8 for a in accuracies[: matched.epoch - 1])
+    with pytest.raises(ValueError, match="this training kept"):
+        run(clouds, validation=0, checkpoint="last").at("validation")
+
+
+def test_momentum_and_the_cosine_schedule_learn(clouds: Dataset) -> None:
+    options = {"optimiser": "sgd", "lr": 0.2, "epochs": 15, "checkpoint": "last"}
+    for schedule in ("constant", "cosine"):
+        fitted = run(clouds, schedule=schedule, **options)
+        assert accuracy(fitted.model, clouds.x_test, clouds.y_test) > 0.9
+    # The last steps of a cosine are short: one epoch more changes little.
+    moved = [
+        float((a - b).abs().max())
+        for a, b in zip(
+            weights(run(clouds, schedule="cosine", **options)),
+            weights(run(clouds, schedule="constant", **options)),
+            strict=True,
+        )
+    ]
+    assert max(moved) > 0
+
+
+def test_the_adversary_raises_the_loss_inside_ball_and_box(clouds: Dataset) -> None:
+    model, x, y = run(clouds, epochs=10).model, clouds.x_train, clouds.y_train
+    loss = nn.functional.cross_entropy
+    for norm in ("linf", "l2", "l1"):
+        bad = pgd_adversary(eps=0.1, norm=norm)(model, x, y, rng(0))
+        order = {"linf": float("inf"), "l2": 2, "l1": 1}[norm]
+        assert (torch.linalg.vector_norm(bad - x, ord=order, dim=1) <= 0.1 + 1e-6).all()
+        assert (bad >= 0).all() and (bad <= 1).all()
+        with torch.no_grad():
+            assert loss(model(bad), y) > 1.2 * loss(model(x), y)
+    away = pgd_adversary(eps=0.1, against="prediction")(model, x, y, rng(0))
+    with torch.no_grad():
+        told = model(x).log_softmax(1)
+        assert (
+            nn.functional.kl_div(
+                model(away).log_softmax(1), told, log_target=True, reduction="batchmean"
+            )
+            > 0.01
+        )
+    for bad_option in ({"norm": "l7"}, {"eps": -1.0}, {"steps": 0}, {"against": "x"}):
+        with pytest.raises(ValueError, match="choose"):
+            pgd_adversary(**{"eps": 0.1, **bad_option})
+
+
+@pytest.mark.parametrize("trades", [None, 6.0])
+def test_adversarial_training_makes_robust(
+    clouds: Dataset, trades: float | None
+) -> None:
+    goal = "label" if trades is None else "prediction"
+    adversary = pgd_adversary(eps=0.1, steps=3, against=goal)
+    options = {"epochs": 25, "lr": 0.02, "checkpoint": "last"}
+    plain = run(clouds, **options).model
+    robust = run(clouds, adversary=adversary, trades=trades, **options).model
+    found = [
+        attacks.pgd(m, clouds.x_test, clouds.y_test, eps=0.1).robust_accuracy
+        for m in (plain, robust)
+    ]
+    assert found[1] >= found[0] - 0.02
+    half = run(clouds, adversary=adversary, share=0.5, epochs=2)
+    assert not same(half, run(clouds, adversary=adversary, epochs=2))
+    assert same(half, run(clouds, adversary=adversary, share=0.5, epochs=2))
+
+
+def test_augmented_images_are_shifts_and_mirrors() -> None:
+    x = torch.rand(64, 2, 6, 5, generator=rng(1))
+    out = augment(x, rng(2), padding=1)
+    assert out.shape == x.shape
+    padded = nn.functional.pad(x, (1,) * 4)
+    found = torch.zeros(64, dtype=torch.bool)
+    mirrored = torch.zeros(64, dtype=torch.bool)
+    for image in (padded, padded.flip(3)):
+        for i in range(3):
+            for j in range(3):
+                hit = (image[:, :, i : i + 6, j : j + 5] == out).flatten(1).all(1)
+                found |= hit
+                mirrored |= hit if image is not padded else False
+    assert found.all() and 10 < int(mirrored.sum()) < 54
+    assert augment(x, rng(2), padding=1).equal(out)
+    assert not augment(x, rng(3), padding=1).equal(out)
+
+
+def test_only_the_head_moves(clouds: Dataset) -> None:
+    images = Dataset(
+        torch.rand(60, 3, 8, 8, generator=rng(0)),
+        torch.arange(60) % 4,
+        torch.rand(8, 3, 8, 8, generator=rng(1)),
+        torch.arange(8) % 4,
+        "images",
+        "generated",
+        "none",
+    )
+    for model in (ConvNet((4, 6), 3, image=(3, 8, 8)), ResNet(3, blocks=(1,), width=4)):
+        ready = new_head(model, 4, seed=1)
+        assert new_head(model, 4, seed=1)(images.x_test).equal(ready(images.x_test))
+        fitted = fit(ready, images, epochs=2, head_only=True, progress=False)
+        before, after = ready.state_dict(), fitted.model.state_dict()
+        moved = {name for name, v in after.items() if not v.equal(before[name])}
+        assert moved and all(v.shape[0] == 4 for k, v in after.items() if k in moved)
+        assert all(p.requires_grad for p in fitted.model.parameters())
+    with pytest.raises(ValueError, match=r"must be nn\.Linear"):
+        new_head(nn.Sequential(nn.Conv2d(1, 1, 1)), 3)
+
+
+def test_training_together_is_training_one_by_one(clouds: Dataset) -> None:
+    models = [small(seed) for seed in range(4)]
+    penalty = compress.group_lasso(1.0, scale_invariant=True)
+    strengths = (0.0, 0.01, 0.01, 0.1)
+    options = {"epochs": 4, "lr": 0.01, "match": 0.5, "progress": False}
+    together = fit_many(models, clouds, penalty=penalty, strengths=strengths, **options)
+    for k, (model, strength) in enumerate(zip(models, strengths, strict=True)):
+        alone = fit(
+            model,
+            clouds,
+            seed=k,
+            penalty=compress.group_lasso(strength, scale_invariant=True),
+            **options,
+        )
+        assert alone.epoch == together[k].epoch
+        assert alone.kept.keys() == together[k].kept.keys()
+        for v, w in zip(weights(alone), weights(together[k]), strict=True):
+            torch.testing.assert_close(v, w, atol=1e-5, rtol=1e-4)
+        for a, b in zip(alone.history, together[k].history, strict=True):
+            assert a.validation_loss == pytest.approx(b.validation_loss, abs=1e-4)
+            assert a.train_loss == pytest.approx(b.train_loss, abs=1e-4)
+    again = fit_many(models, clouds, penalty=penalty, strengths=strengths, **options)
+    assert all(same(a, b) for a, b in zip(together, again, strict=True))
+
+
+def test_training_together_on_data_of_their_own(clouds: Dataset) -> None:
+    other = gaussian_classes(300, 90, torch.rand(3, 2, generator=rng(5)), noise=0.1)
+    options = {"epochs": 3, "progress": False, "validation": 0, "checkpoint": "last"}
+    both = fit_many([small(), small()], [clouds, other], seeds=[0, 0], **options)
+    alone = fit(small(), other, seed=0, **options)
+    for v, w in zip(weights(alone), weights(both[1]), strict=True):
+        torch.testing.assert_close(v, w, atol=1e-5, rtol=1e-4)
+    nan = both[0].history[0].validation_loss
+    assert nan != nan
+    for bad, message in (
+        ({"models": []}, "at least one"),
+        ({"seeds": [0]}, "as many of each"),
+        ({"data": [clouds, clouds.subset(50, 10)]}, "differ in shape"),
+        ({"models": [small(), MLP((2, 8, 3))]}, "one architecture"),
+        ({"lr": 1e30, "epochs": 20}, "not finite"),
+    ):
+        call = {"models": [small(), small()], "data": clouds, **options, **bad}
+        with pytest.raises(ValueError, match=message):
+            fit_many(**call)

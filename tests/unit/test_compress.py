@@ -1,0 +1,382 @@
+"""Penalties, constraints and compressions do what their formulas say."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from support import rng
+from torch import Tensor, nn
+
+from crlib import compress, metrics
+from crlib.data import Dataset, gaussian_classes
+from crlib.models import MLP, ConvNet, LowRankConv2d, ResNet, ViT, weight_layers
+from crlib.train import fit
+
+
+def mlp(**options: Any) -> MLP:
+    return MLP((12, 20, 16, 3), **{"bias": True, "mean": 0.5, "std": 0.3} | options)
+
+
+def convnet(**options: Any) -> ConvNet:
+    return ConvNet((4, 6), 3, image=(2, 8, 8), **options)
+
+
+def hidden(model: nn.Module) -> list[Tensor]:
+    return [
+        layer.weight.detach().flatten(1).double() for layer in weight_layers(model)[:-1]
+    ]
+
+
+@pytest.fixture(scope="module")
+def clouds() -> Dataset:
+    means = torch.rand(3, 12, generator=rng(0))
+    return gaussian_classes(300, 90, means, noise=0.1)
+
+
+def sum_of(of: Callable[[Tensor], float]) -> Callable[[nn.Module], float]:
+    return lambda model: sum(of(w) for w in hidden(model))
+
+
+FORMULAS: dict[str, tuple[Any, Callable[[nn.Module], float]]] = {
+    "group lasso": (
+        compress.group_lasso(0.5),
+        sum_of(lambda w: 0.5 * float(metrics.row_norms(w).sum())),
+    ),
+    "group lasso l1": (
+        compress.group_lasso(0.5, p=1),
+        sum_of(lambda w: 0.5 * float(w.abs().sum())),
+    ),
+    "scale-invariant rows": (
+        compress.group_lasso(1.0, scale_invariant=True),
+        sum_of(lambda w: float(metrics.row_norms(w).sum() / w.norm())),
+    ),
+    "nuclear": (
+        compress.nuclear_norm(1.0),
+        sum_of(lambda w: float(metrics.singular_values(w).sum())),
+    ),
+    "scale-invariant nuclear": (
+        compress.nuclear_norm(1.0, scale_invariant=True),
+        sum_of(lambda w: float(metrics.singular_values(w).sum() / w.norm())),
+    ),
+    "l1": (compress.l1(2.0), sum_of(lambda w: 2 * float(w.abs().sum()))),
+    "frobenius": (
+        compress.squared_frobenius(2.0),
+        sum_of(lambda w: 2 * float(w.square().sum())),
+    ),
+    "spread": (
+        compress.top_spread(1.0, share=0.25),
+        sum_of(
+            lambda w: float(
+                metrics.row_norms(w)
+                .sort(descending=True)
+                .values[: max(2, math.ceil(len(w) / 4))]
+                .var(correction=0)
+            )
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("make", [mlp, convnet])
+def test_a_penalty_is_its_formula_and_has_a_gradient(
+    name: str, make: Callable[[], nn.Module]
+) -> None:
+    penalty, formula = FORMULAS[name]
+    model = make()
+    value = penalty(model)
+    assert float(value.detach()) == pytest.approx(formula(model), rel=1e-3)
+    value.backward()
+    layers = weight_layers(model)
+    assert all(layer.weight.grad.isfinite().all() for layer in layers[:-1])
+    assert all(float(layer.weight.grad.norm()) > 0 for layer in layers[:-1])
+    assert layers[-1].weight.grad is None
+
+
+def test_only_the_scale_invariant_penalties_ignore_scale() -> None:
+    model, larger = mlp(), mlp()
+    for layer in larger.layers:
+        layer.weight.data *= 3
+    for name, (penalty, _) in FORMULAS.items():
+        before, after = float(penalty(model).detach()), float(penalty(larger).detach())
+        if name.startswith("scale-invariant"):
+            assert after == pytest.approx(before, rel=1e-4)
+        else:
+            assert after > 2.9 * before
+
+
+def test_alignment_is_one_for_layers_that_hand_on_and_small_otherwise() -> None:
+    model = MLP((4, 4, 4, 2))
+    u = torch.linalg.qr(torch.randn(4, 4, generator=rng(0)))[0]
+    steep = torch.tensor([1.0, 0.1, 0.1, 0.1])
+    first, second = model.layers[0].weight.data, model.layers[1].weight.data
+    first.copy_(u * steep @ u.T)
+    second.copy_(u * steep @ u.T)
+    assert float(compress.alignment(2.0)(model).detach()) == pytest.approx(2, rel=1e-3)
+    second.copy_(u * steep.flip(0) @ u.T)
+    assert float(compress.alignment(1.0)(model).detach()) == pytest.approx(
+        0.1, rel=2e-2
+    )
+    assert float(compress.alignment(1.0)(MLP((4, 3, 2))).detach()) == 0
+
+
+def test_penalties_add_up() -> None:
+    both = compress.total(compress.l1(1.0), compress.squared_frobenius(2.0))
+    model = mlp()
+    apart = compress.l1(1.0)(model) + compress.squared_frobenius(2.0)(model)
+    assert float(both(model).detach()) == pytest.approx(float(apart.detach()))
+
+
+def test_training_with_a_penalty_concentrates_rows(clouds: Dataset) -> None:
+    options: dict[str, Any] = {"epochs": 40, "lr": 1e-2, "checkpoint": "last"}
+    options["progress"] = False
+    plain = fit(mlp(), clouds, **options).model
+    penalty = compress.group_lasso(0.3, scale_invariant=True)
+    sparse = fit(mlp(), clouds, penalty=penalty, **options).model
+    for a, b in zip(hidden(plain), hidden(sparse), strict=True):
+        error = [metrics.best_k_error(metrics.row_norms(w), 4) for w in (a, b)]
+        assert error[1] < 0.7 * error[0]
+
+
+@pytest.mark.parametrize("make", [mlp, convnet])
+def test_the_dials_set_the_profile_and_the_scale(
+    make: Callable[[], nn.Module],
+) -> None:
+    for alpha in (0.0, 0.5, 1.0):
+        model = make()
+        vectors = [torch.linalg.svd(w).Vh[0] for w in hidden(model)]
+        with torch.no_grad():
+            compress.spectral_dial(alpha, frobenius=7.0)(model)
+        for w, v in zip(hidden(model), vectors, strict=True):
+            s = metrics.singular_values(w)
+            expected = torch.arange(1, len(s) + 1).double() ** -alpha
+            torch.testing.assert_close(s / s[0], expected, atol=1e-4, rtol=0)
+            assert float(w.norm()) == pytest.approx(7.0, rel=1e-4)
+            if alpha:
+                top = torch.linalg.svd(w).Vh[0]
+                assert abs(float(top @ v)) == pytest.approx(1, abs=1e-3)
+        directions = [w / w.norm(dim=1, keepdim=True) for w in hidden(model)]
+        with torch.no_grad():
+            compress.row_dial(alpha, frobenius=7.0)(model)
+        for w, d in zip(hidden(model), directions, strict=True):
+            rows = metrics.row_norms(w).sort(descending=True).values
+            expected = torch.arange(1, len(rows) + 1).double() ** -alpha
+            torch.testing.assert_close(rows / rows[0], expected, atol=1e-4, rtol=0)
+            torch.testing.assert_close(w / w.norm(dim=1, keepdim=True), d)
+
+
+def test_a_constraint_holds_after_training(clouds: Dataset) -> None:
+    options: dict[str, Any] = {"epochs": 3, "lr": 5e-3, "progress": False}
+    start = mlp()
+    kept = fit(start, clouds, constraint=compress.fixed_frobenius(start), **options)
+    for a, b in zip(hidden(start), hidden(kept.model), strict=True):
+        assert float(a.norm()) == pytest.approx(float(b.norm()), rel=1e-5)
+        assert not torch.allclose(a, b)
+    clipped = fit(
+        mlp(),
+        clouds,
+        constraint=compress.clip_spectrum(0.8),
+        constrain_every=7,
+        **options,
+    )
+    tops = [float(metrics.singular_values(w)[0]) for w in hidden(clipped.model)]
+    assert all(top <= 0.8 * (1 + 1e-5) for top in tops) and max(tops) > 0.75
+    dialled = fit(mlp(), clouds, constraint=compress.spectral_dial(1.0), **options)
+    assert float(hidden(dialled.model)[0].norm()) == pytest.approx(10, rel=1e-4)
+
+
+def test_low_rank_layers_keep_their_norm_and_become_orthonormal() -> None:
+    model = mlp(rank=4)
+    norms = [float(w.norm()) for w in hidden(model)]
+    keep = compress.fixed_frobenius(model)
+    for layer in model.layers[:-1]:
+        layer.left.data *= 3
+    with torch.no_grad():
+        keep(model)
+    assert [float(w.norm()) for w in hidden(model)] == pytest.approx(norms, rel=1e-4)
+    with torch.no_grad():
+        compress.orthonormal_factors()(model)
+    for w, norm in zip(hidden(model), norms, strict=True):
+        s = metrics.singular_values(w)[:4]
+        assert float(w.norm()) == pytest.approx(norm, rel=1e-4)
+        assert metrics.spread(s, 4) < 1e-4
+
+
+@pytest.mark.parametrize("structure", ["weights", "rows"])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_pruning_removes_the_smallest_and_no_more(structure: str, scope: str) -> None:
+    model = mlp()
+    before = copy.deepcopy(model.state_dict())
+    pruned = compress.prune(model, 0.5, structure=structure, scope=scope)
+    assert all(v.equal(before[k]) for k, v in model.state_dict().items())
+    scores, kept = [], []
+    for old, new in zip(hidden(model), hidden(pruned), strict=True):
+        rows = structure == "rows"
+        scores.append(old.norm(dim=1) if rows else old.abs().flatten())
+        kept.append((new.norm(dim=1) if rows else new.abs().flatten()) > 0)
+        assert torch.equal(new[new != 0], old[new != 0])
+    if scope == "global":
+        scores, kept = [torch.cat(scores)], [torch.cat(kept)]
+    for score, mask in zip(scores, kept, strict=True):
+        assert int(mask.sum()) == len(mask) - round(0.5 * len(mask))
+        assert score[mask].min() >= score[~mask].max()
+    head = [m.layers[-1].weight for m in (model, pruned)]
+    assert head[0].equal(head[1])
+
+
+@pytest.mark.parametrize("structure", ["weights", "rows"])
+@pytest.mark.parametrize("eps", [0.0, 0.3, 0.8])
+def test_pruning_to_an_error_meets_it_with_the_least(
+    structure: str, eps: float
+) -> None:
+    model = convnet()
+    pruned = compress.prune_to_error(model, eps, structure=structure)
+    for old, new in zip(hidden(model), hidden(pruned), strict=True):
+        vector = old.norm(dim=1) if structure == "rows" else old.abs().flatten()
+        left = new.norm(dim=1) if structure == "rows" else new.abs().flatten()
+        k = int((left > 0).sum())
+        assert metrics.best_k_error(vector, k) <= eps + 1e-6
+        assert k == 0 or metrics.best_k_error(vector, k - 1) > eps
+
+
+def test_zeros_stay_zero_while_fine_tuning(clouds: Dataset) -> None:
+    pruned = compress.prune(mlp(), 0.7, structure="rows")
+    tuned = fit(
+        pruned,
+        clouds,
+        epochs=3,
+        constraint=compress.keep_zeros(pruned),
+        progress=False,
+    ).model
+    for old, new in zip(hidden(pruned), hidden(tuned), strict=True):
+        assert ((old == 0) <= (new == 0)).all()
+        assert not torch.allclose(old, new)
+
+
+def test_narrowing_keeps_the_function_and_drops_neurons() -> None:
+    pruned = compress.prune(mlp(), 0.5, structure="rows")
+    small = compress.narrow(pruned)
+    x = torch.rand(50, 12, generator=rng(1))
+    torch.testing.assert_close(small(x), pruned(x), atol=1e-6, rtol=0)
+    assert [len(w) for w in hidden(small)] == [10, 8]
+    assert compress.size(small, (12,)).macs < compress.size(pruned, (12,)).macs
+    constant = mlp()
+    constant.layers[0].weight.data[0] = 0
+    constant.layers[0].bias.data[0] = 1.0
+    torch.testing.assert_close(compress.narrow(constant)(x), constant(x))
+
+
+@pytest.mark.parametrize("make", [mlp, convnet])
+def test_truncation_is_the_best_and_factors_are_the_same_function(
+    make: Callable[[], nn.Module],
+) -> None:
+    model = make()
+    low, factored = compress.truncate(model, rank=3), compress.factorise(model, rank=3)
+    for old, new in zip(hidden(model), hidden(low), strict=True):
+        s = metrics.singular_values(old)
+        assert float((old - new).norm()) == pytest.approx(
+            float(s[3:].norm()), rel=1e-4, abs=1e-6
+        )
+        assert int(torch.linalg.matrix_rank(new, rtol=1e-4)) == 3
+    x = torch.rand(5, *((12,) if isinstance(model, MLP) else (2, 8, 8)))
+    torch.testing.assert_close(factored(x), low(x), atol=1e-5, rtol=0)
+    shape = tuple(x.shape[1:])
+    assert compress.size(factored, shape) < compress.size(model, shape)
+    for old, new in zip(
+        hidden(model), hidden(compress.truncate(model, energy=0.9)), strict=True
+    ):
+        assert float(new.norm() ** 2) >= (0.9 - 1e-5) * float(old.norm() ** 2)
+
+
+def test_networks_with_blocks_are_factorised_in_place() -> None:
+    x = torch.rand(2, 3, 16, 16, generator=rng(2))
+    for model in (
+        ResNet(4, blocks=(1, 1), width=8).eval(),
+        ViT(4, image=(3, 16, 16), dim=16, depth=1, heads=2),
+    ):
+        low, factored = (
+            f(model, rank=4) for f in (compress.truncate, compress.factorise)
+        )
+        torch.testing.assert_close(factored(x), low(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_quantised_rows_lie_on_their_grid(bits: int) -> None:
+    model = mlp()
+    coarse = compress.quantise(model, bits=bits)
+    levels = 2 ** (bits - 1) - 1
+    for old, new in zip(model.weights, coarse.weights, strict=True):
+        step = old.abs().amax(1, keepdim=True) / levels
+        assert ((new / step) - (new / step).round()).abs().max() < 1e-3
+        assert ((old - new).abs() <= step / 2 + 1e-6).all()
+    low = compress.quantise(mlp(rank=4), bits=8)
+    assert low.layers[0].left.unique().numel() > 3
+
+
+def test_size_counts() -> None:
+    model = mlp()
+    found = compress.size(model, (12,))
+    assert found.parameters == 12 * 20 + 20 + 20 * 16 + 16 + 16 * 3 + 3
+    assert found.macs == 12 * 20 + 20 * 16 + 16 * 3
+    assert found.bytes == 4 * found.parameters
+    assert compress.size(compress.prune(model, 0.5), (12,)).nonzero < found.nonzero
+    net = convnet()
+    assert compress.size(net, (2, 8, 8)).macs == (
+        64 * 4 * 2 * 9 + 16 * 6 * 4 * 9 + 6 * 16 * 3
+    )
+    low = compress.size(convnet(rank=2), (2, 8, 8)).macs
+    assert low == 64 * 4 * 2 * 9 + 16 * (2 * 4 * 9 + 6 * 2) + 6 * 16 * 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: compress.group_lasso(-1.0), "not negative"),
+        (lambda: compress.top_spread(1.0, share=0.0), "share"),
+        (lambda: compress.l1(1.0)(nn.Linear(3, 2)), "no hidden layer"),
+        (lambda: compress.spectral_dial(1.0)(mlp(rank=2)), "full layers"),
+        (lambda: compress.orthonormal_factors()(mlp()), "no low-rank layer"),
+        (lambda: compress.prune(mlp(), 1.0), "share"),
+        (lambda: compress.prune(mlp(), 0.5, scope="all"), "scope"),
+        (lambda: compress.prune(mlp(), 0.5, structure="columns"), "structure"),
+        (lambda: compress.prune(mlp(rank=2), 0.5), "full layers"),
+        (lambda: compress.prune_to_error(mlp(), 1.0), "eps"),
+        (lambda: compress.truncate(mlp()), "either rank or energy"),
+        (lambda: compress.truncate(mlp(), rank=2, energy=0.5), "either"),
+        (lambda: compress.truncate(mlp(), rank=0), "at least 1"),
+        (lambda: compress.truncate(mlp(), energy=0.0), "energy"),
+        (lambda: compress.quantise(mlp(), bits=1), "bits"),
+        (lambda: compress.narrow(convnet()), "not an MLP"),
+        (
+            lambda: compress.factorise(
+                nn.Sequential(
+                    nn.Conv2d(2, 2, 3, groups=2), nn.Flatten(), nn.Linear(2, 2)
+                ),
+                rank=1,
+            ),
+            "cannot be factorised",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_layer_without_neurons_is_refused() -> None:
+    empty = mlp(bias=False)
+    empty.layers[1].weight.data.zero_()
+    with pytest.raises(ValueError, match="no neuron left"):
+        compress.narrow(empty)
+
+
+def test_a_low_rank_convolution_is_the_convolution_with_its_weight() -> None:
+    layer = LowRankConv2d(3, 5, 3, 2, stride=2, padding=1, bias=True)
+    x = torch.rand(2, 3, 9, 9, generator=rng(3))
+    torch.testing.assert_close(
+        layer(x), nn.functional.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
+    )
+    assert float(layer.weight.detach().norm()) == pytest.approx(math.sqrt(5 / 3))
