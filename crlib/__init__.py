@@ -26,6 +26,7 @@ _ROOMS = (
     "frames",
     "metrics",
     "models",
+    "studies",
     "theory",
     "train",
 )

@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from crlib.version import __version__
 __all__ = ["Study", "StudyError", "configurations", "results", "sweep"]
 
 Config = dict[str, Any]
+Grid = Mapping[str, Sequence[Any]] | Sequence[Config]
 Numbers = Mapping[str, float | int | str | bool]
 
 
@@ -44,7 +45,8 @@ class Study:
         name: of the study and of its folder.
         run: maps a configuration and a device to named numbers; all chance comes from
             the configuration's ``seed``.
-        grids: for each profile, the values of every parameter, ``seed`` among them.
+        grids: for each profile, the values of every parameter, ``seed`` among them,
+            or the configurations one by one.
         version: raise it when ``run`` changes what it returns.
         fingerprint: maps a configuration to the fingerprint of its data, which its
             parameter ``data`` alone decides; None for data that the seed generates.
@@ -56,7 +58,7 @@ class Study:
 
     name: str
     run: Callable[[Config, str], Numbers]
-    grids: Mapping[str, Mapping[str, Sequence[Any]]]
+    grids: Mapping[str, Grid]
     version: int = 1
     fingerprint: Callable[[Config], str] | None = None
     run_many: Callable[[list[Config], str], list[Numbers]] | None = None
@@ -74,7 +76,7 @@ def configurations(grid: Mapping[str, Sequence[Any]]) -> list[Config]:
 
 def sweep(
     study: Study,
-    grid: Mapping[str, Sequence[Any]] | Iterable[Config],
+    grid: Grid,
     out: str | Path,
     *,
     device: str = "cpu",

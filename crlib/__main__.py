@@ -1,0 +1,65 @@
+"""The command ``crlib``: run studies and print their results."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from crlib.version import __version__
+
+OUT = Path("results")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="crlib", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="name the studies")
+    run = commands.add_parser("run", help="run a study, or what is missing of it")
+    show = commands.add_parser("results", help="print the finished runs as a table")
+    for command in (run, show):
+        command.add_argument("name", help="of the study")
+        command.add_argument("--out", type=Path, default=OUT, help="folder of results")
+        command.add_argument("--csv", type=Path, help="also write the table to a file")
+    run.add_argument("--profile", choices=("quick", "full"), default="quick")
+    run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    run.add_argument("--jobs", type=int, default=1, help="runs at once, -1 for all")
+    run.add_argument("--backend", default="loky", help="of joblib: loky, dask, ...")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    chosen = _parser().parse_args(arguments)
+    from crlib import studies
+
+    if chosen.command == "list":
+        print(*studies.names(), sep="\n")
+        return 0
+    try:
+        study = studies.find(chosen.name)
+        if chosen.command == "run":
+            table = studies.sweep(
+                study,
+                study.grids[chosen.profile],
+                chosen.out,
+                device=chosen.device,
+                jobs=chosen.jobs,
+                backend=chosen.backend,
+            )
+        else:
+            table = studies.results(chosen.out, study)
+    except studies.StudyError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nStopped. What is finished is in {chosen.out}.", file=sys.stderr)
+        return 130
+    if chosen.csv:
+        table.to_csv(chosen.csv, index=False)
+    print(table.to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The command crlib runs studies, resumes them and prints their tables."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crlib import __main__ as command
+from crlib import studies
+from crlib.studies import engine
+
+SMALL = studies.Study(
+    "networks",
+    lambda config, device: {"double": 2 * config["seed"]},
+    {"quick": {"seed": [1, 2]}, "full": {"seed": [1, 2, 3]}},
+)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "find", lambda name: SMALL)
+
+
+def test_it_names_the_studies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["list"]) == 0
+    assert capsys.readouterr().out.split() == list(studies.names())
+    for name in studies.names():
+        assert studies.find(name).name == name
+
+
+def test_it_runs_a_profile_and_prints_the_table(
+    small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["networks", "--out", str(tmp_path)]
+    assert command.main(["results", *out]) == 1
+    assert "No finished run" in capsys.readouterr().err
+    assert command.main(["run", *out]) == 0
+    assert command.main(["run", *out, "--profile", "full"]) == 0
+    csv = tmp_path / "table.csv"
+    assert command.main(["results", *out, "--csv", str(csv)]) == 0
+    shown = capsys.readouterr().out
+    assert "double" in shown and len(csv.read_text().splitlines()) == 4
+
+
+def test_errors_and_interruptions_have_a_status(
+    small: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies, "sweep", stopped)
+    assert command.main(["run", "networks", "--out", str(tmp_path)]) == 130
+    assert "What is finished" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["run"])
+
+
+def test_an_unknown_study_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["run", "unknown"]) == 1
+    assert "choose one of networks" in capsys.readouterr().err
+
+
+def test_a_cuda_device_is_named_by_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.torch.cuda, "get_device_name", lambda device: "A card")
+    assert engine._device_name("cuda:0") == "A card"
