@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lint serve bench clean
+.PHONY: help book test notebooks lint serve study bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,6 +26,9 @@ lint: $(READY) ## style and types only
 serve: $(READY) ## show the built book at http://localhost:8000
 	@test -f _build/html/index.html || { echo "Run 'make book' first."; exit 1; }
 	@$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+study: $(READY) ## run a study or resume it: make study NAME=networks
+	@$(BIN)/crlib run $(NAME) --jobs -1
 
 bench: $(READY) ## time the attacks against bare loops
 	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file"; done
