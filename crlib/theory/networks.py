@@ -104,9 +104,9 @@ def interlayer_alignment(
     w_next, w = w_next.detach().double(), w.detach().double()
     # Both factors keep the norm of the product and are as small as k allows.
     if norm == "l2":
-        later, earlier = torch.linalg.svd(w_next), torch.linalg.svd(w)
-        a = later.S[:k, None] * later.Vh[: len(later.S)][:k]
-        b = earlier.U[:, : len(earlier.S)][:, :k] * earlier.S[:k]
+        later, earlier = (torch.linalg.svd(v, full_matrices=False) for v in (w_next, w))
+        a = later.S[:k, None] * later.Vh[:k]
+        b = earlier.U[:, :k] * earlier.S[:k]
         remainder = _ratio(later.S, k) + _ratio(earlier.S, k)
     else:
         later_rows, earlier_rows = (
