@@ -82,3 +82,29 @@ def test_certificates() -> None:
         torch.testing.assert_close(boxes, certify.interval_bounds(net, x, y, eps=0.1))
         both = torch.maximum(boxes, relaxed(net, x, y, 0.1))
         torch.testing.assert_close(both, certify.crown_bounds(net, x, y, eps=0.1))
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_alignment(k: int) -> None:
+    (alignment,) = defined("ch07", "alignment")
+    g = torch.Generator().manual_seed(3)
+    for _ in range(10):
+        w = torch.randn(6, 4, generator=g, dtype=torch.float64)
+        w_next = torch.randn(3, 6, generator=g, dtype=torch.float64)
+        found = theory.interlayer_alignment(w_next, w, k, norm="l2")
+        assert alignment(w_next, w, k) == pytest.approx(
+            (found.dominant, found.remainder)
+        )
+
+
+def test_bounds_without_masks() -> None:
+    (without_masks,) = defined("ch07", "without_masks")
+    g = torch.Generator().manual_seed(4)
+    for units in (13, 30):
+        b = torch.randn(units, 4, generator=g, dtype=torch.float64)
+        a = torch.randn(3, units, generator=g, dtype=torch.float64)
+        found = theory.interlayer_alignment(a, b, units, norm="linf")
+        sizes = [metrics.operator_norm(v, norm="linf") for v in (a, b)]
+        assert found.dominant * math.prod(sizes) == pytest.approx(
+            without_masks(a, b, "linf")
+        )

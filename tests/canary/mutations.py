@@ -165,4 +165,39 @@ MUTATIONS: list[Mutation] = [
         "stats.beta.ppf(alpha, hits, n - hits + 1)",
         "hits / n",
     ),
+    # No masks: the layers multiplied as if there were no ReLU.
+    Mutation(
+        "lem-masks",
+        "setup",
+        "product((0.0, 1.0), repeat=h)",
+        "product((1.0,), repeat=h)",
+    ),
+    # The remainders multiplied.
+    Mutation(
+        "thm-alignment",
+        "crlib.theory.interlayer_alignment",
+        "_ratio(later.S, k) + _ratio(",
+        "_ratio(later.S, k) * _ratio(",
+    ),
+    # The mean of the two parts in place of the larger one.
+    Mutation(
+        "prop-masks", "setup", "torch.maximum(plus, minus)", "((plus + minus) / 2)"
+    ),
+    # A layer used in two pairs.
+    Mutation("thm-pairs", "crlib.theory.optimal_pairing", "best[i + 2]", "best[i + 1]"),
+    # The probability of being right for that of being wrong.
+    Mutation(
+        "thm-gap", "crlib.theory.logistic_gap_bounds", "(-m).sigmoid()", "m.sigmoid()"
+    ),
+    # Half the reach.
+    Mutation(
+        "cor-gap",
+        "crlib.theory.logistic_gap_bounds",
+        "zero.logaddexp(reach - m)",
+        "zero.logaddexp(reach / 2 - m)",
+    ),
+    # Factors added.
+    Mutation("prop-rescale", "check", "math.prod(factors)", "sum(factors)"),
+    # The root dropped.
+    Mutation("prop-slack", "setup", "len(s) ** 0.5 / k", "len(s) / k"),
 ]

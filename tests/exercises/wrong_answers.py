@@ -115,5 +115,26 @@ def balance(first, second):
 def radius_from(hits, n, sigma, alpha):
     share = hits / n
     return sigma * stats.norm.ppf(share) if share > 0.5 else 0.0
+    # The absolute values of all products.
+    "ex-worst-mask": """
+def worst_mask(v, u):
+    return float((v * u).abs().sum())
+""",
+    # Greedy: the least alignment first.
+    "ex-best-pairs": """
+def best_pairs(alignments):
+    result, free = 1.0, set(range(len(alignments)))
+    for i in sorted(free, key=lambda i: alignments[i]):
+        if i in free and alignments[i] < 1:
+            result *= alignments[i]
+            free -= {i - 1, i, i + 1}
+    return result
+""",
+    # The arithmetic mean of the norms.
+    "ex-balance": """
+def balanced(weights):
+    norms = [metrics.operator_norm(w) for w in weights]
+    common = sum(norms) / len(norms)
+    return [w * common / size for w, size in zip(weights, norms)]
 """,
 }

@@ -1,0 +1,253 @@
+r"""What a network can do beyond its layers: alignment, pairing, the logistic gap."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from crlib.metrics import operator_norm, row_norms
+from crlib.theory.layers import Bounds
+
+__all__ = [
+    "Alignment",
+    "NetworkLipschitz",
+    "interlayer_alignment",
+    "logistic_gap_bounds",
+    "network_lipschitz",
+    "optimal_pairing",
+]
+
+_ORDERS = {"l2": 2, "linf": math.inf}
+_UNITS = 12  # so many units have 4096 masks, which can all be tried
+
+
+class Alignment(NamedTuple):
+    """What two neighbouring layers do together, relative to what they do apart.
+
+    Attributes:
+        low: lower bound on the largest norm over the masks.
+        high: upper bound on it, at most 1.
+        dominant: the part of the ``k`` dominant terms, or a bound on it.
+        remainder: the part of the terms that were dropped.
+        exact: whether ``dominant`` is the maximum, not a bound on it.
+    """
+
+    low: float
+    high: float
+    dominant: float
+    remainder: float
+    exact: bool
+
+
+class NetworkLipschitz(NamedTuple):
+    """Two upper bounds on the Lipschitz constant of a ReLU network.
+
+    Attributes:
+        product: of the layers' operator norms.
+        aligned: ``product`` times the alignments of the best pairs.
+        pairs: index of the first layer of each of these pairs.
+        alignments: one :class:`Alignment` for each pair of neighbours.
+    """
+
+    product: float
+    aligned: float
+    pairs: tuple[int, ...]
+    alignments: tuple[Alignment, ...]
+
+
+def interlayer_alignment(
+    w_next: Tensor, w: Tensor, k: int, *, norm: str = "l2"
+) -> Alignment:
+    r"""Bound what a ReLU between two layers lets through (theorem M9, first part).
+
+    .. math:: \max_D \frac{\|W'_k D W_k\|_p}{\|W'\|_p \|W\|_p} \le
+       \max_D \frac{\|W' D W\|_p}{\|W'\|_p \|W\|_p} \le A_p =
+       \max_D \frac{\|W'_k D W_k\|_p}{\|W'\|_p \|W\|_p} + R_p
+
+    over the masks D, diagonal matrices of zeros and ones, with :math:`R_p = r' + r`.
+    l2: :math:`W_k` is the truncated singular value decomposition and
+    :math:`r = \sigma_{k+1}/\sigma_1`. linf: :math:`W_k` keeps the k rows of largest
+    :math:`\ell_1` norm and :math:`r = \nu_{(k+1)}/\nu_{(1)}`.
+
+    The maximum is found by trying all masks of up to 12 units that matter (linf: at
+    most k do). For more units it is replaced by the smaller of two upper bounds: the
+    norm of the matrix of the entrywise maxima over D (for l2 in the singular bases;
+    exact at k = 1), and :math:`\tfrac12(\|W'_k W_k\|_p + \|W'_k\|_p \|W_k\|_p)`,
+    from :math:`D = (I + S)/2` with signs S. The lower side then comes from D = I.
+
+    Source: the upper side after theorem 3.2 of Barsbey et al. 2026; the remainder, the
+    lower side, the proof and the two bounds on the maximum are ours.
+
+    Args:
+        w_next: ``(o, h)``, the later layer, not zero.
+        w: ``(h, m)``, the earlier layer, not zero.
+        k: terms kept in each layer, at least 1; a layer with fewer keeps all.
+        norm: ``"l2"`` or ``"linf"``.
+
+    Raises:
+        ValueError: an unknown norm, shapes that do not fit, a zero layer, or k below 1.
+    """
+    if norm not in _ORDERS:
+        raise ValueError(f"norm is {norm!r}: choose one of {', '.join(_ORDERS)}.")
+    if k < 1:
+        raise ValueError(f"k is {k}: keep at least one term.")
+    size = operator_norm(w_next, norm=norm) * operator_norm(w, norm=norm)
+    if w_next.shape[1] != len(w):
+        raise ValueError(
+            f"Layers {tuple(w.shape)} and {tuple(w_next.shape)} do not follow each"
+            " other: the later must take as many inputs as the earlier has outputs."
+        )
+    if size == 0:
+        raise ValueError("A layer is zero: then so is the network, and nothing aligns.")
+    w_next, w = w_next.detach().double(), w.detach().double()
+    # Both factors keep the norm of the product and are as small as k allows.
+    if norm == "l2":
+        later, earlier = (torch.linalg.svd(v, full_matrices=False) for v in (w_next, w))
+        a = later.S[:k, None] * later.Vh[:k]
+        b = earlier.U[:, :k] * earlier.S[:k]
+        remainder = _ratio(later.S, k) + _ratio(earlier.S, k)
+    else:
+        later_rows, earlier_rows = (
+            row_norms(v, p=1).sort(descending=True) for v in (w_next, w)
+        )
+        a = w_next[later_rows.indices[:k]]
+        kept = earlier_rows.indices[:k]
+        a, b = a[:, kept], w[kept]
+        remainder = _ratio(later_rows.values, k) + _ratio(earlier_rows.values, k)
+    largest, exact = _largest_over_masks(a, b, norm)
+    dominant = largest / size
+    open_mask = operator_norm(w_next @ w, norm=norm) / size
+    return Alignment(
+        low=max(open_mask, dominant) if exact else open_mask,
+        high=min(1.0, dominant + remainder),
+        dominant=dominant,
+        remainder=remainder,
+        exact=exact,
+    )
+
+
+def _ratio(s: Tensor, k: int) -> float:
+    return float(s[k] / s[0]) if k < len(s) else 0.0
+
+
+def _largest_over_masks(a: Tensor, b: Tensor, norm: str) -> tuple[float, bool]:
+    """Return the largest ``|a D b|`` over masks D, or a bound on it; whether exact."""
+    order, units = _ORDERS[norm], a.shape[1]
+    if units <= _UNITS:
+        masks = (
+            torch.arange(2**units, device=a.device)[:, None]
+            >> torch.arange(units, device=a.device)
+        ) & 1
+        norms = [
+            torch.linalg.matrix_norm((a * part[:, None]) @ b, ord=order).max()
+            for part in masks.to(a).split(64)
+        ]
+        return float(torch.stack(norms).max()), True
+    # Each entry is a sum over the units; a mask keeps its positive or negative terms.
+    open_mask = a @ b
+    entries = (a.abs() @ b.abs() + open_mask.abs()) / 2
+    by_entries = operator_norm(entries, norm=norm)
+    by_signs = operator_norm(open_mask, norm=norm) + operator_norm(
+        a, norm=norm
+    ) * operator_norm(b, norm=norm)
+    return min(by_entries, by_signs / 2), entries.numel() == 1
+
+
+def optimal_pairing(weights: Sequence[float]) -> tuple[int, ...]:
+    r"""Return the non-adjacent indices of largest total weight.
+
+    The maximum-weight independent set on a path, by
+    :math:`F(l) = \max\{F(l + 1),\ w_l + F(l + 2)\}` from the end, in linear time.
+    Given :math:`w_l = -\log A(l)` these are the pairs of layers that tighten a
+    Lipschitz product most (theorem M9, second part). Source: ours, for the optimal
+    partition of theorem 3.2 of Barsbey et al. 2026.
+
+    Args:
+        weights: numbers of any sign; what is not positive is never chosen.
+
+    Raises:
+        ValueError: a weight is NaN.
+    """
+    if any(math.isnan(w) for w in weights):
+        raise ValueError("A weight is NaN: compare numbers only.")
+    best = [0.0] * (len(weights) + 2)
+    for i in reversed(range(len(weights))):
+        best[i] = max(best[i + 1], weights[i] + best[i + 2])
+    chosen, i = [], 0
+    while i < len(weights):
+        if best[i] > best[i + 1]:
+            chosen.append(i)
+            i += 1
+        i += 1
+    return tuple(chosen)
+
+
+def network_lipschitz(
+    weights: Sequence[Tensor], k: int, *, norm: str = "l2"
+) -> NetworkLipschitz:
+    r"""Bound the Lipschitz constant of a ReLU network (theorem M9, second part).
+
+    For pairwise non-adjacent indices S,
+
+    .. math:: L_p \le \prod_l \|W^l\|_p \prod_{l \in S} A_p(l) .
+
+    S is the best such set. Biases do not matter. For the margin of two classes, put
+    the difference of the head's rows, ``(1, h)``, in place of the head. Source: after
+    theorem 3.2 of Barsbey et al. 2026; proof ours.
+
+    Args:
+        weights: the layers' matrices ``(h, m)`` from input to output, none zero.
+        k: terms kept in each layer, see :func:`interlayer_alignment`.
+        norm: ``"l2"`` or ``"linf"``, on both sides.
+
+    Raises:
+        ValueError: no layer, or what :func:`interlayer_alignment` refuses.
+    """
+    if not weights:
+        raise ValueError("Give at least one weight matrix.")
+    product = math.prod(operator_norm(w, norm=norm) for w in weights)
+    alignments = tuple(
+        interlayer_alignment(w_next, w, k, norm=norm)
+        for w, w_next in zip(weights, weights[1:], strict=False)
+    )
+    gains = [-math.log(a.high) if a.high > 0 else math.inf for a in alignments]
+    pairs = optimal_pairing(gains)
+    aligned = product * math.prod(alignments[i].high for i in pairs)
+    return NetworkLipschitz(product, aligned, pairs, alignments)
+
+
+def logistic_gap_bounds(margins: Tensor, reach: float) -> Bounds:
+    r"""Bound how much an adversary raises the mean logistic loss (theorem M10).
+
+    An adversary who lowers every margin by exactly D raises the mean of
+    :math:`\log(1 + e^{-m})` by a gap between
+
+    .. math:: D\, \mathrm{mean}\, s(-m) \ \le\ \Delta \ \le\
+       D\, \mathrm{mean}\, s(D - m) \ \le\ D, \qquad s(t) = 1/(1 + e^{-t}) .
+
+    For a linear logit :math:`c^\top x` and no box,
+    :math:`D = \varepsilon \|c\|_*` and ``value`` is the exact gap. For a network whose
+    margin has the Lipschitz constant L, :math:`D = \varepsilon L` gives an upper half
+    only: the gap is at most ``value``, hence at most D (corollary 3.3 of Barsbey et al.
+    2026). The lower half and the middle are ours.
+
+    Args:
+        margins: ``(N,)``, true logit less the other, before the attack.
+        reach: D, not negative.
+
+    Raises:
+        ValueError: no margin, a margin that is not finite, or ``reach`` out of range.
+    """
+    if margins.ndim != 1 or len(margins) == 0 or not torch.isfinite(margins).all():
+        raise ValueError("Give a vector of finite margins, at least one.")
+    if not 0 <= reach < math.inf:
+        raise ValueError(f"reach is {reach}: it must be finite and not negative.")
+    m = margins.detach().double()
+    zero = torch.zeros_like(m)
+    return Bounds(
+        low=reach * float((-m).sigmoid().mean()),
+        value=float((zero.logaddexp(reach - m) - zero.logaddexp(-m)).mean()),
+        high=reach * float((reach - m).sigmoid().mean()),
+    )

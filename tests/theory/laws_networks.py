@@ -1,0 +1,177 @@
+"""Networks: alignment of layers, the best pairs, the logistic gap."""
+
+import itertools
+import math
+
+import torch
+from law import Mistake, at_most, equal, law
+from matrices import integer, many
+from torch import Tensor
+
+from crlib import metrics, theory
+
+ORDERS = {"l2": 2, "linf": math.inf}
+NORMS = tuple(ORDERS)
+
+
+def masks(h: int) -> Tensor:
+    """Return every mask of h units, one a row."""
+    rows = list(itertools.product((0.0, 1.0), repeat=h))
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def over_masks(w_next: Tensor, w: Tensor, norm: str) -> float:
+    """Return the largest relative norm of ``w_next D w``, by trying all masks."""
+    products = (w_next * masks(len(w))[:, None]) @ w
+    largest = torch.linalg.matrix_norm(products, ord=ORDERS[norm]).max()
+    size = metrics.operator_norm(w_next, norm=norm) * metrics.operator_norm(
+        w, norm=norm
+    )
+    return float(largest) / size
+
+
+def layers(
+    sizes: list[int], g: torch.Generator, first: Tensor | None = None
+) -> list[Tensor]:
+    ws = [
+        torch.randn(h, m, generator=g, dtype=torch.float64)
+        for m, h in itertools.pairwise(sizes)
+    ]
+    return ws if first is None else [first, *ws]
+
+
+@law(
+    Mistake("crlib.theory.interlayer_alignment", "dominant + remainder)", "dominant)"),
+    Mistake(
+        "crlib.theory.interlayer_alignment",
+        "(open_mask, dominant)",
+        "(open_mask, dominant + remainder)",
+    ),
+    Mistake("crlib.theory.networks._ratio", "s[k] / s[0]", "(s[k] / s[0]) ** 2"),
+)
+def two_layers_do_together_what_their_alignment_says() -> None:
+    for n, (w, g) in enumerate(many(largest=6)):
+        w_next = torch.randn(integer(g, 1, 6), len(w), generator=g).double()
+        norm, k = NORMS[n % 2], integer(g, 1, 6)
+        found = theory.interlayer_alignment(w_next, w, k, norm=norm)
+        truth = over_masks(w_next, w, norm)
+        assert found.exact
+        at_most(found.low, truth, w)
+        at_most(truth, found.high, w)
+        if found.remainder == 0:
+            equal(found.low, found.high, w)
+
+
+@law(
+    Mistake(
+        "crlib.theory.networks._largest_over_masks",
+        "a.abs() @ b.abs() + open_mask.abs()",
+        "a.abs() @ b.abs()",
+    ),
+    Mistake(
+        "crlib.theory.networks._largest_over_masks", "by_signs / 2", "by_signs / 4"
+    ),
+)
+def more_units_than_can_be_tried_are_bounded() -> None:
+    for n, (w, g) in enumerate(many(60, largest=13, seed=1)):
+        h = len(w)
+        wide = torch.cat([w, w.new_zeros(13 - h, w.shape[1])])
+        wide = wide + 0.3 * torch.randn(wide.shape, generator=g).double()
+        w_next = torch.randn(3, 13, generator=g).double()
+        if n % 2:  # Nothing negative: the mask that keeps all is the best one.
+            wide, w_next = wide.abs(), w_next.abs()
+        for norm in NORMS:
+            found = theory.interlayer_alignment(w_next, wide, 13, norm=norm)
+            truth = over_masks(w_next, wide, norm)
+            assert not found.exact
+            at_most(found.low, truth, w)
+            at_most(truth, found.high, w)
+            if n % 2 and norm == "linf":
+                equal(truth, found.high, w)
+
+
+@law(
+    Mistake("crlib.theory.optimal_pairing", "best[i + 2]", "best[i + 1]"),
+    Mistake("crlib.theory.optimal_pairing", "            i += 1\n", ""),
+)
+def no_other_set_of_pairs_weighs_more() -> None:
+    g = torch.Generator().manual_seed(2)
+    for _ in range(400):
+        weights = torch.randn(integer(g, 0, 9), generator=g).double().tolist()
+        chosen = theory.optimal_pairing(weights)
+        sets = (
+            [i for i, kept in enumerate(pattern) if kept]
+            for pattern in itertools.product((False, True), repeat=len(weights))
+        )
+        best = max(
+            sum(weights[i] for i in s)
+            for s in sets
+            if all(b - a > 1 for a, b in itertools.pairwise(s))
+        )
+        equal(sum(weights[i] for i in chosen), best, weights)
+        assert all(b - a > 1 for a, b in itertools.pairwise(chosen))
+
+
+@law(
+    Mistake(
+        "crlib.theory.network_lipschitz",
+        "pairs = optimal_pairing(gains)",
+        "pairs = tuple(range(len(gains)))",
+    )
+)
+def no_jacobian_exceeds_the_aligned_product() -> None:
+    for n, (w, g) in enumerate(many(400, largest=4, seed=3)):
+        depth = integer(g, 0, 3)
+        sizes = [len(w), *(integer(g, 1, 4) for _ in range(depth))]
+        weights, norm = layers(sizes, g, w), NORMS[n % 2]
+        if n % 4 > 1:  # Two strong directions and two weak ones, out of step.
+            weights = [
+                torch.diag(torch.tensor(d)).double()
+                for d in ((0.0, 1.0), (2.0, 1.0), (0.0, 1.0))
+            ]
+        found = theory.network_lipschitz(weights, integer(g, 1, 4), norm=norm)
+        jacobians = weights[0][None]
+        for later in weights[1:]:
+            opened = masks(later.shape[1])[None, :, :, None] * jacobians[:, None]
+            jacobians = later @ opened.flatten(0, 1)
+        truth = float(torch.linalg.matrix_norm(jacobians, ord=ORDERS[norm]).max())
+        at_most(truth, found.aligned, weights)
+        at_most(found.aligned, found.product, weights)
+
+
+@law(
+    Mistake("crlib.theory.logistic_gap_bounds", "(-m).sigmoid()", "m.sigmoid()"),
+    Mistake(
+        "crlib.theory.logistic_gap_bounds",
+        "(reach - m).sigmoid()",
+        "(-reach - m).sigmoid()",
+    ),
+    Mistake("crlib.theory.logistic_gap_bounds", "reach - m) - ", "reach / 2 - m) - "),
+)
+def the_logistic_gap_lies_between_its_bounds() -> None:
+    for n, (w, g) in enumerate(many(seed=4)):
+        x = torch.randn(6, w.shape[1], generator=g).double()
+        y = torch.randint(0, 2, (6,), generator=g).double() * 2 - 1
+        c = w.T @ torch.randn(len(w), generator=g).double()
+        eps = float(torch.rand((), generator=g)) * (1, 10)[n % 2]
+        norm, dual = (("l2", 2), ("linf", 1))[n % 2]
+        size = torch.linalg.vector_norm(c, ord=dual)
+        reach = eps * float(size)
+        m = y * (x @ c)
+        low, value, high = theory.logistic_gap_bounds(m, reach)
+        # The attack itself, and not the formula: -y times the direction that attains
+        # the dual norm.
+        u = c.sign() if norm == "linf" else c / size.clamp_min(1e-300)
+        attacked = y * ((x - eps * y[:, None] * u) @ c)
+        loss = [torch.zeros(6).double().logaddexp(-v).mean() for v in (attacked, m)]
+        gap = float(loss[0] - loss[1])
+        assert abs(gap - value) <= 1e-9 * (1 + float(m.abs().max()) + reach), w
+        at_most(low, value, w)
+        at_most(value, high, w)
+        at_most(high, reach, w)
+    # Equality: as the reach shrinks, both sides; where the loss is a line, the reach.
+    m = torch.randn(20, generator=torch.Generator().manual_seed(5)).double()
+    low, value, high = theory.logistic_gap_bounds(m, 1e-4)
+    assert max(value / low, high / value) < 1 + 1e-4
+    for side in theory.logistic_gap_bounds(m - 60, 2.0):
+        equal(side, 2.0)
