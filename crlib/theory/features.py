@@ -239,15 +239,19 @@ def product_factor(factors: Sequence[Tensor]) -> ProductFactor:
     d = len(factors[0])
     if any(g.shape != (d, d) for g in factors[1:]):
         raise ValueError(f"The factors after the first must be {(d, d)}.")
-    whole, peeled = factors[0].detach().double(), 1.0
+    whole = factors[0].detach().double()
     q, r = _factors(whole)
-    peeled *= float(r[-1, -1].abs())
-    for g in factors[1:]:
-        whole = g.detach().double() @ whole
-        q, r = _factors(g.detach().double() @ q)
-        peeled *= float(r[-1, -1].abs())
-    last = torch.linalg.qr(whole).R[-1, -1]
-    return ProductFactor(float(last.abs()), peeled, float(whole[:, -1].norm()))
+    entries = [r[-1, -1]]
+    for factor in factors[1:]:
+        g = factor.detach().double()
+        whole = g @ whole
+        q, r = _factors(g @ q)
+        entries.append(r[-1, -1])
+    return ProductFactor(
+        value=float(torch.linalg.qr(whole).R[-1, -1].abs()),
+        product=float(torch.stack(entries).prod().abs()),
+        column=float(whole[:, -1].norm()),
+    )
 
 
 class CubeRadii(NamedTuple):

@@ -69,3 +69,12 @@ def test_one_step_of_the_gradient() -> None:
         assert torch.equal(
             one_step(net, x, y, eps), attacks.fgsm(net, x, y, eps=eps).x_adv
         )
+
+
+@pytest.mark.parametrize("n", [2, 7, 12])
+def test_radii_of_interpolation(n: int) -> None:
+    gaussian, radii, pairs = defined("ch09", "gaussian", "radii", "pairs")
+    for seed in range(10):
+        x = gaussian(12, n, seed)
+        found = theory.interpolation_radii(x).radius
+        assert torch.allclose(pairs(radii(torch.linalg.pinv(x), x)), pairs(found))
