@@ -138,8 +138,8 @@ MUTATIONS: list[Mutation] = [
     Mutation(
         "prop-sum",
         "check",
-        "(x2 - x1).norm() * cos)",
-        "(x2 - x1).norm() * (1 - cos**2).sqrt())",
+        "r.sum(), (x2 - x1).norm() * cos",
+        "r.sum(), (x2 - x1).norm() * (1 - cos**2).sqrt()",
     ),
     # The rival's logit at its own point.
     Mutation(
