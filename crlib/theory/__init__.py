@@ -4,6 +4,21 @@ Statements are named as in the book. Weights are ``W`` of shape ``(h, m)``: m in
 outputs. What is computed here is computed in float64.
 """
 
+from crlib.theory.features import (
+    CubeRadii,
+    OneHotAttack,
+    PathIdentity,
+    ProductFactor,
+    Radii,
+    bottleneck_radii,
+    interpolation_radii,
+    one_hot_attack,
+    path_identity,
+    product_factor,
+    prototype_radii,
+    ridge_radii,
+    sign_cube_radii,
+)
 from crlib.theory.layers import (
     Bounds,
     row_norm_bounds,
@@ -29,7 +44,21 @@ __all__ = [
     "logistic_gap_bounds",
     "network_lipschitz",
     "optimal_pairing",
+    "CubeRadii",
+    "OneHotAttack",
+    "PathIdentity",
+    "ProductFactor",
+    "Radii",
+    "bottleneck_radii",
+    "interpolation_radii",
+    "linear_minimal",
+    "one_hot_attack",
+    "path_identity",
+    "product_factor",
+    "prototype_radii",
+    "ridge_radii",
     "row_norm_bounds",
+    "sign_cube_radii",
     "spectral_norm_bounds",
     "top_entry_bounds",
 ]

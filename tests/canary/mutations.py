@@ -200,4 +200,60 @@ MUTATIONS: list[Mutation] = [
     Mutation("prop-rescale", "check", "math.prod(factors)", "sum(factors)"),
     # The root dropped.
     Mutation("prop-slack", "setup", "len(s) ** 0.5 / k", "len(s) / k"),
+    # The sine in place of the cosine.
+    Mutation(
+        "prop-sum",
+        "check",
+        "r.sum(), (x2 - x1).norm() * cos",
+        "r.sum(), (x2 - x1).norm() * (1 - cos**2).sqrt()",
+    ),
+    # The rival's logit at its own point.
+    Mutation(
+        "prop-linear",
+        "setup",
+        "logits.diagonal()[:, None] - logits.T",
+        "logits.diagonal()[:, None] - logits.diagonal()",
+    ),
+    # The whole distance for half of it.
+    Mutation("prop-linear", "crlib.theory.features._radii", ") / 2", ")"),
+    # The entry above the diagonal forgotten.
+    Mutation(
+        "thm-one-hot",
+        "crlib.theory.one_hot_attack",
+        "r[-2, -2] - r[-2, -1]",
+        "r[-2, -2]",
+    ),
+    # One degree of freedom too few.
+    Mutation("thm-law", "check", "stats.chi2(d - n + 1)", "stats.chi2(d - n + 2)"),
+    # The triangular factor not inverted.
+    Mutation(
+        "thm-law",
+        "crlib.theory.interpolation_radii",
+        "solve_triangular(r, q.T, upper=True)",
+        "matmul(r, q.T)",
+    ),
+    # All features for the narrow ones.
+    Mutation(
+        "prop-bottleneck",
+        "crlib.theory.bottleneck_radii",
+        "len(x), m, gen",
+        "len(x), len(x), gen",
+    ),
+    # Factors peeled without the basis of the one before.
+    Mutation(
+        "thm-depth", "crlib.theory.product_factor", "_factors(g @ q)", "_factors(g)"
+    ),
+    # The depth in the exponent forgotten.
+    Mutation("thm-depth", "check", "-t / 2 * (float", "-1 / 2 * (float"),
+    # The hull of a cube of twice the side.
+    Mutation(
+        "prop-cube",
+        "crlib.theory.sign_cube_radii",
+        "bounds=(-1, 1)",
+        "bounds=(-0.5, 0.5)",
+    ),
+    # The length of the way for the integral of the cosine.
+    Mutation(
+        "prop-path", "crlib.theory.path_identity", "(cosine * counted)", "counted"
+    ),
 ]

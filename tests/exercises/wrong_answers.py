@@ -136,5 +136,26 @@ def balanced(weights):
     norms = [metrics.operator_norm(w) for w in weights]
     common = sum(norms) / len(norms)
     return [w * common / size for w, size in zip(weights, norms)]
+    # The ratio in place of its square.
+    "ex-classes": """
+def most_classes(d, ratio):
+    return min(d, math.floor(d + 1 - d * ratio + 1e-9))
+""",
+    # A bias that enters the norm as one more weight.
+    "ex-bias": """
+def bias_radii(x):
+    w = torch.linalg.pinv(torch.cat([x, torch.ones_like(x[:1])]))[:, :-1]
+    return 1 / (w[:, None] - w).norm(dim=2)
+""",
+    # The mean over the corners.
+    "ex-worst-corner": """
+def worst_corner(w, a):
+    return float((a.T @ w)[-1] / w.norm())
+""",
+    # Sine and cosine exchanged.
+    "ex-third": """
+def three_points(c):
+    s = math.sqrt(1 - c * c)
+    return torch.tensor([[s, -s, 0.0], [c, -c, 1.0], [1.0, 1.0, 0.0]])
 """,
 }
