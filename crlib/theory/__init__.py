@@ -25,7 +25,9 @@ from crlib.theory.layers import (
     spectral_norm_bounds,
     top_entry_bounds,
 )
-from crlib.theory.linear import linear_minimal
+from crlib.theory.linear import (
+    linear_minimal,
+)
 from crlib.theory.networks import (
     Alignment,
     NetworkLipschitz,
@@ -38,21 +40,20 @@ from crlib.theory.networks import (
 __all__ = [
     "Alignment",
     "Bounds",
-    "NetworkLipschitz",
-    "interlayer_alignment",
-    "linear_minimal",
-    "logistic_gap_bounds",
-    "network_lipschitz",
-    "optimal_pairing",
     "CubeRadii",
+    "NetworkLipschitz",
     "OneHotAttack",
     "PathIdentity",
     "ProductFactor",
     "Radii",
     "bottleneck_radii",
+    "interlayer_alignment",
     "interpolation_radii",
     "linear_minimal",
+    "logistic_gap_bounds",
+    "network_lipschitz",
     "one_hot_attack",
+    "optimal_pairing",
     "path_identity",
     "product_factor",
     "prototype_radii",

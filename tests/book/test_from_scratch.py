@@ -108,6 +108,8 @@ def test_bounds_without_masks() -> None:
         assert found.dominant * math.prod(sizes) == pytest.approx(
             without_masks(a, b, "linf")
         )
+
+
 @pytest.mark.parametrize("n", [2, 7, 12])
 def test_radii_of_interpolation(n: int) -> None:
     gaussian, radii, pairs = defined("ch09", "gaussian", "radii", "pairs")
