@@ -6,16 +6,32 @@ outputs. What is computed here is computed in float64.
 
 from crlib.theory.layers import (
     Bounds,
+    Errors,
+    StructureTimesScale,
+    flatness_bounds,
+    neuron_implies_spectral,
     row_norm_bounds,
+    sharp_spectral_bounds,
+    sharp_spectral_interval,
+    spectral_floor,
     spectral_norm_bounds,
+    structure_times_scale,
     top_entry_bounds,
 )
 from crlib.theory.linear import linear_minimal
 
 __all__ = [
     "Bounds",
+    "Errors",
+    "StructureTimesScale",
+    "flatness_bounds",
     "linear_minimal",
+    "neuron_implies_spectral",
     "row_norm_bounds",
+    "sharp_spectral_bounds",
+    "sharp_spectral_interval",
+    "spectral_floor",
     "spectral_norm_bounds",
+    "structure_times_scale",
     "top_entry_bounds",
 ]
