@@ -21,8 +21,16 @@ from crlib.theory.features import (
 )
 from crlib.theory.layers import (
     Bounds,
+    Errors,
+    StructureTimesScale,
+    flatness_bounds,
+    neuron_implies_spectral,
     row_norm_bounds,
+    sharp_spectral_bounds,
+    sharp_spectral_interval,
+    spectral_floor,
     spectral_norm_bounds,
+    structure_times_scale,
     top_entry_bounds,
 )
 from crlib.theory.linear import (
@@ -60,6 +68,16 @@ __all__ = [
     "ridge_radii",
     "row_norm_bounds",
     "sign_cube_radii",
+    "Errors",
+    "StructureTimesScale",
+    "flatness_bounds",
+    "linear_minimal",
+    "neuron_implies_spectral",
+    "row_norm_bounds",
+    "sharp_spectral_bounds",
+    "sharp_spectral_interval",
+    "spectral_floor",
     "spectral_norm_bounds",
+    "structure_times_scale",
     "top_entry_bounds",
 ]

@@ -117,3 +117,18 @@ def test_radii_of_interpolation(n: int) -> None:
         x = gaussian(12, n, seed)
         found = theory.interpolation_radii(x).radius
         assert torch.allclose(pairs(radii(torch.linalg.pinv(x), x)), pairs(found))
+def test_published_and_sharp_spectral_bounds() -> None:
+    published, sharp, slack = defined("ch06", "published", "sharp", "slack")
+    g = torch.Generator().manual_seed(3)
+    for q in (0.5, 1, 2):
+        w = torch.randn(9, 12, generator=g, dtype=torch.float64)
+        s = metrics.singular_values(w)
+        for k in range(1, 9):
+            theirs = theory.structure_times_scale(w, k, norm="l2")
+            bound = published(k, 9, theirs.eps, theirs.beta) * float(s.norm())
+            assert math.isclose(bound, theirs.bound)
+            assert math.isclose(math.prod(slack(s, k)) * theirs.value, theirs.bound)
+            eps, beta = metrics.best_k_error(s, k, q=q), metrics.spread(s, k)
+            ours = sharp(k, 9, eps, beta, q)
+            right = theory.sharp_spectral_interval(k, d=9, eps=eps, beta=beta, q=q)
+            assert ours == pytest.approx(right, rel=1e-9)

@@ -255,5 +255,37 @@ MUTATIONS: list[Mutation] = [
     # The length of the way for the integral of the cosine.
     Mutation(
         "prop-path", "crlib.theory.path_identity", "(cosine * counted)", "counted"
+    # The number of dominant directions for the number of all.
+    Mutation(
+        "thm-structure",
+        "crlib.theory.structure_times_scale",
+        "math.sqrt(min(h, m))",
+        "math.sqrt(k)",
+    ),
+    # The error at q = 2.
+    Mutation(
+        "prop-exact-when-flat",
+        "crlib.theory.structure_times_scale",
+        "best_k_error(v, k, q=1)",
+        "best_k_error(v, k, q=2)",
+    ),
+    # The trivial bound of linf without the root of m.
+    Mutation(
+        "prop-vacuous",
+        "crlib.theory.structure_times_scale",
+        "trivial = math.sqrt(m)",
+        "trivial = 1.0",
+    ),
+    # A tail as heavy as its largest value allows, where the least is meant.
+    Mutation("thm-sharp", "crlib.theory.layers._sharp", "(1 - 2 / q)", "0"),
+    # The head without its last value.
+    Mutation("thm-sharp", "crlib.theory.layers._sharp", "k - 1 + last**2 +", "k - 1 +"),
+    # The error in place of its power.
+    Mutation("cor-floor", "crlib.theory.spectral_floor", "1 - eps**q", "1 - eps"),
+    # The mean of all values for that of the head.
+    Mutation("prop-slack", "setup", "(s[:k] / s[k - 1])", "(s / s[k - 1])"),
+    # A root dropped.
+    Mutation(
+        "prop-within", "crlib.theory.flatness_bounds", "(1 - eps) ** 2 /", "(1 - eps) /"
     ),
 ]

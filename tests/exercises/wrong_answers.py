@@ -157,5 +157,36 @@ def worst_corner(w, a):
 def three_points(c):
     s = math.sqrt(1 - c * c)
     return torch.tensor([[s, -s, 0.0], [c, -c, 1.0], [1.0, 1.0, 0.0]])
+    # The error at q = 2.
+    "ex-published": """
+def published_bound(s, k):
+    if s[k - 1] == 0:
+        return math.inf
+    head = 1 - float(s[k:].norm() / s.norm())
+    return float(head * s[0] / s[k - 1] * math.sqrt(len(s)) / k * s.norm())
+""",
+    # The first k beyond the tie, and no end at d.
+    "ex-useful": """
+def first_useful(d, eps, beta):
+    if beta == 1:
+        return None
+    return math.floor((1 - eps) * math.sqrt(d) / (1 - beta)) + 1
+""",
+    # Shares of the variance in place of the covariance.
+    "ex-shares": """
+def shares(factors, gaps):
+    parts = factors.log().var(0)
+    return parts / parts.sum()
+""",
+    # Rescaled at the end, which moves the norm that was to be hit.
+    "ex-any-norm": """
+def layer_with(t, h, m):
+    w = torch.zeros(h, m, dtype=torch.float64)
+    if t <= 1:
+        w[:, 0] = math.sqrt(max(1 - t**2, 0) / h)
+        w[0, 0] = t
+    else:
+        w[0] = t / m
+    return w / w.norm()
 """,
 }

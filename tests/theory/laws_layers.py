@@ -31,3 +31,145 @@ def without_spread_the_bounds_meet() -> None:
         low, value, high = theory.top_entry_bounds(v.double(), 3, q=q)
         equal(low, value)
         equal(value, high)
+
+
+@law(
+    Mistake(
+        "crlib.theory.structure_times_scale", "math.sqrt(min(h, m))", "math.sqrt(k)"
+    ),
+    Mistake("crlib.theory.structure_times_scale", "(1 - eps) *", "(1 - eps) ** 2 *"),
+    Mistake("crlib.theory.structure_times_scale", "/ k /", "/ (k + 1) /"),
+    Mistake("crlib.theory.structure_times_scale", "h * k_row", "k * k_row"),
+)
+def structure_times_scale_bounds_both_norms() -> None:
+    for w, g in many():
+        h, m = w.shape
+        k = integer(g, 1, min(h, m))
+        l2 = theory.structure_times_scale(w, k, norm="l2")
+        at_most(l2.value, l2.bound, w)
+        at_most(l2.value, l2.trivial, w)
+        k, k_row = integer(g, 1, h), integer(g, 1, m)
+        linf = theory.structure_times_scale(w, k, norm="linf", k_row=k_row)
+        at_most(linf.value, linf.bound, w)
+        at_most(linf.value, linf.trivial, w)
+
+
+@law(
+    Mistake("crlib.theory.structure_times_scale", "/ k /", "/ k ** 0.5 /"),
+    Mistake("crlib.theory.structure_times_scale", "v, k, q=1", "v, k, q=2"),
+    Mistake("crlib.theory.structure_times_scale", "h * m", "h * h"),
+    Mistake("crlib.theory.structure_times_scale", "/ (1 - beta)", "/ (1 - beta) + 0.1"),
+)
+def structure_times_scale_is_exact_for_flat_matrices() -> None:
+    for n in range(200):
+        g = torch.Generator().manual_seed(n)
+        h, m = integer(g, 1, 9), integer(g, 1, 9)
+        u, _, vh = torch.linalg.svd(torch.randn(h, m, generator=g, dtype=torch.double))
+        flat = u[:, : min(h, m)] @ vh[: min(h, m)]
+        found = theory.structure_times_scale(flat, integer(g, 1, min(h, m)), norm="l2")
+        equal(found.value, found.bound)
+        signs = torch.randn(h, m, generator=g, dtype=torch.double).sign()
+        found = theory.structure_times_scale(signs, integer(g, 1, h), norm="linf")
+        equal(found.value, found.bound)
+        # k_r = m / 2 and an error of one half: the row factor is no longer exact.
+        if m % 2 == 0:
+            found = theory.structure_times_scale(signs, h, norm="linf", k_row=m // 2)
+            equal(found.bound, found.value * (0.5**0.5 + 0.5))
+
+
+@law(
+    Mistake("crlib.theory.layers._sharp", "k - 1 + last**2 +", "k - 2 + last**2 +"),
+    Mistake("crlib.theory.layers._sharp", "(2 / q)", "(1 / q)"),
+    Mistake("crlib.theory.layers._sharp", "(1 - 2 / q)", "(2 / q - 1)"),
+    Mistake("crlib.theory.layers._sharp", "eps**q / (1 - eps**q)", "eps / (1 - eps)"),
+)
+def the_sharp_interval_holds_the_spectral_norm() -> None:
+    for n, (w, g) in enumerate(many()):
+        q = (0.5, 1.0, 1.5, 2.0)[n % 4]
+        k = integer(g, 1, min(w.shape))
+        low, value, high = theory.sharp_spectral_bounds(w, k, q=q)
+        at_most(low, value, w)
+        at_most(value, high, w)
+        s = metrics.singular_values(w)
+        s[s < 1e-12 * s[0]] = 0
+        floor = theory.spectral_floor(k, eps=metrics.best_k_error(s, k, q=q), q=q)
+        at_most(floor * float(s.norm()), low, w)
+        if q == 2:
+            old = theory.spectral_norm_bounds(w, k)
+            at_most(old.low, low, w)
+            equal(old.high, high, w)
+
+
+@law(
+    Mistake("crlib.theory.layers._sharp", "(1 - 2 / q)", "-1"),
+    Mistake("crlib.theory.layers._sharp", "last ** (2 - q)", "last"),
+    Mistake("crlib.theory.layers._sharp", "(k - 1 + last**q)", "(k - last**q)"),
+    Mistake("crlib.theory.layers._sharp", "(1 + (k - 1) * last**q)", "k"),
+)
+def the_ends_of_the_sharp_interval_are_attained() -> None:
+    for n in range(400):
+        g = torch.Generator().manual_seed(n)
+        k, tail, q = integer(g, 1, 6), integer(g, 0, 6), (0.5, 1.0, 1.5, 2.0)[n % 4]
+        rest = integer(g, 0, 3) if tail else 0
+        last = 1.0 if k == 1 else 0.1 + 0.9 * float(torch.rand((), generator=g))
+        weak = last * float(torch.rand((), generator=g))
+        for head, entry, zeros in ((1.0, last, rest), (last, weak, 0)):
+            top = [1.0] + [head] * (k - 2) + [last] * (k > 1)
+            v = torch.tensor(top + [entry] * tail + [0.0] * zeros, dtype=torch.double)
+            low, high = theory.sharp_spectral_interval(
+                k,
+                d=len(v),
+                eps=metrics.best_k_error(v, k, q=q),
+                beta=metrics.spread(v, k),
+                q=q,
+            )
+            equal(1 / float(v.norm()), low if entry == last else high)
+
+
+@law(Mistake("crlib.theory.spectral_floor", "1 - eps**q", "1 - eps"))
+def the_spectral_floor_is_met_by_equal_values() -> None:
+    for k in range(1, 8):
+        for more in range(8):
+            for q in (0.5, 1.0, 1.5, 2.0):
+                v = torch.ones(k + more, dtype=torch.double)
+                eps = metrics.best_k_error(v, k, q=q)
+                equal(theory.spectral_floor(k, eps=eps, q=q), float(1 / v.norm()))
+
+
+@law(
+    Mistake("crlib.theory.flatness_bounds", "(1 - eps) ** 2 /", "(1 - eps) /"),
+    Mistake("crlib.theory.flatness_bounds", "eps**2 /", "eps /"),
+)
+def compressible_rows_are_not_flat() -> None:
+    for w, g in many():
+        h, m = w.shape
+        k = integer(g, 1, m)
+        low, value, high = theory.flatness_bounds(w, k)
+        at_most(low, value, w)
+        at_most(value, high, w)
+        eps = max(metrics.best_k_error(row, k, q=1) for row in w)
+        for looser in (m**0.5, k**0.5 + eps * m**0.5, k**0.5 / max(1 - eps, 1e-12)):
+            at_most(high, looser, w)
+        # The flattest row of its error: one level in the head, one in the tail.
+        levels = [(1 - eps) / k] * k + [eps / max(m - k, 1)] * (m - k)
+        row = torch.tensor([levels], dtype=torch.double)
+        _, value, top = theory.flatness_bounds(row, k)
+        equal(value, high)
+        equal(top, high)
+
+
+@law(
+    Mistake("crlib.theory.neuron_implies_spectral", "singular_values(w),", "w[0],"),
+    Mistake("crlib.theory.neuron_implies_spectral", "row_norms(w.double())", "w[:, 0]"),
+)
+def strong_neurons_imply_strong_directions() -> None:
+    for w, g in many():
+        k = integer(g, 1, min(w.shape))
+        spectrum, rows = theory.neuron_implies_spectral(w, k)
+        # An error near zero is the root of a rounding error.
+        assert spectrum <= rows + 1e-7, w
+        floor = theory.spectral_floor(k, eps=rows)
+        at_most(floor * float(w.norm()), metrics.operator_norm(w), w)
+    # With orthogonal rows the row norms are the singular values.
+    w = torch.diag(torch.tensor([3.0, 2, 1, 1])).double()
+    equal(*theory.neuron_implies_spectral(w, 2))
