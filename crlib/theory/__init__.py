@@ -11,10 +11,28 @@ from crlib.theory.layers import (
     top_entry_bounds,
 )
 from crlib.theory.linear import linear_minimal
+from crlib.theory.sensitivity import (
+    Moments,
+    Premises,
+    RankOne,
+    gain_ratio,
+    mask_amplification,
+    radius_premises,
+    random_head_moments,
+    rank_one_optimal,
+)
 
 __all__ = [
     "Bounds",
+    "Moments",
+    "Premises",
+    "RankOne",
+    "gain_ratio",
     "linear_minimal",
+    "mask_amplification",
+    "radius_premises",
+    "random_head_moments",
+    "rank_one_optimal",
     "row_norm_bounds",
     "spectral_norm_bounds",
     "top_entry_bounds",
