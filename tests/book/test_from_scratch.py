@@ -69,3 +69,11 @@ def test_one_step_of_the_gradient() -> None:
         assert torch.equal(
             one_step(net, x, y, eps), attacks.fgsm(net, x, y, eps=eps).x_adv
         )
+
+
+def test_moments_of_a_random_head() -> None:
+    (head_moments,) = defined("ch08", "head_moments")
+    g = torch.Generator().manual_seed(3)
+    for h, m in ((1, 5), (6, 3), (9, 9)):
+        w = torch.randn(h, m, generator=g, dtype=torch.float64)
+        assert head_moments(w) == pytest.approx(theory.random_head_moments(w))

@@ -99,4 +99,23 @@ def build(k, eps, beta, d):
         raise ValueError("d is too small for this tail")
     return torch.cat([head, torch.full((d - k,), entry, dtype=torch.float64)])
 """,
+    # The law for h that grows without end.
+    "ex-typical": """
+def typical(h, k):
+    from scipy import stats
+
+    return float(stats.chi2.median(k) / k)
+""",
+    # Keeps what is positive in the matrix, whatever the vectors.
+    "ex-best-mask": """
+def best_mask(w, a, b):
+    return (w > 0).to(w.dtype)
+""",
+    # The length of w forgotten.
+    "ex-any-direction": """
+def robust_accuracy(w, mean, noise, eps):
+    from scipy import stats
+
+    return float(stats.norm.cdf((float(w @ mean) - eps) / noise))
+""",
 }
