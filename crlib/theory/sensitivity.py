@@ -161,7 +161,8 @@ class Premises(NamedTuple):
 
     Attributes:
         ratio: sum of the two radii over the distance of the two inputs, in [0, 1].
-        alignment: of the head with the top left singular vector, in [0, 1].
+        alignment: of the head with the top left singular vector, in [0, 1], without
+            the part of the head that no output of the layer reaches.
         signal: gain of the layer along the difference, relative to the mean gain.
         worst: the largest gain relative to the mean gain.
         bound: upper bound on ``ratio``; infinite for alignment zero.
@@ -183,8 +184,9 @@ def radius_premises(w: Tensor, head: Tensor, difference: Tensor) -> Premises:
     .. math:: \frac{r(x) + r(x')}{\|d\|} = \frac{|c^\top W d|}{\|W^\top c\| \|d\|} \le
        \frac1\alpha \sqrt{\frac{\gamma(d)}{m / \mathrm{srank}(W)}} ,
 
-    where :math:`\alpha = |u_1^\top c| / \|c\|` and :math:`\gamma(d) = m \|W d\|^2 /
-    (\|W\|_F^2 \|d\|^2)`. Nothing depends on the scale of W, c or d. Source: ours.
+    where :math:`\alpha = |u_1^\top c| / \|Q c\|` with the projector Q onto the column
+    space of W, and :math:`\gamma(d) = m \|W d\|^2 / (\|W\|_F^2 \|d\|^2)`. At rank one
+    the two sides are equal. Nothing depends on the scale of W, c or d. Source: ours.
 
     Args:
         w: ``(h, m)``.
@@ -205,7 +207,9 @@ def radius_premises(w: Tensor, head: Tensor, difference: Tensor) -> Premises:
         raise ValueError("W^T c or the difference is zero: there is no boundary.")
     u, sigma, _ = torch.linalg.svd(w, full_matrices=False)
     mean = float(w.square().sum()) / w.shape[1]
-    alignment = float((u[:, 0] @ c).abs() / c.norm())
+    # The part of c outside the column space never enters the score.
+    reached = u[:, sigma > sigma[0] * max(w.shape) * torch.finfo(w.dtype).eps]
+    alignment = float((u[:, 0] @ c).abs() / (reached.T @ c).norm())
     signal = float((w @ d).square().sum() / d.square().sum()) / mean
     worst = float(sigma[0]) ** 2 / mean
     return Premises(

@@ -176,3 +176,17 @@ def the_radii_are_at_most_what_the_premises_allow() -> None:
         reach = [abs(float(normal @ v) + b) / normal.norm() for v in (x, other)]
         assert float(normal @ x + b) * float(normal @ other + b) <= 0
         equal(got.ratio, float(sum(reach) / d.norm()))
+
+
+@law(
+    Mistake("crlib.theory.radius_premises", "(reached.T @ c).norm()", "c.norm()"),
+    Mistake("crlib.theory.radius_premises", "math.sqrt(signal / worst)", "signal"),
+)
+def at_rank_one_the_radii_reach_the_bound() -> None:
+    for w, g in many(300):
+        w = flat(g, len(w) + 1, w.shape[1] + 1, 1)
+        c = directions(g, 1, len(w))[0]
+        d = directions(g, 1, w.shape[1])[0]
+        got = theory.radius_premises(w, c, d)
+        equal(got.ratio, got.bound)
+        equal(got.alignment, 1)
