@@ -159,13 +159,11 @@ def rank_one_optimal(
 class Premises(NamedTuple):
     """What makes a compressible layer fragile: both sides and what enters them.
 
-    Attributes:
-        ratio: sum of the two radii over the distance of the two inputs, in [0, 1].
-        alignment: of the head with the top left singular vector, in [0, 1], without
-            the part of the head that no output of the layer reaches.
-        signal: gain of the layer along the difference, relative to the mean gain.
-        worst: the largest gain relative to the mean gain.
-        bound: upper bound on ``ratio``; infinite for alignment zero.
+    ``ratio``: sum of the two radii over the distance of the two inputs, at most 1.
+    ``alignment``: of the head with the top left singular vector, without the part of
+    the head that no output of the layer reaches, at most 1. ``signal``: gain along the
+    difference, relative to the mean gain. ``worst``: the largest gain, likewise.
+    ``bound``: upper bound on ``ratio``; infinite for alignment zero.
     """
 
     ratio: float
