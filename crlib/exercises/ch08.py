@@ -39,8 +39,9 @@ def typical_hidden(answer: Callable[[int, int], float]) -> None:
     _close(answer(1, 1), 1.0, "For h = k = 1 the quotient")
     # One direction of two: the squared cosine of a uniform angle has median 1/2.
     _close(answer(2, 1), 1.0, "For h = 2, k = 1 the quotient")
-    # Two of four: a Beta(1, 1) law is uniform. Two of three: B has P(B > t) = sqrt(1-t).
+    # Two of four: a Beta(1, 1) law is uniform.
     _close(answer(4, 2), 1.0, "For h = 4, k = 2 the quotient")
+    # Two of three: a coordinate of the sphere is uniform, its square has median 1/4.
     _close(answer(3, 2), 1.5 * 0.75, "For h = 3, k = 2 the quotient")
 
 
