@@ -43,6 +43,16 @@ from crlib.theory.networks import (
     logistic_gap_bounds,
     network_lipschitz,
     optimal_pairing,
+from crlib.theory.linear import linear_minimal
+from crlib.theory.sensitivity import (
+    Moments,
+    Premises,
+    RankOne,
+    gain_ratio,
+    mask_amplification,
+    radius_premises,
+    random_head_moments,
+    rank_one_optimal,
 )
 
 __all__ = [
@@ -66,6 +76,15 @@ __all__ = [
     "product_factor",
     "prototype_radii",
     "ridge_radii",
+    "Moments",
+    "Premises",
+    "RankOne",
+    "gain_ratio",
+    "linear_minimal",
+    "mask_amplification",
+    "radius_premises",
+    "random_head_moments",
+    "rank_one_optimal",
     "row_norm_bounds",
     "sign_cube_radii",
     "Errors",

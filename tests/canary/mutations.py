@@ -287,5 +287,46 @@ MUTATIONS: list[Mutation] = [
     # A root dropped.
     Mutation(
         "prop-within", "crlib.theory.flatness_bounds", "(1 - eps) ** 2 /", "(1 - eps) /"
+    # Outputs counted in place of inputs.
+    Mutation(
+        "prop-gain-ratio", "crlib.theory.gain_ratio", "w.shape[1] /", "w.shape[0] /"
+    ),
+    # The fourth moment of a Gaussian for that of a coordinate on the sphere.
+    Mutation("thm-random-head", "setup", "(h**2 * (h + 2))", "h**3"),
+    # The factor two forgotten.
+    Mutation("thm-random-head", "setup", "float(2 * excess", "float(excess"),
+    # Both sides of the boundary counted.
+    Mutation("prop-score", "check", "(40 - 1) / 2) / 2", "(40 - 1) / 2)"),
+    # A mask of signs in place of zeros and ones.
+    Mutation("prop-never", "check", "< 0.5).double()", "< 0.5).double() * 2"),
+    # The gain in the flat direction, which is only a lower bound of the norm.
+    Mutation(
+        "thm-mask",
+        "crlib.theory.mask_amplification",
+        "value=(root + math.sqrt(n + 8)) / 4",
+        "value=(root + 1 / root) / 2",
+    ),
+    # A block of Sylvester's construction without its minus sign.
+    Mutation("thm-mask", "setup", "torch.cat([h, -h], 1)", "torch.cat([h, h], 1)"),
+    # The complement of the projector.
+    Mutation(
+        "prop-off-data",
+        "check",
+        "inner = w @ basis @ basis.T",
+        "inner = w - w @ basis @ basis.T",
+    ),
+    # The budget taken off after the scaling by the noise.
+    Mutation(
+        "thm-rank-one",
+        "crlib.theory.rank_one_optimal",
+        "return RankOne(sigma * torch.outer(u, mean / distance), u, distance, noise)",
+        "return RankOne(sigma * torch.outer(u, mean), u, distance / noise, 1.0)",
+    ),
+    # The alignment in place of its inverse.
+    Mutation(
+        "thm-premises",
+        "crlib.theory.radius_premises",
+        "math.sqrt(signal / worst) / alignment",
+        "math.sqrt(signal / worst) * alignment",
     ),
 ]

@@ -188,5 +188,23 @@ def layer_with(t, h, m):
     else:
         w[0] = t / m
     return w / w.norm()
+    # The law for h that grows without end.
+    "ex-typical": """
+def typical(h, k):
+    from scipy import stats
+
+    return float(stats.chi2.median(k) / k)
+""",
+    # Keeps what is positive in the matrix, whatever the vectors.
+    "ex-best-mask": """
+def best_mask(w, a, b):
+    return (w > 0).to(w.dtype)
+""",
+    # The length of w forgotten.
+    "ex-any-direction": """
+def robust_accuracy(w, mean, noise, eps):
+    from scipy import stats
+
+    return float(stats.norm.cdf((float(w @ mean) - eps) / noise))
 """,
 }

@@ -3,6 +3,7 @@
 import laws_features  # noqa: F401
 import laws_layers  # noqa: F401
 import laws_networks  # noqa: F401
+import laws_sensitivity  # noqa: F401
 import pytest
 from law import LAWS, Law, Mistake
 from mutated import mutated

@@ -1,0 +1,219 @@
+r"""Average and worst case: what a layer does to chance, and what to an adversary."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from crlib.metrics import singular_values
+from crlib.theory.layers import Bounds, spectral_norm_bounds
+
+__all__ = [
+    "Moments",
+    "Premises",
+    "RankOne",
+    "gain_ratio",
+    "mask_amplification",
+    "radius_premises",
+    "random_head_moments",
+    "rank_one_optimal",
+]
+
+
+class Moments(NamedTuple):
+    """Mean and variance of a random quantity."""
+
+    mean: float
+    variance: float
+
+
+def gain_ratio(w: Tensor, k: int) -> Bounds:
+    r"""Return the largest over the mean squared gain of ``w``, between its bounds (M7).
+
+    For a uniform on the unit sphere the mean of :math:`\|W a\|^2` is
+    :math:`\|W\|_F^2 / m`, and
+
+    .. math:: \frac{m (1 - \epsilon^2)}{k} \le
+       \frac{\max_a \|W a\|^2}{\mathrm{E} \|W a\|^2} = \frac{m}{\mathrm{srank}(W)} \le
+       \frac{m (1 - \epsilon^2)}{1 + (k-1)(1-\beta)^2} ,
+
+    with error and spread of the singular values (q = 2). Source: ours.
+
+    Args:
+        w: ``(h, m)``, not zero.
+        k: from 1 to min(h, m).
+
+    Raises:
+        ValueError: not a finite matrix, the zero matrix, or ``k`` out of range.
+    """
+    sides = spectral_norm_bounds(w, k)
+    scale = w.shape[1] / float(w.detach().double().square().sum())
+    return Bounds(*(side**2 * scale for side in sides))
+
+
+def random_head_moments(w: Tensor) -> Moments:
+    r"""Return mean and variance of :math:`\|W^\top c\|^2` for a random head c (M8).
+
+    For c uniform on the unit sphere of :math:`\mathbb R^h`
+
+    .. math:: \mathrm{E} = \frac{\|W\|_F^2}{h}, \qquad \mathrm{Var} =
+       \frac{2 (h \sum_i \sigma_i^4 - \|W\|_F^4)}{h^2 (h + 2)} .
+
+    For noise at the input, :math:`\|W a\|^2`, give the transpose. Source: ours; moments
+    of a quadratic form on the sphere.
+
+    Args:
+        w: ``(h, m)``.
+
+    Raises:
+        ValueError: not a finite matrix.
+    """
+    squares, h = singular_values(w).square(), len(w)
+    total = float(squares.sum())
+    excess = h * float(squares.square().sum()) - total**2
+    # On paper excess is never negative: there are at most h singular values.
+    return Moments(total / h, 2 * max(excess, 0.0) / (h**2 * (h + 2)))
+
+
+def mask_amplification(n: int) -> Bounds:
+    r"""Return how much a mask can raise the operator norm of an n x n matrix (M6c).
+
+    Let H be Sylvester's Hadamard matrix and M the mask of its positive entries. All
+    singular values of :math:`W = H / \sqrt n` are one, and
+
+    .. math:: \frac12 \Big(\sqrt n + \frac1{\sqrt n}\Big) \le \|M \circ W\|_2 =
+       \frac{\sqrt n + \sqrt{n + 8}}{4} \le \frac{1 + \sqrt n}{2} .
+
+    The left side is the gain in the flat direction. The right side bounds
+    :math:`\|M \circ W\|_2 / \|W\|_2` for every mask and every matrix with n columns or
+    n rows. Source: ours.
+
+    Args:
+        n: a power of two.
+
+    Raises:
+        ValueError: ``n`` is no power of two.
+    """
+    if n < 1 or n & (n - 1):
+        raise ValueError(f"n is {n}: Sylvester's matrices exist for powers of two.")
+    root = math.sqrt(n)
+    return Bounds(
+        low=(root + 1 / root) / 2,
+        value=(root + math.sqrt(n + 8)) / 4,
+        high=(1 + root) / 2,
+    )
+
+
+class RankOne(NamedTuple):
+    r"""A classifier :math:`\mathrm{sign}(c^\top W x)` of rank one, and its radii.
+
+    The signed distance of :math:`x = y \mu + \xi` to the boundary,
+    :math:`y \mu^\top x / \|\mu\|`, is Gaussian with mean ``distance`` and standard
+    deviation ``noise``.
+    """
+
+    weight: Tensor
+    head: Tensor
+    distance: float
+    noise: float
+
+    def robust_accuracy(self, eps: float) -> float:
+        r"""Return :math:`\Phi((\|\mu\| - \varepsilon) / s)`, exact for l2, no box."""
+        return float(stats.norm.cdf((self.distance - eps) / self.noise))
+
+
+def rank_one_optimal(
+    mean: Tensor, u: Tensor, *, noise: float, sigma: float = 1.0
+) -> RankOne:
+    r"""Return the rank-one classifier that no other can beat (M12).
+
+    Let :math:`x = y \mu + \xi` with :math:`y = \pm 1` equally likely and
+    :math:`\xi \sim N(0, s^2 I)`. With :math:`W = \sigma u \mu^\top / \|\mu\|` and
+    c = u the classifier has the l2 robust accuracy
+
+    .. math:: \Phi\Big(\frac{\|\mu\| - \varepsilon}{s}\Big) ,
+
+    which for :math:`\varepsilon \le \|\mu\|` is the largest of all classifiers, linear
+    or not. Source: ours for the rank; the optimum is known (Bhagoji et al. 2019).
+
+    Args:
+        mean: ``(m,)`` mean of the class +1, not zero.
+        u: ``(h,)`` any direction, not zero; it is scaled to length one.
+        noise: s, positive.
+        sigma: the one singular value, positive.
+
+    Raises:
+        ValueError: a zero vector, or a number that is not positive.
+    """
+    if mean.ndim != 1 or u.ndim != 1 or not mean.any() or not u.any():
+        raise ValueError("mean and u must be vectors (m,) and (h,) that are not zero.")
+    if not (noise > 0 and sigma > 0):
+        raise ValueError(f"noise is {noise}, sigma {sigma}: both must be positive.")
+    mean, u = mean.detach().double(), u.detach().double()
+    distance, u = float(mean.norm()), u / u.norm()
+    return RankOne(sigma * torch.outer(u, mean / distance), u, distance, noise)
+
+
+class Premises(NamedTuple):
+    """What makes a compressible layer fragile: both sides and what enters them.
+
+    ``ratio``: sum of the two radii over the distance of the two inputs, at most 1.
+    ``alignment``: of the head with the top left singular vector, without the part of
+    the head that no output of the layer reaches, at most 1. ``signal``: gain along the
+    difference, relative to the mean gain. ``worst``: the largest gain, likewise.
+    ``bound``: upper bound on ``ratio``; infinite for alignment zero.
+    """
+
+    ratio: float
+    alignment: float
+    signal: float
+    worst: float
+    bound: float
+
+
+def radius_premises(w: Tensor, head: Tensor, difference: Tensor) -> Premises:
+    r"""Bound the radii of a linear score by alignment, signal gain and largest gain.
+
+    Let :math:`c^\top W x + b` have different signs at x and x', :math:`d = x' - x`. The
+    l2 distances to the boundary satisfy
+
+    .. math:: \frac{r(x) + r(x')}{\|d\|} = \frac{|c^\top W d|}{\|W^\top c\| \|d\|} \le
+       \frac1\alpha \sqrt{\frac{\gamma(d)}{m / \mathrm{srank}(W)}} ,
+
+    where :math:`\alpha = |u_1^\top c| / \|Q c\|` with the projector Q onto the column
+    space of W, and :math:`\gamma(d) = m \|W d\|^2 / (\|W\|_F^2 \|d\|^2)`. At rank one
+    the two sides are equal. Nothing depends on the scale of W, c or d. Source: ours.
+
+    Args:
+        w: ``(h, m)``.
+        head: ``(h,)`` c.
+        difference: ``(m,)`` d, not zero.
+
+    Raises:
+        ValueError: shapes that do not fit, or :math:`W^\top c` or d is zero.
+    """
+    if w.ndim != 2 or head.shape != w.shape[:1] or difference.shape != w.shape[1:]:
+        raise ValueError(
+            f"w {tuple(w.shape)}, head {tuple(head.shape)} and difference"
+            f" {tuple(difference.shape)} must be (h, m), (h,) and (m,)."
+        )
+    w, c, d = (v.detach().double() for v in (w, head, difference))
+    normal = w.T @ c
+    if not normal.any() or not d.any():
+        raise ValueError("W^T c or the difference is zero: there is no boundary.")
+    u, sigma, _ = torch.linalg.svd(w, full_matrices=False)
+    mean = float(w.square().sum()) / w.shape[1]
+    # The part of c outside the column space never enters the score.
+    reached = u[:, sigma > sigma[0] * max(w.shape) * torch.finfo(w.dtype).eps]
+    alignment = float((u[:, 0] @ c).abs() / (reached.T @ c).norm())
+    signal = float((w @ d).square().sum() / d.square().sum()) / mean
+    worst = float(sigma[0]) ** 2 / mean
+    return Premises(
+        ratio=float((normal @ d).abs() / (normal.norm() * d.norm())),
+        alignment=alignment,
+        signal=signal,
+        worst=worst,
+        bound=math.sqrt(signal / worst) / alignment if alignment else math.inf,
+    )

@@ -1,0 +1,99 @@
+"""Gains, random heads, masks and the rank-one classifier: values and errors."""
+
+import math
+
+import pytest
+import torch
+from support import rng
+
+from crlib import metrics, theory
+
+
+def test_a_flat_spectrum_has_ratio_inputs_over_rank() -> None:
+    low, value, high = theory.gain_ratio(torch.eye(4, 9), 4)
+    assert low == pytest.approx(9 / 4)
+    assert value == pytest.approx(9 / 4)
+    assert high == pytest.approx(9 / 4)
+
+
+def test_a_random_head_on_rank_one_varies_the_most() -> None:
+    h = 50
+    one = torch.zeros(h, 3)
+    one[0, 0] = 2
+    mean, variance = theory.random_head_moments(one)
+    assert mean == pytest.approx(4 / h)
+    assert variance == pytest.approx(2 * 16 * (h - 1) / (h**2 * (h + 2)))
+
+
+def test_an_orthogonal_layer_treats_all_heads_alike() -> None:
+    q, _ = torch.linalg.qr(torch.randn(6, 6, generator=rng(0), dtype=torch.float64))
+    mean, variance = theory.random_head_moments(3 * q)
+    assert mean == pytest.approx(9)
+    assert variance == pytest.approx(0, abs=1e-9)
+    assert variance >= 0
+
+
+def test_moments_do_not_see_noise_direction_but_the_transpose() -> None:
+    w = torch.randn(4, 9, generator=rng(1))
+    heads, noise = theory.random_head_moments(w), theory.random_head_moments(w.T)
+    assert 4 * heads.mean == pytest.approx(9 * noise.mean)
+
+
+@pytest.mark.parametrize(("n", "value"), [(1, 1), (64, 4.1213), (1024, 16.0312)])
+def test_documented_amplifications(n: int, value: float) -> None:
+    low, exact, high = theory.mask_amplification(n)
+    assert exact == pytest.approx(value, abs=1e-4)
+    assert low <= exact <= high
+
+
+@pytest.mark.parametrize("n", [0, -2, 3, 12])
+def test_only_powers_of_two_have_sylvester_matrices(n: int) -> None:
+    with pytest.raises(ValueError, match="powers of two"):
+        theory.mask_amplification(n)
+
+
+def test_the_rank_one_classifier_separates_the_means() -> None:
+    mean = torch.tensor([3.0, 0, 4])
+    net = theory.rank_one_optimal(mean, torch.tensor([1.0, 1]), noise=2, sigma=7)
+    assert net.weight.shape == (2, 3)
+    assert int(torch.linalg.matrix_rank(net.weight)) == 1
+    assert metrics.operator_norm(net.weight) == pytest.approx(7)
+    assert net.distance == pytest.approx(5)
+    assert net.robust_accuracy(5) == pytest.approx(0.5)
+    assert net.robust_accuracy(0) > net.robust_accuracy(1)
+
+
+def test_rank_one_refuses_what_has_no_direction() -> None:
+    one = torch.ones(2)
+    for mean, u in ((one * 0, one), (one, one * 0), (torch.ones(2, 2), one)):
+        with pytest.raises(ValueError, match="not zero"):
+            theory.rank_one_optimal(mean, u, noise=1)
+    for options in ({"noise": 0.0}, {"noise": 1.0, "sigma": -1.0}):
+        with pytest.raises(ValueError, match="positive"):
+            theory.rank_one_optimal(one, one, **options)
+
+
+def test_premises_do_not_depend_on_scale() -> None:
+    g = rng(2)
+    w, c, d = (torch.randn(s, generator=g) for s in ((4, 6), (4,), (6,)))
+    one = theory.radius_premises(w, c, d)
+    other = theory.radius_premises(5 * w, -3 * c, 0.1 * d)
+    assert other == pytest.approx(one, rel=1e-5)
+
+
+def test_without_alignment_there_is_no_bound() -> None:
+    w = torch.diag(torch.tensor([100.0, 1.0]))
+    second = torch.tensor([0.0, 1.0])
+    got = theory.radius_premises(w, second, second)
+    assert got.bound == math.inf
+    assert got.ratio == pytest.approx(1)
+
+
+def test_premises_refuse_what_has_no_boundary() -> None:
+    w, c, d = torch.ones(2, 3), torch.tensor([1.0, -1.0]), torch.ones(3)
+    with pytest.raises(ValueError, match="no boundary"):
+        theory.radius_premises(w, c, d)
+    with pytest.raises(ValueError, match="no boundary"):
+        theory.radius_premises(w, c.abs(), 0 * d)
+    with pytest.raises(ValueError, match="must be"):
+        theory.radius_premises(w, d, c)
