@@ -1,5 +1,6 @@
 """Every law holds on thousands of cases and fails under each of its mistakes."""
 
+import laws_bridge  # noqa: F401
 import laws_layers  # noqa: F401
 import pytest
 from law import LAWS, Law, Mistake
