@@ -69,3 +69,12 @@ def test_one_step_of_the_gradient() -> None:
         assert torch.equal(
             one_step(net, x, y, eps), attacks.fgsm(net, x, y, eps=eps).x_adv
         )
+
+
+@pytest.mark.parametrize(("h", "k", "m"), [(1, 1, 6), (9, 3, 12), (5, 5, 5)])
+def test_bridge(h: int, k: int, m: int) -> None:
+    (bridge,) = defined("ch10", "bridge")
+    g = torch.Generator().manual_seed(3)
+    w = torch.randn(h, k, generator=g) @ torch.randn(k, m, generator=g)
+    x, other = torch.randn(2, 40, m, generator=g)
+    assert torch.allclose(bridge(w, x, other), theory.bridge_attack(w, x, other).e)
