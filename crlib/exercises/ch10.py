@@ -99,7 +99,7 @@ def _bypass(answer: Callable[..., Tensor], w: Tensor, s: Tensor, seed: int) -> N
 
 
 def bypass(answer: Callable[..., Tensor]) -> None:
-    """Test ``bypass(w, s, x, x_prime)`` with orthogonal row spaces, and a shared row."""
+    """Test ``bypass(w, s, x, x_prime)`` where row spaces are orthogonal, or not."""
     _bypass(answer, _tensor([1.0, 0, 0, 0]), _tensor([0.0, 3, 0, 0]), 0)
     _bypass(answer, _tensor([1.0, 0, 0, 0]), _tensor([1.0, 1, 0, 0]), 1)
 
