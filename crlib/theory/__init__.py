@@ -18,6 +18,12 @@ from crlib.theory.features import (
     prototype_radii,
     ridge_radii,
     sign_cube_radii,
+from crlib.theory.bridge import (
+    BridgeAttack,
+    bridge_attack,
+    bridge_radius,
+    surviving_fraction,
+    two_probe_radius,
 )
 from crlib.theory.layers import (
     Bounds,
@@ -67,6 +73,9 @@ __all__ = [
     "bottleneck_radii",
     "interlayer_alignment",
     "interpolation_radii",
+    "BridgeAttack",
+    "bridge_attack",
+    "bridge_radius",
     "linear_minimal",
     "logistic_gap_bounds",
     "network_lipschitz",
@@ -98,5 +107,7 @@ __all__ = [
     "spectral_floor",
     "spectral_norm_bounds",
     "structure_times_scale",
+    "surviving_fraction",
     "top_entry_bounds",
+    "two_probe_radius",
 ]

@@ -138,3 +138,10 @@ def test_moments_of_a_random_head() -> None:
     for h, m in ((1, 5), (6, 3), (9, 9)):
         w = torch.randn(h, m, generator=g, dtype=torch.float64)
         assert head_moments(w) == pytest.approx(theory.random_head_moments(w))
+@pytest.mark.parametrize(("h", "k", "m"), [(1, 1, 6), (9, 3, 12), (5, 5, 5)])
+def test_bridge(h: int, k: int, m: int) -> None:
+    (bridge,) = defined("ch10", "bridge")
+    g = torch.Generator().manual_seed(3)
+    w = torch.randn(h, k, generator=g) @ torch.randn(k, m, generator=g)
+    x, other = torch.randn(2, 40, m, generator=g)
+    assert torch.allclose(bridge(w, x, other), theory.bridge_attack(w, x, other).e)

@@ -328,5 +328,50 @@ MUTATIONS: list[Mutation] = [
         "crlib.theory.radius_premises",
         "math.sqrt(signal / worst) / alignment",
         "math.sqrt(signal / worst) * alignment",
+    # The last direction of the row space forgotten.
+    Mutation(
+        "thm-bridge",
+        "crlib.theory.bridge._directions",
+        "vh[:kept].T",
+        "vh[: kept - 1].T",
+    ),
+    # The square dropped.
+    Mutation(
+        "prop-bridge-random",
+        "check",
+        "stats.kstest((chi**2).numpy()",
+        "stats.kstest(chi.numpy()",
+    ),
+    # The second singular value left out, not the first.
+    Mutation(
+        "thm-bridge-tail",
+        "crlib.theory.bridge._directions",
+        "float(s[kept]) if",
+        "float(s[kept + 1]) if",
+    ),
+    # The error without its square.
+    Mutation("prop-price-error", "check", "error, eps**2", "error, eps"),
+    # The same probe twice.
+    Mutation(
+        "cor-bridge-probes",
+        "crlib.theory.two_probe_radius",
+        "[probe_i, probe_j]",
+        "[probe_i, probe_i]",
+    ),
+    # One gradient in place of two.
+    Mutation(
+        "prop-bridge-local",
+        "check",
+        "bridge_attack(slopes, u, target)",
+        "bridge_attack(slopes[:1], u, target)",
+    ),
+    # One degree of freedom too many.
+    Mutation("prop-bridge-bottleneck", "check", "k - n + 1", "k - n + 2"),
+    # Divided by the norm twice.
+    Mutation(
+        "prop-bridge-aligned",
+        "check",
+        "(cloud @ mu).abs() / mu.norm())",
+        "(cloud @ mu).abs() / mu.norm() ** 2)",
     ),
 ]

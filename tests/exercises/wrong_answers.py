@@ -206,5 +206,31 @@ def robust_accuracy(w, mean, noise, eps):
     from scipy import stats
 
     return float(stats.norm.cdf((float(w @ mean) - eps) / noise))
+    # What the layer makes of the difference, not what it lets through.
+    "ex-bridge-survives": """
+def survives(w, difference):
+    gain = torch.linalg.matrix_norm(w, ord=2)
+    return float((w @ difference).norm() / (gain * difference.norm()))
+""",
+    # The nearest input by the eye, not by the network.
+    "ex-bridge-cheapest": """
+def cheapest(w, x, label, others, labels):
+    differences = others[labels != label] - x
+    nearest = differences[differences.norm(dim=1).argmin()]
+    return nearest @ (torch.linalg.pinv(w) @ w)
+""",
+    # The two projections added.
+    "ex-bridge-bypass": """
+def bypass(w, s, x, x_prime):
+    one = theory.bridge_attack(w, x, x_prime).e
+    return one + theory.bridge_attack(s, x, x_prime).e
+""",
+    # The bound in place of the residual.
+    "ex-bridge-fewest": """
+def fewest_directions(w, x, x_prime, radius):
+    for k in range(1, min(w.shape) + 1):
+        if theory.bridge_attack(w, x, x_prime, k).residual_bound <= radius:
+            return k
+    return 0
 """,
 }

@@ -1,0 +1,131 @@
+"""What the first layer lets through, and what follows for any network behind it."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from support import SEEDS, rng
+
+from crlib import metrics, models, theory
+
+
+def points(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=rng(seed), dtype=torch.float64)
+
+
+def test_the_fraction_of_a_single_row_is_a_cosine() -> None:
+    w, d = torch.tensor([[3.0, 4.0]]), torch.tensor([1.0, 0.0])
+    assert float(theory.surviving_fraction(w, d)) == pytest.approx(0.6)
+
+
+def test_the_fraction_grows_with_k_to_one_for_full_rank() -> None:
+    w, d = points(0, 5, 5), points(1, 7, 5)
+    chi = torch.stack([theory.surviving_fraction(w, d, k) for k in range(1, 6)])
+    assert (chi.diff(dim=0) >= -1e-12).all()
+    assert torch.allclose(chi[-1], torch.ones(7).double())
+    assert torch.equal(chi[-1], theory.surviving_fraction(w, d))
+
+
+def test_the_fraction_keeps_leading_dimensions_and_ignores_scale() -> None:
+    w, d = points(2, 2, 6), points(3, 4, 3, 6)
+    chi = theory.surviving_fraction(w, d)
+    assert chi.shape == (4, 3)
+    assert torch.allclose(chi, theory.surviving_fraction(-7 * w, 0.1 * d))
+    assert torch.allclose(
+        chi.flatten().square(),
+        metrics.energy_share(d.flatten(0, 1), torch.linalg.svd(w).Vh[:2].T),
+    )
+
+
+def test_no_difference_has_no_fraction() -> None:
+    assert theory.surviving_fraction(torch.ones(1, 3), torch.zeros(3)).isnan()
+
+
+def test_a_zero_layer_lets_nothing_through() -> None:
+    x = points(4, 3)
+    attack = theory.bridge_attack(torch.zeros(2, 3), x, -x)
+    assert not attack.e.any() and attack.residual == attack.residual_bound == 0
+    assert theory.surviving_fraction(torch.zeros(2, 3), x) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_noise_is_no_direction(dtype: torch.dtype) -> None:
+    left, right = points(5, 30, 3).to(dtype), points(6, 3, 40).to(dtype)
+    d = points(7, 40)
+    chi = theory.surviving_fraction(left @ right, d)
+    true = theory.surviving_fraction(right.double(), d)
+    assert float(chi) == pytest.approx(float(true), rel=1e-4)
+    assert torch.equal(chi, theory.surviving_fraction(left @ right, d, 3))
+    assert torch.equal(chi, theory.surviving_fraction(left @ right, d, 30))
+
+
+@given(SEEDS)
+def test_a_network_behind_the_layer_answers_as_for_the_other_input(seed: int) -> None:
+    net = models.MLP((12, 9, 9, 4), rank=3, bias=True, mean=0.3, std=0.5, seed=seed)
+    net = net.double()
+    x, other = points(seed, 5, 12), points(seed + 1, 5, 12)
+    attack = theory.bridge_attack(net.weights[0], x, other)
+    assert torch.allclose(net(x + attack.e), net(other), atol=1e-9)
+    assert torch.allclose(attack.residual, torch.zeros(5).double(), atol=1e-9)
+    assert (attack.e.norm(dim=1) <= (other - x).norm(dim=1)).all()
+
+
+def test_the_residual_bound_is_met_along_the_first_direction_left_out() -> None:
+    w = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
+    x = torch.zeros(3)
+    attack = theory.bridge_attack(w, x, torch.tensor([5.0, 4.0, 0.0]), 1)
+    assert torch.equal(attack.e, torch.tensor([5.0, 0, 0]).double())
+    assert float(attack.residual) == float(attack.residual_bound) == 8
+    attack = theory.bridge_attack(w, x, torch.tensor([5.0, 0.0, 4.0]), 1)
+    assert float(attack.residual) == 4 and float(attack.residual_bound) == 8
+
+
+def test_the_radius_is_the_least_over_other_labels() -> None:
+    w = torch.tensor([[1.0, 0.0]])
+    x, y = torch.tensor([[0.0, 0.0], [10.0, 0.0]]), torch.tensor([0, 1])
+    others = torch.tensor([[0.5, 0.0], [3.0, 99.0], [12.0, 0.0]])
+    radius = theory.bridge_radius(w, x, y, others, torch.tensor([0, 1, 2]))
+    assert radius.tolist() == [3.0, 2.0]
+
+
+def test_without_another_label_the_radius_is_infinite() -> None:
+    w, x, y = torch.ones(1, 2), torch.ones(3, 2), torch.zeros(3).long()
+    assert theory.bridge_radius(w, x, y, x, y).tolist() == [math.inf] * 3
+    assert theory.bridge_radius(w, x, y, x[:0], y[:0]).tolist() == [math.inf] * 3
+    assert theory.bridge_radius(w, x[:0], y[:0], x, y).shape == (0,)
+
+
+def test_two_probes_are_a_layer_of_two_rows() -> None:
+    probes, (x, other) = points(8, 2, 6), points(9, 2, 6)
+    found = theory.two_probe_radius(probes[0], probes[1], x, other)
+    assert found == pytest.approx(
+        float(theory.bridge_attack(probes, x, other).e.norm())
+    )
+    e_0, e_1, e_2 = torch.eye(3)
+    assert theory.two_probe_radius(e_0, e_1, e_2 * 0, torch.ones(3)) == pytest.approx(
+        math.sqrt(2)
+    )
+    assert theory.two_probe_radius(e_0, 2 * e_0, e_2, 3 * e_0) == pytest.approx(3)
+
+
+def test_bad_input_is_refused() -> None:
+    w, x = torch.ones(2, 3), torch.ones(4, 3)
+    for k in (0, 3):
+        with pytest.raises(ValueError, match="from 1 to 2"):
+            theory.surviving_fraction(w, x, k)
+    for bad in (torch.ones(3), torch.ones(0, 3), torch.full((2, 3), math.nan)):
+        with pytest.raises(ValueError, match="finite matrix"):
+            theory.bridge_attack(bad, x, x)
+    for bad in (torch.ones(4, 2), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match="flatten images"):
+            theory.surviving_fraction(w, bad)
+    labels = torch.zeros(4).long()
+    for a, b in ((x, labels[:3]), (x[0], labels[0])):
+        with pytest.raises(ValueError, match="with labels"):
+            theory.bridge_radius(w, a, b, x, labels)
+        with pytest.raises(ValueError, match="with labels"):
+            theory.bridge_radius(w, x, labels, a, b)
+    for bad in (torch.ones(2), torch.ones(1, 3)):
+        with pytest.raises(ValueError, match="four vectors"):
+            theory.two_probe_radius(x[0], x[1], x[2], bad)
