@@ -117,6 +117,8 @@ def test_radii_of_interpolation(n: int) -> None:
         x = gaussian(12, n, seed)
         found = theory.interpolation_radii(x).radius
         assert torch.allclose(pairs(radii(torch.linalg.pinv(x), x)), pairs(found))
+
+
 def test_published_and_sharp_spectral_bounds() -> None:
     published, sharp, slack = defined("ch06", "published", "sharp", "slack")
     g = torch.Generator().manual_seed(3)
@@ -132,12 +134,16 @@ def test_published_and_sharp_spectral_bounds() -> None:
             ours = sharp(k, 9, eps, beta, q)
             right = theory.sharp_spectral_interval(k, d=9, eps=eps, beta=beta, q=q)
             assert ours == pytest.approx(right, rel=1e-9)
+
+
 def test_moments_of_a_random_head() -> None:
     (head_moments,) = defined("ch08", "head_moments")
     g = torch.Generator().manual_seed(3)
     for h, m in ((1, 5), (6, 3), (9, 9)):
         w = torch.randn(h, m, generator=g, dtype=torch.float64)
         assert head_moments(w) == pytest.approx(theory.random_head_moments(w))
+
+
 @pytest.mark.parametrize(("h", "k", "m"), [(1, 1, 6), (9, 3, 12), (5, 5, 5)])
 def test_bridge(h: int, k: int, m: int) -> None:
     (bridge,) = defined("ch10", "bridge")

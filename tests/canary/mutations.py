@@ -165,6 +165,39 @@ MUTATIONS: list[Mutation] = [
         "stats.beta.ppf(alpha, hits, n - hits + 1)",
         "hits / n",
     ),
+    # The number of dominant directions for the number of all.
+    Mutation(
+        "thm-structure",
+        "crlib.theory.structure_times_scale",
+        "math.sqrt(min(h, m))",
+        "math.sqrt(k)",
+    ),
+    # The error at q = 2.
+    Mutation(
+        "prop-exact-when-flat",
+        "crlib.theory.structure_times_scale",
+        "best_k_error(v, k, q=1)",
+        "best_k_error(v, k, q=2)",
+    ),
+    # The trivial bound of linf without the root of m.
+    Mutation(
+        "prop-vacuous",
+        "crlib.theory.structure_times_scale",
+        "trivial = math.sqrt(m)",
+        "trivial = 1.0",
+    ),
+    # A tail as heavy as its largest value allows, where the least is meant.
+    Mutation("thm-sharp", "crlib.theory.layers._sharp", "(1 - 2 / q)", "0"),
+    # The head without its last value.
+    Mutation("thm-sharp", "crlib.theory.layers._sharp", "k - 1 + last**2 +", "k - 1 +"),
+    # The error in place of its power.
+    Mutation("cor-floor", "crlib.theory.spectral_floor", "1 - eps**q", "1 - eps"),
+    # The mean of all values for that of the head.
+    Mutation("prop-slack", "setup", "(s[:k] / s[k - 1])", "(s / s[k - 1])"),
+    # A root dropped.
+    Mutation(
+        "prop-within", "crlib.theory.flatness_bounds", "(1 - eps) ** 2 /", "(1 - eps) /"
+    ),
     # No masks: the layers multiplied as if there were no ReLU.
     Mutation(
         "lem-masks",
@@ -198,8 +231,48 @@ MUTATIONS: list[Mutation] = [
     ),
     # Factors added.
     Mutation("prop-rescale", "check", "math.prod(factors)", "sum(factors)"),
-    # The root dropped.
-    Mutation("prop-slack", "setup", "len(s) ** 0.5 / k", "len(s) / k"),
+    # Outputs counted in place of inputs.
+    Mutation(
+        "prop-gain-ratio", "crlib.theory.gain_ratio", "w.shape[1] /", "w.shape[0] /"
+    ),
+    # The fourth moment of a Gaussian for that of a coordinate on the sphere.
+    Mutation("thm-random-head", "setup", "(h**2 * (h + 2))", "h**3"),
+    # The factor two forgotten.
+    Mutation("thm-random-head", "setup", "float(2 * excess", "float(excess"),
+    # Both sides of the boundary counted.
+    Mutation("prop-score", "check", "(40 - 1) / 2) / 2", "(40 - 1) / 2)"),
+    # A mask of signs in place of zeros and ones.
+    Mutation("prop-never", "check", "< 0.5).double()", "< 0.5).double() * 2"),
+    # The gain in the flat direction, which is only a lower bound of the norm.
+    Mutation(
+        "thm-mask",
+        "crlib.theory.mask_amplification",
+        "value=(root + math.sqrt(n + 8)) / 4",
+        "value=(root + 1 / root) / 2",
+    ),
+    # A block of Sylvester's construction without its minus sign.
+    Mutation("thm-mask", "setup", "torch.cat([h, -h], 1)", "torch.cat([h, h], 1)"),
+    # The complement of the projector.
+    Mutation(
+        "prop-off-data",
+        "check",
+        "inner = w @ basis @ basis.T",
+        "inner = w - w @ basis @ basis.T",
+    ),
+    # The budget taken off after the scaling by the noise.
+    Mutation(
+        "thm-rank-one",
+        "crlib.theory.rank_one_optimal",
+        "return RankOne(sigma * torch.outer(u, mean / distance), u, distance, noise)",
+        "return RankOne(sigma * torch.outer(u, mean), u, distance / noise, 1.0)",
+    ),
+    # The alignment in place of its inverse.
+    Mutation(
+        "thm-premises",
+        "crlib.theory.radius_premises",
+        "math.sqrt(signal / worst) / alignment",
+        "math.sqrt(signal / worst) * alignment",
+    ),
     # The sine in place of the cosine.
     Mutation(
         "prop-sum",
@@ -255,79 +328,7 @@ MUTATIONS: list[Mutation] = [
     # The length of the way for the integral of the cosine.
     Mutation(
         "prop-path", "crlib.theory.path_identity", "(cosine * counted)", "counted"
-    # The number of dominant directions for the number of all.
-    Mutation(
-        "thm-structure",
-        "crlib.theory.structure_times_scale",
-        "math.sqrt(min(h, m))",
-        "math.sqrt(k)",
     ),
-    # The error at q = 2.
-    Mutation(
-        "prop-exact-when-flat",
-        "crlib.theory.structure_times_scale",
-        "best_k_error(v, k, q=1)",
-        "best_k_error(v, k, q=2)",
-    ),
-    # The trivial bound of linf without the root of m.
-    Mutation(
-        "prop-vacuous",
-        "crlib.theory.structure_times_scale",
-        "trivial = math.sqrt(m)",
-        "trivial = 1.0",
-    ),
-    # A tail as heavy as its largest value allows, where the least is meant.
-    Mutation("thm-sharp", "crlib.theory.layers._sharp", "(1 - 2 / q)", "0"),
-    # The head without its last value.
-    Mutation("thm-sharp", "crlib.theory.layers._sharp", "k - 1 + last**2 +", "k - 1 +"),
-    # The error in place of its power.
-    Mutation("cor-floor", "crlib.theory.spectral_floor", "1 - eps**q", "1 - eps"),
-    # The mean of all values for that of the head.
-    Mutation("prop-slack", "setup", "(s[:k] / s[k - 1])", "(s / s[k - 1])"),
-    # A root dropped.
-    Mutation(
-        "prop-within", "crlib.theory.flatness_bounds", "(1 - eps) ** 2 /", "(1 - eps) /"
-    # Outputs counted in place of inputs.
-    Mutation(
-        "prop-gain-ratio", "crlib.theory.gain_ratio", "w.shape[1] /", "w.shape[0] /"
-    ),
-    # The fourth moment of a Gaussian for that of a coordinate on the sphere.
-    Mutation("thm-random-head", "setup", "(h**2 * (h + 2))", "h**3"),
-    # The factor two forgotten.
-    Mutation("thm-random-head", "setup", "float(2 * excess", "float(excess"),
-    # Both sides of the boundary counted.
-    Mutation("prop-score", "check", "(40 - 1) / 2) / 2", "(40 - 1) / 2)"),
-    # A mask of signs in place of zeros and ones.
-    Mutation("prop-never", "check", "< 0.5).double()", "< 0.5).double() * 2"),
-    # The gain in the flat direction, which is only a lower bound of the norm.
-    Mutation(
-        "thm-mask",
-        "crlib.theory.mask_amplification",
-        "value=(root + math.sqrt(n + 8)) / 4",
-        "value=(root + 1 / root) / 2",
-    ),
-    # A block of Sylvester's construction without its minus sign.
-    Mutation("thm-mask", "setup", "torch.cat([h, -h], 1)", "torch.cat([h, h], 1)"),
-    # The complement of the projector.
-    Mutation(
-        "prop-off-data",
-        "check",
-        "inner = w @ basis @ basis.T",
-        "inner = w - w @ basis @ basis.T",
-    ),
-    # The budget taken off after the scaling by the noise.
-    Mutation(
-        "thm-rank-one",
-        "crlib.theory.rank_one_optimal",
-        "return RankOne(sigma * torch.outer(u, mean / distance), u, distance, noise)",
-        "return RankOne(sigma * torch.outer(u, mean), u, distance / noise, 1.0)",
-    ),
-    # The alignment in place of its inverse.
-    Mutation(
-        "thm-premises",
-        "crlib.theory.radius_premises",
-        "math.sqrt(signal / worst) / alignment",
-        "math.sqrt(signal / worst) * alignment",
     # The last direction of the row space forgotten.
     Mutation(
         "thm-bridge",

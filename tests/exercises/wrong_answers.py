@@ -115,48 +115,7 @@ def balance(first, second):
 def radius_from(hits, n, sigma, alpha):
     share = hits / n
     return sigma * stats.norm.ppf(share) if share > 0.5 else 0.0
-    # The absolute values of all products.
-    "ex-worst-mask": """
-def worst_mask(v, u):
-    return float((v * u).abs().sum())
 """,
-    # Greedy: the least alignment first.
-    "ex-best-pairs": """
-def best_pairs(alignments):
-    result, free = 1.0, set(range(len(alignments)))
-    for i in sorted(free, key=lambda i: alignments[i]):
-        if i in free and alignments[i] < 1:
-            result *= alignments[i]
-            free -= {i - 1, i, i + 1}
-    return result
-""",
-    # The arithmetic mean of the norms.
-    "ex-balance": """
-def balanced(weights):
-    norms = [metrics.operator_norm(w) for w in weights]
-    common = sum(norms) / len(norms)
-    return [w * common / size for w, size in zip(weights, norms)]
-    # The ratio in place of its square.
-    "ex-classes": """
-def most_classes(d, ratio):
-    return min(d, math.floor(d + 1 - d * ratio + 1e-9))
-""",
-    # A bias that enters the norm as one more weight.
-    "ex-bias": """
-def bias_radii(x):
-    w = torch.linalg.pinv(torch.cat([x, torch.ones_like(x[:1])]))[:, :-1]
-    return 1 / (w[:, None] - w).norm(dim=2)
-""",
-    # The mean over the corners.
-    "ex-worst-corner": """
-def worst_corner(w, a):
-    return float((a.T @ w)[-1] / w.norm())
-""",
-    # Sine and cosine exchanged.
-    "ex-third": """
-def three_points(c):
-    s = math.sqrt(1 - c * c)
-    return torch.tensor([[s, -s, 0.0], [c, -c, 1.0], [1.0, 1.0, 0.0]])
     # The error at q = 2.
     "ex-published": """
 def published_bound(s, k):
@@ -188,6 +147,29 @@ def layer_with(t, h, m):
     else:
         w[0] = t / m
     return w / w.norm()
+""",
+    # The absolute values of all products.
+    "ex-worst-mask": """
+def worst_mask(v, u):
+    return float((v * u).abs().sum())
+""",
+    # Greedy: the least alignment first.
+    "ex-best-pairs": """
+def best_pairs(alignments):
+    result, free = 1.0, set(range(len(alignments)))
+    for i in sorted(free, key=lambda i: alignments[i]):
+        if i in free and alignments[i] < 1:
+            result *= alignments[i]
+            free -= {i - 1, i, i + 1}
+    return result
+""",
+    # The arithmetic mean of the norms.
+    "ex-even-norms": """
+def balanced(weights):
+    norms = [metrics.operator_norm(w) for w in weights]
+    common = sum(norms) / len(norms)
+    return [w * common / size for w, size in zip(weights, norms)]
+""",
     # The law for h that grows without end.
     "ex-typical": """
 def typical(h, k):
@@ -206,6 +188,29 @@ def robust_accuracy(w, mean, noise, eps):
     from scipy import stats
 
     return float(stats.norm.cdf((float(w @ mean) - eps) / noise))
+""",
+    # The ratio in place of its square.
+    "ex-classes": """
+def most_classes(d, ratio):
+    return min(d, math.floor(d + 1 - d * ratio + 1e-9))
+""",
+    # A bias that enters the norm as one more weight.
+    "ex-bias": """
+def bias_radii(x):
+    w = torch.linalg.pinv(torch.cat([x, torch.ones_like(x[:1])]))[:, :-1]
+    return 1 / (w[:, None] - w).norm(dim=2)
+""",
+    # The mean over the corners.
+    "ex-worst-corner": """
+def worst_corner(w, a):
+    return float((a.T @ w)[-1] / w.norm())
+""",
+    # Sine and cosine exchanged.
+    "ex-third": """
+def three_points(c):
+    s = math.sqrt(1 - c * c)
+    return torch.tensor([[s, -s, 0.0], [c, -c, 1.0], [1.0, 1.0, 0.0]])
+""",
     # What the layer makes of the difference, not what it lets through.
     "ex-bridge-survives": """
 def survives(w, difference):

@@ -1,7 +1,7 @@
 """Every law holds on thousands of cases and fails under each of its mistakes."""
 
-import laws_features  # noqa: F401
 import laws_bridge  # noqa: F401
+import laws_features  # noqa: F401
 import laws_layers  # noqa: F401
 import laws_networks  # noqa: F401
 import laws_sensitivity  # noqa: F401
