@@ -142,8 +142,10 @@ def weak_spots_hidden(answer: Callable[[Reports], set[str]]) -> None:
         ({"huge": 0.1}, set()),
         ({"noise": 0.9}, {"clean"}),
         ({"steps": 0.85, "twice": 0.85}, {"noise", "one step", "black box"}),
-        ({"steps": 0.88, "twice": 0.7}, {"clean", "noise", "one step", "twice",
-                                         "black box"}),
+        (
+            {"steps": 0.88, "twice": 0.7},
+            {"clean", "noise", "one step", "twice", "black box"},
+        ),
     ):
         reports = {**_GOOD, **change}
         found = answer(reports)
