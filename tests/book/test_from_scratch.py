@@ -151,3 +151,42 @@ def test_bridge(h: int, k: int, m: int) -> None:
     w = torch.randn(h, k, generator=g) @ torch.randn(k, m, generator=g)
     x, other = torch.randn(2, 40, m, generator=g)
     assert torch.allclose(bridge(w, x, other), theory.bridge_attack(w, x, other).e)
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_the_nearest_point_of_ball_and_box(norm: str) -> None:
+    (nearest,) = defined("ch03", "nearest")
+    g = torch.Generator().manual_seed(3)
+    for eps in (0.1, 0.7, 3.0):
+        x = torch.rand(20, 9, generator=g, dtype=torch.float64)
+        v = x + torch.randn(20, 9, generator=g, dtype=torch.float64)
+        ours = torch.stack(
+            [nearest(*pair, eps, norm) for pair in zip(v, x, strict=True)]
+        )
+        known = attacks.project(v, x, eps=eps, norm=norm)
+        assert torch.allclose(ours, known, atol=1e-5)
+
+
+def test_projected_gradient_ascent() -> None:
+    (pgd,) = defined("ch03", "pgd")
+    g = torch.Generator().manual_seed(4)
+    net = models.MLP((12, 20, 4), seed=5)
+    x = torch.rand(60, 12, generator=g)
+    y = net(x).argmax(1)
+    for eps in (0.02, 0.1):
+        ours = pgd(net, x, y, eps, 8, eps / 3)
+        known = attacks.pgd(net, x, y, eps=eps, steps=8, step_size=eps / 3)
+        fooled = net(ours).argmax(1) != y
+        assert fooled.equal(known.success)
+        assert torch.allclose(ours[fooled], known.x_adv[fooled], atol=1e-6)
+
+
+def test_a_curve_from_distances() -> None:
+    (curve,) = defined("ch03", "curve")
+    net = models.MLP((12, 20, 4), seed=6)
+    x = torch.rand(60, 12, generator=torch.Generator().manual_seed(7))
+    y = net(x).argmax(1)
+    distance = attacks.fmn(net, x, y, norm="l2").distance
+    budgets = torch.linspace(0, 1, 9)
+    known = attacks.robustness_curve(
+        net, x, y, eps=budgets.tolist(), norm="l2", attack=attacks.fmn
+    )
+    assert torch.allclose(curve(distance, budgets).float(), known.accuracy)

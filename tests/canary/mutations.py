@@ -374,5 +374,23 @@ MUTATIONS: list[Mutation] = [
         "check",
         "(cloud @ mu).abs() / mu.norm())",
         "(cloud @ mu).abs() / mu.norm() ** 2)",
+    # All attacks must succeed, in place of one.
+    Mutation("prop-upper", "setup", "~successes.any(0)", "~successes.all(0)"),
+    # Normalised by the wrong norm.
+    Mutation(
+        "prop-steepest", "setup", "return g / g.norm()", "return g / g.abs().sum()"
+    ),
+    # The walls of the box forgotten.
+    Mutation("prop-project", "setup", "return less.minimum(room)", "return less"),
+    # The scale left out of the probabilities.
+    Mutation("prop-scale", "setup", "torch.softmax(a * z, 0)", "torch.softmax(z, 0)"),
+    # The gradient itself in place of its sign.
+    Mutation("prop-each-rival", "setup", "(x + eps * c.sign())", "(x + eps * c)"),
+    # A sample that falls at the budget left standing.
+    Mutation(
+        "prop-curve",
+        "setup",
+        "distance[None] > budgets[:, None]",
+        "distance[None] >= budgets[:, None]",
     ),
 ]

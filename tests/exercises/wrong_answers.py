@@ -237,5 +237,42 @@ def fewest_directions(w, x, x_prime, radius):
         if theory.bridge_attack(w, x, x_prime, k).residual_bound <= radius:
             return k
     return 0
+    # Zero in place of the true logit: wrong where all logits are negative.
+    "ex-margin-loss": """
+def margin_loss(logits, y):
+    own = logits.gather(1, y[:, None]).squeeze(1)
+    return logits.scatter(1, y[:, None], 0.0).amax(1) - own
+""",
+    # The whole point shrunk until it fits.
+    "ex-project": """
+def project_l1(v, eps):
+    size = v.abs().sum(1, keepdim=True)
+    return v * (eps / size).clamp_max(1)
+""",
+    # The middle of the last bracket, at which nothing was tried.
+    "ex-bisect": """
+def bisect(attack, high, rounds):
+    ever = attack(high)
+    low = torch.zeros_like(high)
+    for _ in range(rounds):
+        middle = (low + high) / 2
+        fooled = attack(middle) & ever
+        high = torch.where(fooled, middle, high)
+        low = torch.where(fooled, low, middle)
+    return ((low + high) / 2).masked_fill(~ever, math.inf)
+""",
+    # A stronger rival taken for a higher report.
+    "ex-weak-spots": """
+def weak_spots(reports):
+    trusted = reports["steps"]
+    rivals = ("noise", "one step", "black box")
+    found = {name for name in rivals if reports[name] > trusted}
+    if max(reports.values()) > reports["clean"]:
+        found.add("clean")
+    if reports["twice"] < trusted - 0.02:
+        found.add("twice")
+    if reports["huge"] > 0.1:
+        found.add("huge")
+    return found
 """,
 }
