@@ -151,6 +151,8 @@ def test_bridge(h: int, k: int, m: int) -> None:
     w = torch.randn(h, k, generator=g) @ torch.randn(k, m, generator=g)
     x, other = torch.randn(2, 40, m, generator=g)
     assert torch.allclose(bridge(w, x, other), theory.bridge_attack(w, x, other).e)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_the_nearest_point_of_ball_and_box(norm: str) -> None:
     (nearest,) = defined("ch03", "nearest")

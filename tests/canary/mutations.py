@@ -231,7 +231,6 @@ MUTATIONS: list[Mutation] = [
     ),
     # Factors added.
     Mutation("prop-rescale", "check", "math.prod(factors)", "sum(factors)"),
-    # Outputs counted in place of inputs.
     Mutation(
         "prop-gain-ratio", "crlib.theory.gain_ratio", "w.shape[1] /", "w.shape[0] /"
     ),
@@ -374,6 +373,7 @@ MUTATIONS: list[Mutation] = [
         "check",
         "(cloud @ mu).abs() / mu.norm())",
         "(cloud @ mu).abs() / mu.norm() ** 2)",
+    ),
     # All attacks must succeed, in place of one.
     Mutation("prop-upper", "setup", "~successes.any(0)", "~successes.all(0)"),
     # Normalised by the wrong norm.

@@ -237,6 +237,7 @@ def fewest_directions(w, x, x_prime, radius):
         if theory.bridge_attack(w, x, x_prime, k).residual_bound <= radius:
             return k
     return 0
+""",
     # Zero in place of the true logit: wrong where all logits are negative.
     "ex-margin-loss": """
 def margin_loss(logits, y):
