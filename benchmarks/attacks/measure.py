@@ -105,8 +105,7 @@ def run(
 
     # What libraries load at their first call is no memory of the attack.
     bare_loop(model, x[:4], y[:4])
-    if contestant.warm:
-        contestant.run(model, x[:4].clone(), y[:4].clone())
+    (contestant.warm_up or contestant.run)(model, x[:4].clone(), y[:4].clone())
     before = forget_peak(device)
     counter, found = Counter(model), []
     times = [seconds(lambda: found.append(attack()), device)]
