@@ -54,8 +54,8 @@ def problems(facts: dict[str, str], rows: list[Any], limits: list[Any]) -> list[
         wanted = ["ratio", "seconds", "forward", "backward", "megabytes", "outside"]
         if row["group"] == "minimal":
             wanted += ["found", "median", "best_median", "best_p90", "fab_median"]
-        elif row["group"] != "bare":
-            wanted += ["robust", "eps", "images"]
+        else:
+            wanted += ["robust", "images"]
         try:
             value = {name: float(row[name]) for name in wanted}
         except ValueError:
