@@ -1,14 +1,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lint serve study bench clean
+.PHONY: help book test notebooks lint serve study bench bench-attacks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_VENV := .venv-bench
+BENCH_READY := $(BENCH_VENV)/.ready
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 book: $(READY) ## build the book into _build/html
 	@$(BIN)/python book/_tools/build.py
@@ -33,9 +35,19 @@ study: $(READY) ## run a study or resume it: make study NAME=networks
 bench: $(READY) ## time the attacks against bare loops
 	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file"; done
 
+bench-attacks: $(BENCH_READY) ## compare the attacks with other libraries (ARGS=--quick)
+	@$(BENCH_VENV)/bin/python benchmarks/attacks $(ARGS)
+
 clean: ## remove what was built; the environment stays
 	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(READY): requirements.lock pyproject.toml book/_tools/environment.sh
 	@book/_tools/environment.sh $(VENV)
+	@touch $@
+
+$(BENCH_READY): requirements.lock pyproject.toml benchmarks/requirements.txt \
+		book/_tools/environment.sh
+	@book/_tools/environment.sh $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip install -qq --disable-pip-version-check \
+		--no-deps -r benchmarks/requirements.txt
 	@touch $@

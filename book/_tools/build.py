@@ -41,7 +41,7 @@ def digest(base: Path, *names: str) -> str:
 def fingerprints(folder: Path, config: Path) -> tuple[str, str]:
     """Return what the outputs of cells depend on, and what the pages depend on."""
     profile = os.environ.get("CRLIB_PROFILE", "quick")
-    library = digest(ROOT, "crlib", "requirements.lock")
+    library = digest(ROOT, "crlib", "benchmarks/results", "requirements.lock")
     computed = f"{library} {sys.version_info[:2]} {profile}"
     pages = (".md", ".ipynb", ".yml", ".bib")
     manuscript = [path.name for path in folder.iterdir() if path.suffix in pages]

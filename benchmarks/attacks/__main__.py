@@ -1,0 +1,197 @@
+"""Compare crlib's attacks with those of other libraries: ``make bench-attacks``.
+
+    python benchmarks/attacks [--images 128] [--norm l2] [--device cuda] [--quick] ...
+
+Two networks, undefended and adversarially trained, three norms. Every attack runs in a
+process of its own; every point is judged by the same code. Time is in units of a bare
+loop of forward passes and input gradients on the same images, measured beside it.
+"""
+
+import argparse
+import datetime
+import platform
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import contestants
+import measure
+import networks
+import numpy as np
+import results
+import torch
+from results import COLUMNS, Row, text
+
+import crlib
+
+LIBRARIES = ("pyautoattack", "foolbox", "torchattacks", "adv-lib", "torch")
+NORMS = ("linf", "l2", "l1")
+# Input units, chosen so that neither all inputs fall nor all stand.
+BUDGETS = {
+    ("fashion", "undefended"): {"linf": 0.1, "l2": 1.5, "l1": 12.0},
+    ("fashion", "defended"): {"linf": 0.15, "l2": 2.0, "l1": 12.0},
+    ("cifar10", "undefended"): {"linf": 2 / 255, "l2": 0.25, "l1": 4.0},
+    ("cifar10", "defended"): {"linf": 8 / 255, "l2": 0.75, "l1": 12.0},
+}
+
+
+def against(distance: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Return median and 90th percentile of the ratio, where the other found one."""
+    ratio = np.sort(distance[other < np.inf] / other[other < np.inf])
+    # No interpolation: half of a success and a failure is a failure.
+    place = [round(share * (len(ratio) - 1)) for share in (0.5, 0.9)]
+    return float(ratio[place[0]]), float(ratio[place[1]])
+
+
+def compare(
+    group: str,
+    entries: Iterable[contestants.Contestant],
+    common: Row,
+    arguments: tuple[Any, ...],
+    rest: tuple[Any, ...],
+) -> list[Row]:
+    """Run a group and return its rows; ratios of distances need all of it."""
+    rows, distances = [], []
+    for entry in entries:
+        answer = measure.apart(entry, *arguments, *rest)
+        row = common | {"group": group, "library": entry.library, "attack": entry.name}
+        row["note"], row["images"] = entry.note, len(arguments[1])
+        if "error" in answer:
+            row["note"] = answer["error"]
+            print(f"{entry.library} {entry.name}: {answer['error']}", file=sys.stderr)
+        else:
+            row |= {k: answer[k] for k in COLUMNS if k in answer}
+            right = ~np.array(answer["wrong"])
+            distances.append((row, np.array(answer["distance"])[right]))
+            if group != "minimal":
+                row["robust"] = 1 - np.mean(answer["fooled"])
+        rows.append(row)
+    if group == "minimal" and distances:
+        best = np.min([d for _, d in distances], axis=0)
+        fab = next((d for row, d in distances if row["attack"] == "FAB"), best)
+        for row, d in distances:
+            row["found"] = float(np.isfinite(d).mean())
+            row["median"] = float(np.sort(d)[len(d) // 2])
+            row["best_median"], row["best_p90"] = against(d, best)
+            row["fab_median"], row["fab_p90"] = against(d, fab)
+    return rows
+
+
+def rows(args: argparse.Namespace) -> Iterator[list[Row]]:
+    """Yield the rows of each network, norm and group."""
+    sample = networks.load_data(args.data)
+    device = torch.device(args.device)
+    n, many = min(args.images, len(sample.x_test)), min(args.many, len(sample.x_test))
+    few_images = sample.x_test[:n], sample.y_test[:n]
+    images = sample.x_test[:many], sample.y_test[:many]
+    rest = (device, args.repeats)
+    for kind in args.network or networks.KINDS:
+        model = networks.load(kind, sample, args.data)
+        for norm in args.norm or NORMS:
+            eps = BUDGETS[args.data, kind][norm]
+            for group, entries, (x, y), radius in (
+                ("bare", [measure.BARE], images, None),
+                ("pgd", contestants.pgd(norm, eps), images, eps),
+                ("apgd", contestants.apgd(norm, eps), few_images, eps),
+                ("ensemble", contestants.ensembles(norm, eps), few_images, eps),
+                ("minimal", contestants.minimal(norm), few_images, None),
+            ):
+                common = {"network": kind, "norm": norm}
+                if radius is not None:
+                    common["eps"] = radius
+                arguments = (model, x, y, norm, radius)
+                yield compare(group, entries, common, arguments, rest)
+
+
+def processor(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def provenance(args: argparse.Namespace) -> dict[str, str]:
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "data": args.data,
+        "device": f"{args.device}: {processor(args.device)}",
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "crlib": crlib.__version__,
+        **{name: metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def table(columns: list[str], found: list[Row], named: int) -> None:
+    """Print rows; the first ``named`` columns hold words."""
+    lines = [columns] + [[text(row.get(c, "-")) for c in columns] for row in found]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for n, cells in enumerate(lines):
+        padded = [
+            cell.ljust(width) if k < named else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        note = found[n - 1].get("note") if n else ""
+        print("  ".join(padded) + (f"  ({note})" if note else ""), flush=True)
+
+
+def show(part: list[Row]) -> None:
+    """Print a group as a table."""
+    head = part[0]
+    title = f"{head['network']}, {head['norm']}"
+    if "eps" in head:
+        title += f", eps {text(head['eps'])}"
+    print(f"\n{title}: {head['group']}, {head['images']} images")
+    skipped = ("network", "norm", "eps", "group", "images", "note")
+    columns = [c for c in COLUMNS if c not in skipped and any(c in row for row in part)]
+    table(columns, part, named=2)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=128, help="for strong attacks")
+    parser.add_argument("--many", type=int, default=512, help="images for PGD")
+    parser.add_argument("--norm", action="append", choices=NORMS, help="default: all")
+    parser.add_argument("--network", action="append", choices=networks.KINDS)
+    parser.add_argument("--repeats", type=int, default=2, help="of short attacks")
+    parser.add_argument("--data", choices=("fashion", "cifar10"), default="fashion")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--quick", action="store_true", help="few images, linf only")
+    parser.add_argument("--write", type=Path, help="a CSV file to write")
+    args = parser.parse_args()
+    if args.quick:
+        args.images, args.many = min(args.images, 32), min(args.many, 128)
+        args.norm, args.repeats = args.norm or ["linf"], 1
+
+    torch.set_num_threads(1)
+    started, found = time.perf_counter(), []
+    for part in rows(args):
+        show(part)
+        found += part
+        if args.write:
+            # An interrupted run leaves what it measured.
+            results.write(args.write, COLUMNS, found, provenance(args))
+    used = time.process_time() + measure.spent()
+    facts = provenance(args) | {"cpu seconds": f"{used:.0f}"}
+    # Judged as written, so that whoever reads the table comes to the same verdicts.
+    demands = results.verdicts({k: text(v) for k, v in row.items()} for row in found)
+    table(list(demands[0]), demands, named=1)
+    print()
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+    print(f"wall seconds: {time.perf_counter() - started:.0f}")
+    if args.write:
+        results.write(args.write, COLUMNS, found, facts)
+        judged = args.write.with_name(f"{args.write.stem}-limits.csv")
+        results.write(judged, list(demands[0]), demands)
+        print(f"written: {args.write}, {judged}")
+    return int(any("ratio" not in row for row in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The comparison of attacks: the committed table is whole, current and rightly judged.
+
+The libraries themselves are not needed here.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks" / "attacks"))
+
+import results  # noqa: E402
+from judge import judge  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+FACTS, ROWS = results.read(RESULTS / "attacks.csv")
+_, LIMITS = results.read(RESULTS / "attacks-limits.csv")
+GROUPS = ("bare", "pgd", "apgd", "ensemble", "minimal")
+LIBRARIES = ("pyautoattack", "foolbox", "torchattacks", "adv-lib")
+Table = tuple[dict[str, str], list[dict[str, Any]], list[dict[str, Any]]]
+
+
+def pins(path: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", path.read_text(), re.MULTILINE))
+
+
+def problems(facts: dict[str, str], rows: list[Any], limits: list[Any]) -> list[str]:
+    """Return what is wrong with a table of measurements."""
+    found = []
+    pinned = pins(ROOT / "benchmarks" / "requirements.txt")
+    pinned = {name: pinned[name] for name in LIBRARIES}
+    pinned["torch"] = pins(ROOT / "requirements.lock")["torch"]
+    for name, version in pinned.items():
+        if facts.get(name, "").split("+")[0] != version:
+            found.append(f"{name} is pinned to {version}: measure again")
+    for name in ("date", "device", "threads", "crlib", "data", "cpu seconds"):
+        if not facts.get(name):
+            found.append(f"nothing says the {name}")
+    places = {(r["network"], r["norm"], r["group"], r["library"]) for r in rows}
+    for network in ("undefended", "defended"):
+        for norm in ("linf", "l2", "l1"):
+            for group in GROUPS:
+                whose = {p[3] for p in places if p[:3] == (network, norm, group)}
+                if len(whose) < (1 if group == "bare" else 2):
+                    found.append(f"{network}, {norm}: {group} is incomplete")
+    for row in rows:
+        wanted = ["ratio", "seconds", "forward", "backward", "megabytes", "outside"]
+        if row["group"] == "minimal":
+            wanted += ["found", "median", "best_median", "best_p90", "fab_median"]
+        else:
+            wanted += ["robust", "images"]
+        try:
+            value = {name: float(row[name]) for name in wanted}
+        except ValueError:
+            found.append(f"a number is missing: {row}")
+            continue
+        if min(value.values()) < 0 or value["ratio"] == 0 or value["forward"] == 0:
+            found.append(f"a number that cannot be: {row}")
+        if not 0 <= value.get("robust", 0) <= 1 or value.get("best_median", 1) < 1:
+            found.append(f"a share that cannot be: {row}")
+        if row["library"] == "crlib" and value["outside"]:
+            found.append(f"crlib left box or ball: {row}")
+    again = [
+        {name: results.text(v) for name, v in row.items()}
+        for row in results.verdicts(rows)
+    ]
+    if again != limits:
+        found.append("the verdicts do not follow from the table")
+    return found
+
+
+def test_the_committed_table_is_whole_and_current() -> None:
+    found = problems(FACTS, ROWS, LIMITS)
+    assert not found, "\n".join(found)
+
+
+def of(rows: list[Any], library: str, group: str) -> dict[str, Any]:
+    return next(r for r in rows if (r["library"], r["group"]) == (library, group))
+
+
+FAULTS: dict[str, Callable[[Any, Any, Any], object]] = {
+    "another version": lambda facts, rows, limits: facts.update(foolbox="3.3.3"),
+    "another torch": lambda facts, rows, limits: facts.update(torch="2.12.0"),
+    "no date": lambda facts, rows, limits: facts.pop("date"),
+    "no AutoAttack": lambda facts, rows, limits: rows.remove(
+        of(rows, "AutoAttack", "ensemble")
+    ),
+    "an attack that failed": lambda facts, rows, limits: rows[3].update(ratio=""),
+    "a negative time": lambda facts, rows, limits: rows[3].update(ratio="-1"),
+    "a share above one": lambda facts, rows, limits: of(rows, "crlib", "pgd").update(
+        robust="1.2"
+    ),
+    "better than the best": lambda facts, rows, limits: of(
+        rows, "crlib", "minimal"
+    ).update(best_median="0.9"),
+    "points outside": lambda facts, rows, limits: of(rows, "crlib", "pgd").update(
+        outside="1"
+    ),
+    "a kinder verdict": lambda facts, rows, limits: limits[0].update(worst="-9"),
+    "a stronger attack": lambda facts, rows, limits: [
+        r.update(robust="0") for r in rows if r["attack"] == "standard"
+    ],
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_noticed(fault: str) -> None:
+    facts, rows, limits = deepcopy(FACTS), deepcopy(ROWS), deepcopy(LIMITS)
+    FAULTS[fault](facts, rows, limits)
+    assert problems(facts, rows, limits)
+
+
+def test_the_judge_believes_only_the_points() -> None:
+    """The class is the sign of the first input: above one half is label 1."""
+    model = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+        model.bias.copy_(torch.tensor([0.5, -0.5]))
+    x = torch.tensor([[0.4, 0.5]]).repeat(6, 1)
+    y = torch.tensor([0, 0, 0, 0, 1, 0])
+    x_adv = torch.tensor(
+        [
+            [0.55, 0.5],  # fooled, in the ball
+            [0.45, 0.5],  # not fooled
+            [0.75, 0.5],  # fooled, outside the ball
+            [0.55, -0.1],  # fooled, outside the box
+            [0.40, 0.5],  # labelled wrongly from the start
+            [float("nan"), 0.5],
+        ]
+    )
+    verdict = judge(model, x, y, x_adv, "linf", 0.2)
+    assert verdict["fooled"] == [True, False, False, False, True, False]
+    assert verdict["outside"] == 3
+    assert verdict["distance"][0] == pytest.approx(0.15)
+    assert verdict["distance"][4] == 0
+    assert verdict["distance"][1:4] == [float("inf")] * 3
+    without = judge(model, x, y, x_adv, "linf", None)
+    assert without["fooled"][2] and without["outside"] == 2
