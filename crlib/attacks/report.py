@@ -45,8 +45,8 @@ CASCADES: dict[str, tuple[Stage, ...]] = {
     ),
     # Sparse steps need more time; Square knows no l1.
     "quick l1": (
-        (apgd, {"steps": 50}),
-        (apgd, {"steps": 50, "n_targets": 2}),
+        (apgd, {"steps": 20}),
+        (apgd, {"steps": 60, "n_targets": 3}),
     ),
     "full l1": (
         (apgd, {"steps": 50}),
@@ -88,8 +88,8 @@ def worst_case(
 
     ``"quick"``: PGD, then APGD on the targeted margins of three rivals. ``"full"``:
     then also FMN, APGD on the cross-entropy and on nine rivals, and Square, which needs
-    no gradient. For l1 APGD replaces PGD; ``"quick"`` takes two rivals, ``"full"``
-    four, and there is no Square. A sample counts as robust if it survives them all.
+    no gradient. For l1 APGD replaces PGD, ``"full"`` leads to four rivals, and there is
+    no Square. A sample counts as robust if it survives them all.
 
     Args:
         budget: ``"quick"`` or ``"full"``.
