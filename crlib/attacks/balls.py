@@ -142,7 +142,7 @@ class L1Ball(Ball):
             moving = ((left > 0) & (left < room)).sum(1)
             new = cut + excess / moving.clamp_min(1)
             middle = (low + high) / 2
-            new = torch.where((new > low) & (new < high), new, middle)
+            new = torch.where((new >= low) & (new <= high), new, middle)
             cut = torch.where(outside & (excess != 0), new, cut)
             left = size - cut[:, None]
             moved = left.clamp_min(0).minimum(room)
