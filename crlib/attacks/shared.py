@@ -75,6 +75,29 @@ class _Trial:
         parts = self.x.split(self.batch_size)
         return torch.cat([self.model((v + delta).clamp(0, 1)).argmax(1) for v in parts])
 
+    def slope(
+        self, rows: Tensor, delta: Tensor, scale: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the input gradients of the objective, and the margins of the labels.
+
+        Without a scale the objective is the negative margin itself.
+        """
+        with torch.enable_grad():
+            z = (self.x[rows] + delta).clamp(0, 1).requires_grad_()
+            logits = self.model(z)
+            check_logits(logits, len(z), self.y[rows])
+            value = objective(logits.float(), self.told[rows])
+            goal = value if scale is None else (value / scale).sigmoid()
+        return gradient(goal, z), -value.detach()
+
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """Return gradients and margins at the inputs to learn from."""
+        zero = torch.zeros_like(self.x[:1])
+        self.told = self.labels(zero)
+        parts = [self.slope(r, zero) for r in self.learnt.split(self.batch_size)]
+        gradients, margins = zip(*parts, strict=True)
+        return torch.cat(gradients), torch.cat(margins)
+
     def judge(self, delta: Tensor) -> UniversalResult:
         with evaluating(self.model), torch.no_grad():
             before, after = self.labels(torch.zeros_like(delta)), self.labels(delta)
@@ -103,39 +126,63 @@ def universal(
 ) -> UniversalResult:
     r"""Learn one perturbation that changes the label of many inputs.
 
-    Ascent on the mean hinge :math:`\min(0, \max_{k \ne y} z_k - z_y)` over batches,
-    with the steepest step of the norm, whose length falls from ``eps / 2`` to zero,
-    and projection onto the ball (after Moosavi-Dezfooli et al. 2017 and Shafahi et al.
-    2020). The inputs already fooled do not pull.
+    Ascent on the mean of :math:`\mathrm{sigmoid}(-m / \bar m)` over batches, where m is
+    the margin of the label that the model gives to the clean input and :math:`\bar m`
+    its median: inputs fooled already pull little, and so do those out of reach. The
+    step is the steepest of the norm, its length falls from ``eps / 2`` to zero, and
+    delta stays in the ball (after Moosavi-Dezfooli et al. 2017 and Shafahi et al.
+    2020). The runs start at zero, at both ends of the direction in which the margins
+    change most, the top right singular vector of their input gradients, and at both
+    ends of :func:`top_direction` where the model has a first layer. The one that
+    changes most labels of the inputs not held out is kept.
 
     Args:
         x: a part is held out and only judges.
         norm: ``"linf"`` or ``"l2"``.
-        epochs: passes over the inputs to learn from.
+        epochs: passes over the inputs to learn from, a run.
         batch_size: inputs a step.
         held_out: share of the inputs held out, in (0, 1).
     """
     at_least(1, epochs=epochs, batch_size=batch_size)
     trial = _Trial(model, x, y, eps, norm, held_out, batch_size, chance(generator))
-    # The ball around zero without a box: the box is each input's, not delta's.
-    delta = torch.zeros_like(trial.x[:1])
-    taken, total = 0, epochs * -(-len(trial.learnt) // batch_size)
+    found = []
     with evaluating(model):
-        for _ in tqdm(range(epochs), disable=not progress, desc="epochs", leave=False):
-            for batch in trial.shuffled(trial.learnt).split(batch_size):
-                with torch.enable_grad():
-                    z = (trial.x[batch] + delta).clamp(0, 1).requires_grad_()
-                    logits = model(z)
-                    check_logits(logits, len(z), y[batch])
-                    value = objective(logits.float(), y[batch]).clamp_max(0)
-                g = gradient(value, z).sum(0, keepdim=True)
-                delta = delta + eps / 2 * (1 - taken / total) * _unit(g, norm)
-                if norm == "linf":
-                    delta = delta.clamp(-eps, eps)
-                else:
-                    delta = delta * (eps / delta.norm().clamp_min(1e-30)).clamp_max(1)
-                taken += 1
-    return trial.judge(delta[0])
+        slopes, margins = trial.slopes()
+        scale = margins.median().clamp_min(1e-30)
+        top = _unit(_top(slopes).view_as(trial.x[:1]), norm)
+        starts = [0 * top, top, -top]
+        if isinstance(model, nn.Module) and _first_layer(model) is not None:
+            stretched = _unit(_stretched(model, x), norm)
+            starts += [stretched, -stretched]
+        bar = tqdm(starts, disable=not progress, desc="runs", leave=False)
+        for start in bar:
+            delta = eps * start
+            taken, total = 0, epochs * -(-len(trial.learnt) // batch_size)
+            for _ in range(epochs):
+                for batch in trial.shuffled(trial.learnt).split(batch_size):
+                    g, _ = trial.slope(batch, delta, scale)
+                    step = _unit(g.sum(0, keepdim=True), norm)
+                    delta = delta + eps / 2 * (1 - taken / total) * step
+                    delta = _inside(delta, eps, norm)
+                    taken += 1
+            found.append(trial.judge(delta[0]))
+    return max(found, key=lambda result: result.train_rate)
+
+
+def _top(rows: Tensor) -> Tensor:
+    """Return the top right singular vector by power iteration, with no chance."""
+    flat = rows.flatten(1)
+    v = flat.abs().sum(0)
+    for _ in range(30):
+        v = flat.T @ (flat @ (v / v.norm().clamp_min(1e-30)))
+    return v
+
+
+def _inside(delta: Tensor, eps: float, norm: str) -> Tensor:
+    # The ball around zero without a box: the box is each input's, not delta's.
+    if norm == "linf":
+        return delta.clamp(-eps, eps)
+    return delta * (eps / delta.norm().clamp_min(1e-30)).clamp_max(1)
 
 
 def _unit(g: Tensor, norm: str) -> Tensor:
@@ -174,10 +221,21 @@ def top_direction(
     """
     at_least(1, rounds=rounds, batch_size=batch_size)
     trial = _Trial(model, x, y, eps, norm, held_out, batch_size, chance(generator))
+    delta = (eps * _unit(_stretched(model, x, rounds), norm))[0]
+    both = (trial.judge(sign * delta) for sign in (1, -1))
+    return max(both, key=lambda result: result.train_rate)
+
+
+def _first_layer(model: nn.Module) -> nn.Module | None:
     weighted = (
         m for m in model.modules() if getattr(getattr(m, "weight", None), "ndim", 0) > 1
     )
-    layer = next(weighted, None)
+    return next(weighted, None)
+
+
+def _stretched(model: nn.Module, x: Tensor, rounds: int = 100) -> Tensor:
+    """Return the direction that the first layer stretches most, ``(1, ...)``."""
+    layer = _first_layer(model)
     if layer is None:
         raise ValueError("The model has no layer with a weight matrix or kernel.")
     outputs: list[Tensor] = []
@@ -201,6 +259,4 @@ def top_direction(
                 (v,) = torch.autograd.grad(out, z, out.detach() - zero)
     finally:
         handle.remove()
-    delta = (eps * _unit(v, norm))[0]
-    both = (trial.judge(sign * delta) for sign in (1, -1))
-    return max(both, key=lambda result: result.train_rate)
+    return v
