@@ -157,6 +157,7 @@ def universal(
         bar = tqdm(starts, disable=not progress, desc="runs", leave=False)
         for start in bar:
             delta = eps * start
+            found.append(trial.judge(delta[0]))
             taken, total = 0, epochs * -(-len(trial.learnt) // batch_size)
             for _ in range(epochs):
                 for batch in trial.shuffled(trial.learnt).split(batch_size):
