@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from crlib.attacks.balls import ball
+from crlib.attacks.balls import BALLS
 from crlib.attacks.base import BUDGET_NORMS
 from crlib.data import Dataset
 from crlib.models import evaluating, weight_layers
@@ -112,7 +112,7 @@ def pgd_adversary(
     def adversary(
         model: Any, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Tensor:
-        region = ball(x, x.new_full((len(x),), eps), norm)
+        region = BALLS[norm](x, x.new_full((len(x),), eps))
         step = x.new_full((len(x),), length)
         with evaluating(model):
             goal = y

@@ -23,12 +23,11 @@ To report              :func:`worst_case`, :func:`robustness_curve`,
 =====================  ============================================================
 """
 
-from crlib.attacks.adaptive import apgd
+from crlib.attacks.ascent import apgd, fgsm, pgd, random_noise
 from crlib.attacks.balls import project
 from crlib.attacks.base import AttackResult
 from crlib.attacks.diagnosis import Check, Report, diagnose
-from crlib.attacks.gradient import fgsm, pgd, random_noise
-from crlib.attacks.nearest import deepfool, fmn, minimal, minimum_of
+from crlib.attacks.nearest import deepfool, fmn, minimal, minimum_of, sigma_zero
 from crlib.attacks.query import square
 from crlib.attacks.report import (
     Curve,
@@ -38,7 +37,6 @@ from crlib.attacks.report import (
     worst_case,
 )
 from crlib.attacks.shared import UniversalResult, top_direction, universal
-from crlib.attacks.sparse import sigma_zero
 
 __all__ = [
     "AttackResult",

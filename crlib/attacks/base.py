@@ -56,6 +56,11 @@ def sizes(delta: Tensor, norm: str) -> Tensor:
     return torch.linalg.vector_norm(delta.flatten(1), ord=ORDERS[norm], dim=1)
 
 
+def pick(use: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Return ``new`` for the samples ``use``, else ``old``; faster than a where."""
+    return torch.lerp(old, new, per_row(use, old).to(old.dtype))
+
+
 def chance(generator: torch.Generator | None) -> torch.Generator:
     """Return the caller's generator or a new one; torch's own is left alone."""
     return torch.Generator().manual_seed(0) if generator is None else generator
@@ -149,7 +154,7 @@ def averaged(model: Model, samples: int) -> Model:
 def objective(
     logits: Tensor,
     y: Tensor,
-    target: Tensor | None,
+    target: Tensor | None = None,
     loss: str = "margin",
     rival: Tensor | None = None,
 ) -> Tensor:
@@ -169,12 +174,9 @@ def gradient(value: Tensor, z: Tensor, retain: bool = False) -> Tensor:
     """Return the input gradient; zero where the model does not depend on its input."""
     if not value.requires_grad:
         return torch.zeros_like(z)
+    ones = torch.ones_like(value)
     (g,) = torch.autograd.grad(
-        value,
-        z,
-        torch.ones_like(value),
-        materialize_grads=True,
-        retain_graph=retain,
+        value, z, ones, materialize_grads=True, retain_graph=retain
     )
     # A gradient can be one number shown many times, which cannot be written to.
     return g.contiguous()
@@ -186,7 +188,7 @@ def is_fooled(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
 
 
 class Search:
-    """What is known about each sample while an attack with a budget runs."""
+    """What is known about each sample while an attack runs."""
 
     def __init__(
         self,
@@ -194,8 +196,8 @@ class Search:
         x: Tensor,
         y: Tensor,
         target: Tensor | None,
-        loss: str,
         norm: str,
+        loss: str = "margin",
         samples: int = 1,
     ) -> None:
         self.model, self.samples = averaged(model, samples), samples
@@ -211,50 +213,77 @@ class Search:
     def standing(self) -> Tensor:
         return (~self.success).nonzero().squeeze(1)
 
+    def ask(self, z: Tensor, rows: Tensor, graph: bool = False) -> Tensor:
+        """Return the logits at the points ``z`` of samples ``rows``; count the call."""
+        with torch.set_grad_enabled(graph):
+            logits = self.model(z)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if not self.seen:
+            target = None if self.target is None else self.target[rows]
+            check_logits(logits, len(z), self.y[rows], target)
+        self.seen = True
+        self.n_forward[rows] += self.samples
+        return logits
+
     def look_at_clean(self) -> Tensor:
         """Mark the samples that are labelled wrongly before any attack."""
         if not len(self.x):
+            # Two classes suffice to order an empty batch, which has no labels.
             return self.x.new_zeros(0, 2)
-        with torch.no_grad():
-            logits = self.model(self.x)
-        self.see(self.x, torch.arange(len(self.x), device=self.x.device), logits)
+        logits = self.ask(self.x, torch.arange(len(self.x), device=self.x.device))
+        self.success = is_fooled(logits, self.y, None)
         return logits
 
     def see(
         self,
         z: Tensor,
         rows: Tensor,
-        logits: Tensor,
-        last: bool = False,
+        *,
         rival: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Record the fooled among the points ``z`` of samples ``rows``.
+        before: Tensor | None = None,
+        last: bool = False,
+        inside: bool = True,
+    ) -> tuple[Tensor, Tensor, int, bool]:
+        """Look at the points ``z`` of samples ``rows`` and record those that fool.
 
+        Returns the objective ``(n,)``, with a graph where ``z`` asks for one; who is
+        fooled; how many are; and whether an objective is what it was ``before``.
         At the end of a run record also the others, where they are the best so far.
-        Returns the objective, ``(n,)`` with its graph, and who is fooled.
+        Points that are not ``inside`` the ball are never a success.
         """
+        first = self.n_forward[rows] == 0
+        logits = self.ask(z, rows, graph=z.requires_grad)
         y, target = self.y[rows], None if self.target is None else self.target[rows]
-        # Looking into the logits waits for a GPU: only first, last, and at a success.
-        if last or not self.seen:
-            check_logits(logits, len(z), y, target)
-        self.seen = True
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        value = objective(logits, y, target, self.loss, rival)
-        fooled = is_fooled(logits, y, target)
+        with torch.set_grad_enabled(z.requires_grad):
+            value = objective(logits, y, target, self.loss, rival)
+        fooled, now = is_fooled(logits, y, target), value.detach().to(self.x.dtype)
         if target is not None:
             # Labelled wrongly at x itself counts as fooled, whatever the target.
-            fooled |= (self.n_forward[rows] == 0) & is_fooled(logits, y, None)
-        self.n_forward.index_add_(0, rows, torch.full_like(rows, self.samples))
-        record = fooled
-        if last:
-            now = value.detach()
-            record = fooled | (now > self.best[rows])
-            self.best[rows] = torch.maximum(self.best[rows], now.to(self.best.dtype))
-        if record.any():
+            fooled |= first & is_fooled(logits, y, None)
+        fooled &= inside
+        still = torch.zeros_like(fooled) if before is None else now == before
+        # The only wait for a GPU in a step.
+        told = torch.stack([fooled.sum(), still.sum(), logits.isnan().sum()])
+        count, stuck, bad = told.tolist()
+        if bad:
             check_logits(logits, len(z))
-            self.x_adv[rows[record]] = z.detach()[record]
+        if last:
+            better = now > self.best[rows]
+            self.best[rows] = torch.where(better, now, self.best[rows])
+            self.x_adv[rows] = pick(fooled | better, z.detach(), self.x_adv[rows])
+        elif count:
+            hit = fooled.to(torch.uint8).argsort(descending=True, stable=True)[:count]
+            self.x_adv[rows[hit]] = z.detach()[hit]
+        if count:
             self.success[rows] = fooled
-        return value, fooled
+        return value, fooled, count, bool(stuck)
+
+    def slope(
+        self, value: Tensor, z: Tensor, rows: Tensor, retain: bool = False
+    ) -> Tensor:
+        """Return the input gradient; count it."""
+        self.n_backward[rows] += self.samples
+        return gradient(value, z, retain)
 
     def shake(self, g: Tensor, rows: Tensor, generator: torch.Generator) -> None:
         """Replace the gradients that are zero by random directions."""
@@ -266,12 +295,11 @@ class Search:
             g[dead] = push.to(g.device)
 
     def result(self) -> AttackResult:
-        distance, done = torch.full_like(self.best, torch.inf), self.success
-        distance[done] = sizes(self.x_adv[done] - self.x[done], self.norm)
+        distance = sizes(self.x_adv - self.x, self.norm)
         return AttackResult(
             x_adv=self.x_adv,
             success=self.success,
-            distance=distance,
+            distance=distance.masked_fill(~self.success, torch.inf),
             n_forward=self.n_forward,
             n_backward=self.n_backward,
             zero_gradient=self.zero_gradient,

@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from crlib.attacks.balls import ball
+from crlib.attacks.ascent import fgsm, pgd, random_noise
+from crlib.attacks.balls import BALLS
 from crlib.attacks.base import (
     Model,
     chance,
@@ -17,7 +18,6 @@ from crlib.attacks.base import (
     gradient,
     objective,
 )
-from crlib.attacks.gradient import fgsm, pgd, random_noise
 from crlib.attacks.query import square
 from crlib.models import evaluating
 
@@ -173,14 +173,10 @@ def diagnose(
     not say that the model is weak, but that the usual attack may not show it.
 
     Args:
-        model: maps ``(N, ...)`` to logits ``(N, K)``; leave it as you use it.
-        x: ``(N, ...)`` in [0, 1].
-        y: ``(N,)`` true labels, int64.
+        model: leave it as you use it.
         eps: the radius you want to report.
-        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         steps: of PGD.
         queries: of :func:`square` (random noise for l1).
-        generator: source of chance; None means a new one of seed 0.
 
     Returns:
         A :class:`Report`; shares are of all samples given.
@@ -240,7 +236,7 @@ def _gradients(
         g = gradient(value, z)
     dead = ~g.flatten(1).any(1)
     radius = torch.full((len(x),), eps / 10, dtype=x.dtype, device=x.device)
-    region = ball(x.detach(), radius, norm)
+    region = BALLS[norm](x.detach(), radius)
     with torch.no_grad():
         end = region.step_(x.detach().clone(), g.clone(), radius)
         end = torch.where(

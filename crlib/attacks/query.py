@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from crlib.attacks.balls import ball, draw
+from crlib.attacks.balls import BALLS, draw
 from crlib.attacks.base import (
     AttackResult,
     Model,
@@ -13,6 +13,7 @@ from crlib.attacks.base import (
     chance,
     check,
     per_row,
+    pick,
     sizes,
 )
 from crlib.models import evaluating
@@ -43,25 +44,15 @@ def square(
     image of one line.
 
     Args:
-        model: maps ``(N, ...)`` to logits ``(N, K)``.
-        x: ``(N, ...)`` in [0, 1].
-        y: ``(N,)`` true labels, int64.
-        eps: radius in input units, a number or ``(N,)``.
         norm: ``"linf"`` or ``"l2"``.
         queries: evaluations of the model a sample, at most.
         share: of the input that the first windows cover, in (0, 1].
-        target: ``(N,)`` labels to reach, or None.
-        generator: source of the windows; None means a new one of seed 0.
-        progress: show a progress bar.
-
-    Raises:
-        ValueError: bad input; the message says what to do.
     """
     radius = check(x, y, eps, norm, target, ("linf", "l2"))
     at_least(1, queries=queries)
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}: a share of the input, in (0, 1].")
-    run, source = Search(model, x, y, target, "margin", norm), chance(generator)
+    run, source = Search(model, x, y, target, norm), chance(generator)
     with evaluating(model), torch.no_grad():
         run.look_at_clean()
         rows = run.standing()
@@ -77,13 +68,13 @@ def square(
             else:
                 side = _side(t / queries, share, clean)
                 new = _repaint(z - clean, eps, norm, side, source)
-            new = ball(clean, eps, norm).project_(clean + new)
+            new = BALLS[norm](clean, eps).project_(clean + new)
             asked = new.view(-1, *x.shape[1:])
-            value, fooled = run.see(asked, rows, run.model(asked), t + 1 == queries)
+            value, fooled, count, _ = run.see(asked, rows, last=t + 1 == queries)
             better = value >= best
             best = torch.where(better, value.to(best.dtype), best)
-            z = torch.where(per_row(better, z), new, z)
-            if fooled.any():
+            z = pick(better, new, z)
+            if count:
                 keep = ~fooled
                 z, clean, rows, best, eps = (
                     v[keep] for v in (z, clean, rows, best, eps)

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from crlib.attacks.adaptive import apgd
+from crlib.attacks.ascent import apgd, pgd
 from crlib.attacks.base import (
     AttackResult,
     Model,
+    Search,
     averaged,
     check,
     check_logits,
     is_fooled,
     one_of,
-    per_row,
+    pick,
     sizes,
 )
-from crlib.attacks.gradient import pgd
 from crlib.attacks.nearest import fmn
 from crlib.attacks.query import square
 from crlib.models import evaluating
@@ -40,9 +40,19 @@ CASCADES: dict[str, tuple[Stage, ...]] = {
         (apgd, {"steps": 20, "n_targets": 3}),
         (fmn, {"steps": 50}),
         (apgd, {"steps": 50, "loss": "ce"}),
-        (apgd, {"steps": 20, "n_targets": 9, "restarts": 2}),
-        (apgd, {"steps": 50, "restarts": 3}),
+        (apgd, {"steps": 50, "n_targets": 9}),
         (square, {"queries": 300}),
+    ),
+    # Sparse steps need more time; Square knows no l1.
+    "quick l1": (
+        (apgd, {"steps": 20}),
+        (apgd, {"steps": 60, "n_targets": 3}),
+    ),
+    "full l1": (
+        (apgd, {"steps": 50}),
+        (apgd, {"steps": 100, "n_targets": 4}),
+        (fmn, {"steps": 50}),
+        (apgd, {"steps": 100, "loss": "ce"}),
     ),
 }
 
@@ -62,19 +72,6 @@ def _put(total: AttackResult, part: AttackResult, rows: Tensor) -> None:
     total.zero_gradient[rows] |= part.zero_gradient
 
 
-def _nothing(x: Tensor, norm: str) -> AttackResult:
-    count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    return AttackResult(
-        x_adv=x.detach().clone(),
-        success=count.bool(),
-        distance=x.new_full((len(x),), torch.inf),
-        n_forward=count,
-        n_backward=count.clone(),
-        zero_gradient=count.bool(),
-        norm=norm,
-    )
-
-
 def worst_case(
     model: Model,
     x: Tensor,
@@ -90,38 +87,25 @@ def worst_case(
     r"""Run a cascade of attacks, each on what still stands: the number to report.
 
     ``"quick"``: PGD, then APGD on the targeted margins of three rivals. ``"full"``:
-    then also FMN, APGD on the cross-entropy, on nine rivals and on the margin with
-    restarts, and Square (not for l1), which needs no gradient. A sample counts as
-    robust if it survives them all.
+    then also FMN, APGD on the cross-entropy and on nine rivals, and Square, which needs
+    no gradient. For l1 APGD replaces PGD, ``"full"`` leads to four rivals, and there is
+    no Square. A sample counts as robust if it survives them all.
 
     Args:
-        model: maps ``(N, ...)`` to logits ``(N, K)``.
-        x: ``(N, ...)`` in [0, 1].
-        y: ``(N,)`` true labels, int64.
-        eps: radius in input units, a number or ``(N,)``.
-        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         budget: ``"quick"`` or ``"full"``.
-        samples: calls whose logits are averaged, for a model that draws at random.
-        generator: source of chance; None means a new one of seed 0.
-        progress: show a progress bar over the attacks.
-
-    Raises:
-        ValueError: bad input; the message says what to do.
     """
     radius = check(x, y, eps, norm)
-    one_of("budget", budget, tuple(CASCADES))
-    total = _nothing(x, norm)
+    one_of("budget", budget, ("quick", "full"))
+    total = Search(model, x, y, None, norm).result()
     standing = torch.arange(len(x), device=x.device)
     judged = averaged(model, samples)
-    stages = tqdm(CASCADES[budget], disable=not progress, desc="attacks", leave=False)
+    cascade = CASCADES[f"{budget} l1" if norm == "l1" else budget]
+    stages = tqdm(cascade, disable=not progress, desc="attacks", leave=False)
     with evaluating(model):
         for attack, options in stages:
-            if not len(standing) or (attack is square and norm == "l1"):
+            if not len(standing):
                 break
             near, left = x[standing], radius[standing]
-            if norm == "l1":
-                # A sparse step moves few inputs at a time: it takes more of them.
-                options = options | {"steps": 2 * options["steps"]}
             if attack is fmn:
                 part = attack(judged, near, y[standing], norm=norm, **options)
                 part = _within(part, left, total.x_adv[standing])
@@ -141,7 +125,7 @@ def _within(part: AttackResult, eps: Tensor, fallback: Tensor) -> AttackResult:
     inside = part.distance <= eps
     return replace(
         part,
-        x_adv=torch.where(per_row(inside, fallback), part.x_adv, fallback),
+        x_adv=pick(inside, part.x_adv, fallback),
         success=inside,
         distance=part.distance.masked_fill(~inside, torch.inf),
     )
@@ -151,24 +135,20 @@ def transfer(result: AttackResult, model: Model, x: Tensor, y: Tensor) -> Attack
     """Show another model the points that fooled, or nearly fooled, the first.
 
     Args:
-        result: of an attack on the first model at the inputs ``x``.
-        model: the other model, asked for labels only.
-        x: ``(N, ...)`` in [0, 1].
-        y: ``(N,)`` true labels, int64.
+        result: of an attack on another model at the inputs ``x``.
+        model: asked for labels only.
 
     Returns:
         Success and distance on ``model``; what it labels wrongly at ``x`` already is
         a success at distance 0.
-
-    Raises:
-        ValueError: bad input, or a result of other inputs.
     """
     check(x, y, 0.0, "linf")
     if result.x_adv.shape != x.shape:
         raise ValueError(
             f"The result is of {tuple(result.x_adv.shape)}, x {tuple(x.shape)}."
         )
-    total = replace(_nothing(x, result.norm), x_adv=result.x_adv.clone())
+    total = Search(model, x, y, None, result.norm).result()
+    total = replace(total, x_adv=result.x_adv.clone())
     if not len(x):
         return total
     with evaluating(model), torch.no_grad():
@@ -208,16 +188,9 @@ def evaluate(
 
     Args:
         attack: such as :func:`apgd` or :func:`deepfool`.
-        model: maps ``(N, ...)`` to logits ``(N, K)``.
-        x: ``(N, ...)`` in [0, 1].
-        y: ``(N,)`` true labels, int64.
         batch_size: samples attacked together, at most.
         autocast: such as ``torch.bfloat16``; None means full precision.
-        progress: show a progress bar over the samples.
         **options: for the attack; tensors with one entry a sample go with it.
-
-    Raises:
-        ValueError: bad input; the message says what to do.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: at least 1.")
@@ -237,7 +210,8 @@ def evaluate(
                     raise
                 batch_size = len(rows) // 2
                 continue
-            total = _nothing(x, part.norm) if total is None else total
+            if total is None:
+                total = Search(model, x, y, None, part.norm).result()
             _put(total, part, rows)
             start = stop
             bar.update(len(rows))
@@ -317,14 +291,9 @@ def robustness_curve(
     Either way the curve cannot rise.
 
     Args:
-        model: maps ``(N, ...)`` to logits ``(N, K)``.
-        x: ``(N, ...)`` in [0, 1].
-        y: ``(N,)`` true labels, int64.
         eps: budgets in input units; budget 0 gives clean accuracy.
-        norm: of the balls.
         attack: a minimal-norm attack; None means :func:`pgd` at each budget.
         level: coverage of the interval, in (0, 1); 1,000 resamples of the samples.
-        progress: show a progress bar over the budgets.
         **options: for the attack, such as ``steps``.
 
     Raises:

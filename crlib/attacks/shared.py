@@ -40,49 +40,75 @@ class UniversalResult:
     norm: str
 
 
-def _split(
-    x: Tensor,
-    y: Tensor,
-    eps: float,
-    norm: str,
-    held_out: float,
-    source: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Check the input; return the rows to learn from and those held out."""
-    check(x, y, eps, norm, None, ("linf", "l2"))
-    held = round(held_out * len(x))
-    if not 0 < held < len(x):
-        raise ValueError(
-            f"held_out is {held_out} of {len(x)} samples: both parts need at least one."
+class _Trial:
+    """Inputs to learn from, and held-out inputs that judge."""
+
+    def __init__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        eps: float,
+        norm: str,
+        held_out: float,
+        batch_size: int,
+        source: torch.Generator,
+    ) -> None:
+        check(x, y, eps, norm, None, ("linf", "l2"))
+        held = round(held_out * len(x))
+        if not 0 < held < len(x):
+            raise ValueError(
+                f"held_out is {held_out} of {len(x)} samples: both parts need at"
+                " least one."
+            )
+        self.model, self.x, self.y, self.norm = model, x.detach(), y, norm
+        self.batch_size, self.source = batch_size, source
+        order = self.shuffled(torch.arange(len(x), device=x.device))
+        self.learnt, self.held = order[held:], order[:held]
+
+    def shuffled(self, rows: Tensor) -> Tensor:
+        source = self.source
+        order = torch.randperm(len(rows), generator=source, device=source.device)
+        return rows[order.to(rows.device)]
+
+    def labels(self, delta: Tensor) -> Tensor:
+        parts = self.x.split(self.batch_size)
+        return torch.cat([self.model((v + delta).clamp(0, 1)).argmax(1) for v in parts])
+
+    def slope(
+        self, rows: Tensor, delta: Tensor, scale: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the input gradients of the objective, and the margins of the labels.
+
+        Without a scale the objective is the negative margin itself.
+        """
+        with torch.enable_grad():
+            z = (self.x[rows] + delta).clamp(0, 1).requires_grad_()
+            logits = self.model(z)
+            check_logits(logits, len(z), self.y[rows])
+            value = objective(logits.float(), self.told[rows])
+            goal = value if scale is None else (value / scale).sigmoid()
+        return gradient(goal, z), -value.detach()
+
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """Return gradients and margins at the inputs to learn from."""
+        zero = torch.zeros_like(self.x[:1])
+        self.told = self.labels(zero)
+        parts = [self.slope(r, zero) for r in self.learnt.split(self.batch_size)]
+        gradients, margins = zip(*parts, strict=True)
+        return torch.cat(gradients), torch.cat(margins)
+
+    def judge(self, delta: Tensor) -> UniversalResult:
+        with evaluating(self.model), torch.no_grad():
+            before, after = self.labels(torch.zeros_like(delta)), self.labels(delta)
+        changed = (before != after).double()
+        return UniversalResult(
+            delta=delta,
+            fooling_rate=float(changed[self.held].mean()),
+            train_rate=float(changed[self.learnt].mean()),
+            robust_accuracy=float((after == self.y)[self.held].double().mean()),
+            norm=self.norm,
         )
-    order = torch.randperm(len(x), generator=source, device=source.device).to(x.device)
-    return order[held:], order[:held]
-
-
-def _labels(model: Model, x: Tensor, batch_size: int) -> Tensor:
-    return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
-
-
-def _judge(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    delta: Tensor,
-    norm: str,
-    rows: tuple[Tensor, Tensor],
-    batch_size: int,
-) -> UniversalResult:
-    before = _labels(model, x, batch_size)
-    after = _labels(model, (x + delta).clamp(0, 1), batch_size)
-    learnt, held = rows
-    rate = (before != after).double()
-    return UniversalResult(
-        delta=delta,
-        fooling_rate=float(rate[held].mean()),
-        train_rate=float(rate[learnt].mean()),
-        robust_accuracy=float((after == y)[held].double().mean()),
-        norm=norm,
-    )
 
 
 def universal(
@@ -100,61 +126,68 @@ def universal(
 ) -> UniversalResult:
     r"""Learn one perturbation that changes the label of many inputs.
 
-    Ascent on the mean hinge :math:`\min(0, \max_{k \ne y} z_k - z_y)` over batches,
-    with the steepest step of the norm, whose length falls from ``eps / 2`` to zero,
-    and projection onto the ball (after Moosavi-Dezfooli et al. 2017 and Shafahi et al.
-    2020). The inputs already fooled do not pull.
+    Ascent on the mean of :math:`\mathrm{sigmoid}(-m / \bar m)` over batches, where m is
+    the margin of the label that the model gives to the clean input and :math:`\bar m`
+    its median: inputs fooled already pull little, and so do those out of reach. The
+    step is the steepest of the norm, its length falls from ``eps / 2`` to zero, and
+    delta stays in the ball (after Moosavi-Dezfooli et al. 2017 and Shafahi et al.
+    2020). The runs start at zero, at both ends of the direction in which the margins
+    change most, the top right singular vector of their input gradients, and at both
+    ends of :func:`top_direction` where the model has a first layer. The one that
+    changes most labels of the inputs not held out is kept.
 
     Args:
-        model: maps ``(N, ...)`` to logits ``(N, K)``.
-        x: ``(N, ...)`` in [0, 1]; a part is held out and only judges.
-        y: ``(N,)`` true labels, int64.
-        eps: radius in input units.
+        x: a part is held out and only judges.
         norm: ``"linf"`` or ``"l2"``.
-        epochs: passes over the inputs to learn from.
+        epochs: passes over the inputs to learn from, a run.
         batch_size: inputs a step.
         held_out: share of the inputs held out, in (0, 1).
-        generator: source of split and batches; None means a new one of seed 0.
-        progress: show a progress bar over the epochs.
-
-    Raises:
-        ValueError: bad input, or too few samples to hold some out.
     """
-    source = chance(generator)
-    rows = _split(x, y, eps, norm, held_out, source)
     at_least(1, epochs=epochs, batch_size=batch_size)
-    x, learnt = x.detach(), rows[0]
-    # The ball around zero without a box: the box is each input's, not delta's.
-    delta = torch.zeros_like(x[:1])
-    per_epoch = -(-len(learnt) // batch_size)
-    taken, total = 0, epochs * per_epoch
+    trial = _Trial(model, x, y, eps, norm, held_out, batch_size, chance(generator))
+    found = []
     with evaluating(model):
-        for _ in tqdm(range(epochs), disable=not progress, desc="epochs", leave=False):
-            order = torch.randperm(
-                len(learnt), generator=source, device=source.device
-            ).to(x.device)
-            for batch in learnt[order].split(batch_size):
-                with torch.enable_grad():
-                    z = (x[batch] + delta).clamp(0, 1).requires_grad_()
-                    logits = model(z)
-                    check_logits(logits, len(z), y[batch])
-                    value = objective(logits.float(), y[batch], None).clamp_max(0)
-                g = gradient(value, z).sum(0, keepdim=True)
-                length = eps / 2 * (1 - taken / total)
-                delta = _inside(delta + length * _unit(g, norm), eps, norm)
-                taken += 1
-        with torch.no_grad():
-            return _judge(model, x, y, delta[0], norm, rows, batch_size)
+        slopes, margins = trial.slopes()
+        scale = margins.median().clamp_min(1e-30)
+        top = _unit(_top(slopes).view_as(trial.x[:1]), norm)
+        starts = [0 * top, top, -top]
+        if isinstance(model, nn.Module) and _first_layer(model) is not None:
+            stretched = _unit(_stretched(model, x), norm)
+            starts += [stretched, -stretched]
+        bar = tqdm(starts, disable=not progress, desc="runs", leave=False)
+        for start in bar:
+            delta = eps * start
+            found.append(trial.judge(delta[0]))
+            taken, total = 0, epochs * -(-len(trial.learnt) // batch_size)
+            for _ in range(epochs):
+                for batch in trial.shuffled(trial.learnt).split(batch_size):
+                    g, _ = trial.slope(batch, delta, scale)
+                    step = _unit(g.sum(0, keepdim=True), norm)
+                    delta = delta + eps / 2 * (1 - taken / total) * step
+                    delta = _inside(delta, eps, norm)
+                    taken += 1
+            found.append(trial.judge(delta[0]))
+    return max(found, key=lambda result: result.train_rate)
+
+
+def _top(rows: Tensor) -> Tensor:
+    """Return the top right singular vector by power iteration, with no chance."""
+    flat = rows.flatten(1)
+    v = flat.abs().sum(0)
+    for _ in range(30):
+        v = flat.T @ (flat @ (v / v.norm().clamp_min(1e-30)))
+    return v
+
+
+def _inside(delta: Tensor, eps: float, norm: str) -> Tensor:
+    # The ball around zero without a box: the box is each input's, not delta's.
+    if norm == "linf":
+        return delta.clamp(-eps, eps)
+    return delta * (eps / delta.norm().clamp_min(1e-30)).clamp_max(1)
 
 
 def _unit(g: Tensor, norm: str) -> Tensor:
     return g.sign() if norm == "linf" else g / g.norm().clamp_min(1e-30)
-
-
-def _inside(delta: Tensor, eps: float, norm: str) -> Tensor:
-    if norm == "linf":
-        return delta.clamp(-eps, eps)
-    return delta * (eps / delta.norm().clamp_min(1e-30)).clamp_max(1)
 
 
 def top_direction(
@@ -178,35 +211,41 @@ def top_direction(
 
     Args:
         model: an affine map up to and including its first layer with weights.
-        x: ``(N, ...)`` in [0, 1]; a part is held out and only judges.
-        y: ``(N,)`` true labels, int64.
-        eps: radius in input units.
+        x: a part is held out and only judges.
         norm: ``"linf"`` or ``"l2"``.
         rounds: of the power iteration.
         batch_size: inputs judged at once.
         held_out: share of the inputs held out, in (0, 1).
-        generator: source of the split; None means a new one of seed 0.
 
     Raises:
         ValueError: bad input, or no layer with a weight of two or more dimensions.
     """
-    source = chance(generator)
-    rows = _split(x, y, eps, norm, held_out, source)
     at_least(1, rounds=rounds, batch_size=batch_size)
+    trial = _Trial(model, x, y, eps, norm, held_out, batch_size, chance(generator))
+    delta = (eps * _unit(_stretched(model, x, rounds), norm))[0]
+    both = (trial.judge(sign * delta) for sign in (1, -1))
+    return max(both, key=lambda result: result.train_rate)
+
+
+def _first_layer(model: nn.Module) -> nn.Module | None:
     weighted = (
         m for m in model.modules() if getattr(getattr(m, "weight", None), "ndim", 0) > 1
     )
-    layer = next(weighted, None)
+    return next(weighted, None)
+
+
+def _stretched(model: nn.Module, x: Tensor, rounds: int = 100) -> Tensor:
+    """Return the direction that the first layer stretches most, ``(1, ...)``."""
+    layer = _first_layer(model)
     if layer is None:
         raise ValueError("The model has no layer with a weight matrix or kernel.")
-    x, outputs = x.detach(), []
+    outputs: list[Tensor] = []
     handle = layer.register_forward_hook(lambda _m, _i, out: outputs.append(out))
 
     def first(z: Tensor) -> Tensor:
         outputs.clear()
         model(z)
-        out: Tensor = outputs[0]
-        return out
+        return outputs[0]
 
     try:
         with evaluating(model):
@@ -221,7 +260,4 @@ def top_direction(
                 (v,) = torch.autograd.grad(out, z, out.detach() - zero)
     finally:
         handle.remove()
-    delta = (eps * _unit(v, norm))[0]
-    with evaluating(model), torch.no_grad():
-        both = [_judge(model, x, y, s * delta, norm, rows, batch_size) for s in (1, -1)]
-    return max(both, key=lambda result: result.train_rate)
+    return v

@@ -180,6 +180,21 @@ def test_class_names_do_not_matter(trained: MLP, fashion: Dataset) -> None:
     assert renamed.robust_accuracy == pytest.approx(plain.robust_accuracy, abs=0.006)
 
 
+def test_equal_settings_give_what_a_textbook_loop_gives(
+    trained: MLP, fashion: Dataset
+) -> None:
+    x, y, eps, step = fashion.x_test, fashion.y_test, 0.02, 0.005
+    z = x.clone()
+    for _ in range(10):
+        z.requires_grad_()
+        loss = nn.functional.cross_entropy(trained(z), y, reduction="sum")
+        (g,) = torch.autograd.grad(loss, z)
+        z = (z.detach() + step * g.sign()).clamp(x - eps, x + eps).clamp(0, 1)
+    plain = (trained(z).argmax(1) == y).sum()
+    found = pgd(trained, x, y, eps=eps, steps=10, step_size=step, loss="ce")
+    assert abs(int((~found.success).sum()) - int(plain)) <= 1
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_linf_ball_lies_in_the_l2_ball_of_radius_root_d(
     trained: MLP, fashion: Dataset, norm: str

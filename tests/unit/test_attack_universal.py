@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import Affine, Never, rng
+from support import Affine, Changed, Never, rng
 from torch import nn
 
 from crlib.attacks import top_direction, universal
@@ -79,3 +79,17 @@ def test_bad_input_is_refused_first() -> None:
         universal(Never(), x, y, eps=0.1, epochs=0)
     with pytest.raises(ValueError, match="weight matrix"):
         top_direction(nn.Sequential(nn.ReLU()), x, y, eps=0.1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_it_beats_its_one_line_rival_at_any_scale_of_the_logits(
+    trained: MLP, fashion: Dataset, norm: str
+) -> None:
+    x, y, eps = fashion.x_test, fashion.y_test, {"linf": 0.1, "l2": 2.0}[norm]
+    rates = [
+        universal(Changed(trained, by), x, y, eps=eps, norm=norm).train_rate
+        for by in (lambda z: z, lambda z: 1e3 * z, lambda z: 1e-3 * z)
+    ]
+    rival = top_direction(trained, x, y, eps=eps, norm=norm).train_rate
+    assert min(rates) >= rival
+    assert max(rates) - min(rates) <= 0.05
