@@ -251,11 +251,11 @@ def sigma_zero(
 ) -> AttackResult:
     r"""Change as few coordinates as possible, by descent on a smooth count.
 
-    The loss is the hinge of the margin plus
-    :math:`\frac1d \sum_i \delta_i^2 / (\delta_i^2 + \sigma)`. Its gradient, of largest
-    entry one, moves :math:`\delta`; then coordinates below a threshold return to zero.
-    The threshold rises while the sample is fooled and falls while it is not (Cinà et
-    al. 2025). A bisection of the number of coordinates ends it.
+    The loss is the hinge of the margin, its gradient scaled to a largest entry of one,
+    plus :math:`\frac1d \sum_i \delta_i^2 / (\delta_i^2 + \sigma)`. The whole gradient,
+    scaled alike, moves :math:`\delta`; then coordinates below a threshold return to
+    zero. The threshold rises while the sample is fooled and falls while it is not
+    (Cinà et al. 2025). A bisection of the number of coordinates ends it.
 
     Cost: ``steps + 15`` forward, ``steps + 1`` backward passes.
 
@@ -281,6 +281,8 @@ def sigma_zero(
                 # The hinge: who is fooled is no longer pushed.
                 value = objective(logits, found.labels, found.goal).clamp_max(0)
             g = -found.climb(value, z)
+            # To length one, so that the count weighs the same at any scale of logits.
+            g /= per_row(sizes(g, "linf").clamp_min(1e-30), g)
             square = delta.square()
             g += 2 * sigma * delta / (square + sigma).square() / delta[0].numel()
             largest = sizes(g, "linf").clamp_min(1e-12)
