@@ -14,11 +14,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 EVENT = re.compile(
     r"(?P<file>\S+\.(?:md|ipynb)): (?P<what>Execut\S+|Using) (?P<rest>.*)"
+)
+AHEAD = re.compile(
+    r"(?P<what>Executing|Execution Successful): \S*?(?P<name>[\w-]+)\.md$"
 )
 SECONDS = re.compile(r"in ([\d.]+) seconds")
 TROUBLE = re.compile(r"WARNING|ERROR|CRITICAL|^[\w. ]*([Ee]rror|Exception)\b.*: *\S")
@@ -74,6 +78,10 @@ def forget_what_is_stale(build: Path, computed: str, made: str) -> None:
 
 def progress(line: str) -> str | None:
     """Return what a person waits for: pages that run, and whatever is wrong."""
+    ahead = AHEAD.search(line)
+    if ahead:
+        state = "running" if ahead["what"] == "Executing" else "done"
+        return f"{ahead['name']}: {state}"
     event = EVENT.search(line)
     if event:
         name = Path(event["file"]).stem
@@ -83,15 +91,26 @@ def progress(line: str) -> str | None:
         if event["what"] == "Executed" and seconds:
             return f"{name}: {float(seconds[1]):.1f} s"
         if event["what"] == "Using":
-            return f"{name}: unchanged, outputs kept"
+            return f"{name}: outputs at hand"
     if TROUBLE.search(line) and not NOISE.match(line):
         return line
     return None
 
 
-def run_jupyter_book(folder: Path, config: Path) -> int:
-    """Build, log everything, show progress; return the exit status."""
-    command = [
+def run(folder: Path, config: Path) -> int:
+    """Run the pages, then build; log everything, show progress; return the status."""
+    # The kernel must be this interpreter's, with this interpreter's crlib. One thread:
+    # networks this small gain nothing from more, and the numbers are those of nbval.
+    environment = os.environ | {
+        "CRLIB_BOOK": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "NO_COLOR": "1",
+    }
+    ahead = [sys.executable, str(ROOT / "book" / "_tools" / "execute.py")]
+    ahead += [str(folder), str(timeout(config))]
+    book = [
         sys.executable,
         "-c",
         "from jupyter_book.cli.main import main; main()",
@@ -105,35 +124,39 @@ def run_jupyter_book(folder: Path, config: Path) -> int:
         "-n",
         "--keep-going",
     ]
-    # The kernel must be this interpreter's, with this interpreter's crlib. One thread:
-    # networks this small gain nothing from more, and the numbers are those of nbval.
-    environment = os.environ | {
-        "CRLIB_BOOK": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "NO_COLOR": "1",
-    }
-    log = folder / "_build" / "build.log"
-    with (
-        log.open("w", encoding="utf-8") as file,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environment,
-        ) as process,
-    ):
+    with (folder / "_build" / "build.log").open("w", encoding="utf-8") as log:
+        # A page that fails ahead of the build fails in it again, and is reported there.
+        follow(ahead, environment, log, quiet=True)
+        return follow(book, environment, log)
+
+
+def timeout(config: Path) -> int:
+    """Return the seconds that the configuration gives to a cell."""
+    found = re.search(r"^  timeout: (\d+)$", config.read_text(), re.MULTILINE)
+    return int(found[1]) if found else 30
+
+
+def follow(
+    command: list[str], environment: dict[str, str], log: TextIO, *, quiet: bool = False
+) -> int:
+    """Run a command, log what it says, and show what a person waits for."""
+    shown = set()
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=environment,
+    ) as process:
         assert process.stdout is not None
-        shown = set()
         for raw in process.stdout:
             line = COLOUR.sub("", raw).rstrip()
-            file.write(line + "\n")
+            log.write(line + "\n")
             text = progress(line)
-            if text and text not in shown:
+            wanted = AHEAD.search(line) if quiet else text
+            if text and wanted and text not in shown:
                 shown.add(text)
                 print(f"  {text}", flush=True)
     return process.returncode
@@ -149,7 +172,7 @@ def build(folder: Path) -> int:
     print(f"Building the book in {folder}", flush=True)
     computed, made = fingerprints(folder, config)
     forget_what_is_stale(folder / "_build", computed, made)
-    status = run_jupyter_book(folder, config)
+    status = run(folder, config)
     index = folder / "_build" / "html" / "index.html"
     seconds = time.perf_counter() - started
     if status or not index.exists():

@@ -1,7 +1,7 @@
 """Studies: experiments too long for a chapter, run once and kept as small tables.
 
 ``crlib list`` names them, ``crlib run NAME`` runs one and resumes it, ``crlib results
-NAME`` prints its table. :mod:`crlib.studies.engine` does the running.
+NAME`` prints its table.
 """
 
 import importlib

@@ -1,0 +1,28 @@
+"""Run the code of pages into the cache of the build, one page a core.
+
+Sphinx runs one page after the other. What fails here it runs once more, and reports.
+"""
+
+import logging
+import multiprocessing
+import sys
+from pathlib import Path
+
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
+
+READER = {"name": "myst_nb_md", "type": "plugin"}
+
+
+def main(folder: Path, timeout: int) -> None:
+    cache = get_cache(str(folder / "_build" / ".jupyter_cache"))
+    for page in sorted(folder.glob("book/*.md")):
+        if "```{code-cell}" in page.read_text(encoding="utf-8"):
+            cache.add_nb_to_project(str(page), read_data=READER)
+    # Its workers report one level above the chatter of multiprocessing.
+    multiprocessing.log_to_stderr(logging.INFO + 1)
+    load_executor("local-parallel", cache).run_and_cache(timeout=timeout)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
