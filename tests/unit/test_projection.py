@@ -78,7 +78,9 @@ def test_no_point_of_the_set_is_nearer(
         short = (eps / size(other - x, norm).clamp_min(1e-12)).clamp_max(1)
         member = x + (other - x) * short.view(-1, *(1,) * (x.ndim - 1))
         inner = (away * (member - p).flatten(1)).sum(1)
-        assert (inner <= 2e-6 * (1 + away.norm(dim=1))).all()
+        # Far from the set, single precision blurs the nearest point in proportion.
+        blur = 1 + away.norm(dim=1) + 0.1 * away.norm(dim=1).square()
+        assert (inner <= 2e-6 * blur).all()
 
 
 @given(cases())
