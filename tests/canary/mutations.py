@@ -409,7 +409,10 @@ MUTATIONS: list[Mutation] = [
     ),
     # A whole turn in place of half of one.
     Mutation(
-        "cor-teacher-round", "check", "math.acos(chi) / math.pi", "math.acos(chi) / 6.28"
+        "cor-teacher-round",
+        "check",
+        "math.acos(chi) / math.pi",
+        "math.acos(chi) / 6.28",
     ),
     # The square of the cosine in place of the cosine.
     Mutation(
