@@ -192,3 +192,17 @@ def test_a_curve_from_distances() -> None:
         net, x, y, eps=budgets.tolist(), norm="l2", attack=attacks.fmn
     )
     assert torch.allclose(curve(distance, budgets).float(), known.accuracy)
+
+
+def test_the_exact_score_of_a_linear_student() -> None:
+    (signed_distance,) = defined("ch11", "signed_distance")
+    g = torch.Generator().manual_seed(3)
+    for d in (2, 9, 40):
+        w = torch.randn(d, generator=g, dtype=torch.float64)
+        x = 0.5 + torch.randn(50, d, generator=g, dtype=torch.float64)
+        y = torch.randint(2, (50,), generator=g)
+        two = torch.stack([-w, w])
+        known, _ = theory.linear_minimal(
+            two, -two.sum(1) / 2, x, y, norm="l2", box=False
+        )
+        assert torch.allclose(signed_distance(w, x, y).clamp_min(0), known)

@@ -393,4 +393,32 @@ MUTATIONS: list[Mutation] = [
         "distance[None] > budgets[:, None]",
         "distance[None] >= budgets[:, None]",
     ),
+    # The root dropped from the part orthogonal to the teacher.
+    Mutation(
+        "prop-teacher-student",
+        "setup",
+        "(scale * math.sqrt(1 - chi**2))",
+        "(scale * (1 - chi**2))",
+    ),
+    # The flatness left out of the reach in linf.
+    Mutation(
+        "prop-teacher-student",
+        "check",
+        "eps * float(w.abs().sum() / w.norm())",
+        "eps",
+    ),
+    # A whole turn in place of half of one.
+    Mutation(
+        "cor-teacher-round",
+        "check",
+        "math.acos(chi) / math.pi",
+        "math.acos(chi) / 6.28",
+    ),
+    # The square of the cosine in place of the cosine.
+    Mutation(
+        "prop-teacher-behind",
+        "check",
+        "float(best.norm() / star.norm())",
+        "float(best.norm() / star.norm()) ** 2",
+    ),
 ]

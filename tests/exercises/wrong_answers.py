@@ -276,4 +276,24 @@ def weak_spots(reports):
         found.add("huge")
     return found
 """,
+    # The distance without its sign: a wrong input counted as robust.
+    "ex-teacher-score": """
+def score(w, star, x, eps):
+    r = ((x - 0.5) @ w).abs() / w.norm()
+    return float((r > eps).double().mean())
+""",
+    # The share of directions taken for the cosine, not for its square.
+    "ex-teacher-rank": """
+def rank_needed(accuracy, d):
+    chi = math.cos(math.pi * (1 - accuracy))
+    return max(1, math.ceil(chi * d - 1e-9))
+""",
+    # The control asked, the plain network not.
+    "ex-teacher-verdict": """
+def verdict(plain, control, treated):
+    if interval(np.log(treated / plain)).mean > 0:
+        return "no loss"
+    below = interval(np.log(treated / control)).high < 0
+    return "beyond the control" if below else "not beyond the control"
+""",
 }
