@@ -9,7 +9,7 @@ import manuscript
 import pytest
 import torch
 
-from crlib import attacks, certify, metrics, models, theory
+from crlib import attacks, certify, compress, metrics, models, theory
 
 BOOKS = {
     book.path.stem: book for book in manuscript.chapters(Path(__file__).parents[2])
@@ -192,3 +192,27 @@ def test_a_curve_from_distances() -> None:
         net, x, y, eps=budgets.tolist(), norm="l2", attack=attacks.fmn
     )
     assert torch.allclose(curve(distance, budgets).float(), known.accuracy)
+
+
+def test_pruning_truncation_and_quantisation() -> None:
+    without_small, truncated, rounded, keep_rows = defined(
+        "ch16", "without_small", "truncated", "rounded", "keep_rows"
+    )
+    for seed in range(5):
+        net = models.MLP((12, 20, 9, 4), seed=seed).double()
+        for share in (0, 0.3, 0.9):
+            cut = compress.prune(net, share).weights
+            for w, v in zip(net.weights[:-1], cut[:-1], strict=True):
+                assert without_small(w, share).equal(v)
+        for k in (1, 4):
+            cut = compress.truncate(net, rank=k).weights
+            for w, v in zip(net.weights[:-1], cut[:-1], strict=True):
+                assert torch.allclose(truncated(w, k), v, atol=1e-12)
+        for bits in (2, 5, 8):
+            cut = compress.quantise(net, bits=bits).weights
+            for w, v in zip(net.weights, cut, strict=True):
+                assert torch.allclose(rounded(w, bits), v, atol=1e-12)
+        for eps in (0, 0.4, 0.9):
+            cut = compress.prune_to_error(net, eps).weights
+            for w, v in zip(net.weights[:-1], cut[:-1], strict=True):
+                assert keep_rows(w, eps).equal(v.norm(dim=1) > 0)

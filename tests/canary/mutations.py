@@ -393,4 +393,13 @@ MUTATIONS: list[Mutation] = [
         "distance[None] > budgets[:, None]",
         "distance[None] >= budgets[:, None]",
     ),
+    # One row short: the error is exceeded.
+    Mutation("prop-prune-eps", "setup", "k = 1 + int(", "k = int("),
+    # Only the last error counted.
+    Mutation(
+        "thm-compress-error",
+        "setup",
+        "local = local + tail *",
+        "local = tail *",
+    ),
 ]
