@@ -9,7 +9,7 @@ import manuscript
 import pytest
 import torch
 
-from crlib import attacks, certify, metrics, models, theory
+from crlib import attacks, certify, compress, metrics, models, theory
 
 BOOKS = {
     book.path.stem: book for book in manuscript.chapters(Path(__file__).parents[2])
@@ -206,3 +206,25 @@ def test_the_exact_score_of_a_linear_student() -> None:
             two, -two.sum(1) / 2, x, y, norm="l2", box=False
         )
         assert torch.allclose(signed_distance(w, x, y).clamp_min(0), known)
+def test_pruning_truncation_and_quantisation() -> None:
+    without_small, truncated, rounded, keep_rows = defined(
+        "ch16", "without_small", "truncated", "rounded", "keep_rows"
+    )
+    for seed in range(5):
+        net = models.MLP((12, 20, 9, 4), seed=seed).double()
+        for share in (0, 0.3, 0.9):
+            cut = compress.prune(net, share).weights
+            for w, v in zip(net.weights[:-1], cut[:-1], strict=True):
+                assert without_small(w, share).equal(v)
+        for k in (1, 4):
+            cut = compress.truncate(net, rank=k).weights
+            for w, v in zip(net.weights[:-1], cut[:-1], strict=True):
+                assert torch.allclose(truncated(w, k), v, atol=1e-12)
+        for bits in (2, 5, 8):
+            cut = compress.quantise(net, bits=bits).weights
+            for w, v in zip(net.weights, cut, strict=True):
+                assert torch.allclose(rounded(w, bits), v, atol=1e-12)
+        for eps in (0, 0.4, 0.9):
+            cut = compress.prune_to_error(net, eps).weights
+            for w, v in zip(net.weights[:-1], cut[:-1], strict=True):
+                assert keep_rows(w, eps).equal(v.norm(dim=1) > 0)

@@ -295,5 +295,21 @@ def verdict(plain, control, treated):
         return "no loss"
     below = interval(np.log(treated / control)).high < 0
     return "beyond the control" if below else "not beyond the control"
+    # Factors as large as the matrix counted as a saving.
+    "ex-compress-factors": """
+def largest_rank(h, m):
+    return h * m // (h + m)
+""",
+    # A sum in place of a count: entries may cancel.
+    "ex-compress-narrow": """
+def narrowed(w1, w2):
+    alive = (w1.sum(1) != 0) & (w2.sum(0) != 0)
+    return w1[alive], w2[:, alive]
+""",
+    # The change of one logit taken for that of a difference.
+    "ex-compress-survive": """
+def survives(logits, moved):
+    first, second = logits.topk(2, dim=1).values.T
+    return first - second > 2 * moved
 """,
 }
