@@ -206,6 +206,8 @@ def test_the_exact_score_of_a_linear_student() -> None:
             two, -two.sum(1) / 2, x, y, norm="l2", box=False
         )
         assert torch.allclose(signed_distance(w, x, y).clamp_min(0), known)
+
+
 def test_pruning_truncation_and_quantisation() -> None:
     without_small, truncated, rounded, keep_rows = defined(
         "ch16", "without_small", "truncated", "rounded", "keep_rows"

@@ -420,6 +420,7 @@ MUTATIONS: list[Mutation] = [
         "check",
         "float(best.norm() / star.norm())",
         "float(best.norm() / star.norm()) ** 2",
+    ),
     # One row short: the error is exceeded.
     Mutation("prop-prune-eps", "setup", "k = 1 + int(", "k = int("),
     # Only the last error counted.

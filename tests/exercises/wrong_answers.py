@@ -295,6 +295,7 @@ def verdict(plain, control, treated):
         return "no loss"
     below = interval(np.log(treated / control)).high < 0
     return "beyond the control" if below else "not beyond the control"
+""",
     # Factors as large as the matrix counted as a saving.
     "ex-compress-factors": """
 def largest_rank(h, m):
