@@ -67,6 +67,13 @@ def _matrices(model: nn.Module) -> list[Tensor]:
     return [layer.weight.flatten(1) for layer in _hidden(model)]
 
 
+def _stored(layer: Any) -> tuple[Tensor, ...]:
+    """Return the parameters that make the weight: one, or two factors."""
+    if isinstance(layer, LOW_RANK):
+        return layer.left, layer.right
+    return (layer.weight,)
+
+
 def _check(**numbers: float) -> None:
     for name, value in numbers.items():
         if not 0 <= value < math.inf:
@@ -567,8 +574,7 @@ def quantise(model: nn.Module, *, bits: int = 8) -> Any:
         raise ValueError(f"bits is {bits}: choose from 2 to 16.")
     model, levels = copy.deepcopy(model), 2 ** (bits - 1) - 1
     for layer in weight_layers(model):
-        low_rank = isinstance(layer, LOW_RANK)
-        for weight in (layer.left, layer.right) if low_rank else (layer.weight,):
+        for weight in _stored(layer):
             rows = weight.data.flatten(1)
             step = rows.abs().amax(1, keepdim=True).clamp_min(1e-30) / levels
             weight.data.copy_(((rows / step).round() * step).view_as(weight))
@@ -630,11 +636,9 @@ def size(model: nn.Module, input_shape: Sequence[int]) -> Size:
 
     def count(layer: Any, _: Any, out: Tensor) -> None:
         nonlocal macs
-        low_rank = isinstance(layer, LOW_RANK)
-        weights = (layer.left, layer.right) if low_rank else (layer.weight,)
         conv = isinstance(layer, nn.Conv2d | LowRankConv2d)
         places = out[0, 0].numel() if conv else out[0].numel() // out.shape[-1]
-        macs += places * sum(w.numel() for w in weights)
+        macs += places * sum(w.numel() for w in _stored(layer))
 
     hooks = [layer.register_forward_hook(count) for layer in weight_layers(model)]
     like = next(model.parameters())

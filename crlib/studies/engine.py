@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 import pandas
@@ -106,11 +106,9 @@ def sweep(
     """
     folder = _writable(Path(out) / study.name)
     wanted = configurations(grid) if isinstance(grid, Mapping) else list(grid)
-    todo = {}
-    for config in wanted:
-        key = _key(study, config)
-        if _read(folder / f"{key}.json") is None:
-            todo[key] = config
+    prints = _fingerprints(study, wanted)
+    runs = [_Run(_key(study, c, p), c, p) for c, p in zip(wanted, prints, strict=True)]
+    todo = [run for run in runs if _read(folder / f"{run.key}.json") is None]
     # joblib registers a cluster's backend only where it is named this way.
     with joblib.parallel_config(backend, n_jobs=jobs):
         work = joblib.Parallel(return_as="generator_unordered")(
@@ -125,8 +123,8 @@ def sweep(
     failures = []
     with bar, contextlib.closing(work):
         for rows, failure in work:
-            for config, row in rows:
-                _write(folder / f"{_key(study, config)}.json", row)
+            for key, row in rows:
+                _write(folder / f"{key}.json", row)
                 bar.update()
             if failure:
                 failures.append(failure)
@@ -135,7 +133,8 @@ def sweep(
             f"{len(failures)} of the jobs failed; the finished runs are kept in"
             f" {folder}. The first: {failures[0]}"
         )
-    return _table(study, wanted, folder)
+    found = [_read(folder / f"{run.key}.json") for run in runs]
+    return _frame([row for row in found if row is not None])
 
 
 def results(out: str | Path, study: Study) -> pandas.DataFrame:
@@ -155,11 +154,6 @@ def results(out: str | Path, study: Study) -> pandas.DataFrame:
     return _frame(rows)
 
 
-def _table(study: Study, wanted: list[Config], folder: Path) -> pandas.DataFrame:
-    rows = [_read(folder / f"{_key(study, config)}.json") for config in wanted]
-    return _frame([row for row in rows if row is not None])
-
-
 def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
     told: dict[str, str] = {}
     for row in rows:
@@ -176,26 +170,45 @@ def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
     )
 
 
-def _key(study: Study, config: Config) -> str:
+class _Run(NamedTuple):
+    """A configuration, the name of its file, and the fingerprint of its data."""
+
+    key: str
+    config: Config
+    fingerprint: str
+
+
+def _fingerprints(study: Study, configs: list[Config]) -> list[str]:
+    """Ask once for each data set: a fingerprint can cost as much as loading it."""
+    if study.fingerprint is None:
+        return [""] * len(configs)
+    known: dict[Any, str] = {}
+    for config in configs:
+        if config.get("data") not in known:
+            known[config.get("data")] = study.fingerprint(config)
+    return [known[config.get("data")] for config in configs]
+
+
+def _key(study: Study, config: Config, fingerprint: str) -> str:
     """Name a run by all that decides its numbers."""
     parts = {
         "config": config,
         "study": study.name,
         "version": study.version,
         "crlib": __version__,
-        "fingerprint": study.fingerprint(config) if study.fingerprint else "",
+        "fingerprint": fingerprint,
     }
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _parts(study: Study, todo: Mapping[str, Config]) -> list[list[Config]]:
+def _parts(study: Study, todo: list[_Run]) -> list[list[_Run]]:
     """Group runs into jobs: one each, or as many as the study does together."""
     if study.run_many is None:
-        return [[config] for config in todo.values()]
-    groups: dict[str, list[Config]] = {}
-    for config in todo.values():
-        groups.setdefault(json.dumps(study.group(config)), []).append(config)
+        return [[run] for run in todo]
+    groups: dict[str, list[_Run]] = {}
+    for run in todo:
+        groups.setdefault(json.dumps(study.group(run.config)), []).append(run)
     return [
         group[i : i + study.job_size]
         for group in groups.values()
@@ -204,9 +217,10 @@ def _parts(study: Study, todo: Mapping[str, Config]) -> list[list[Config]]:
 
 
 def _job(
-    study: Study, configs: list[Config], device: str
-) -> tuple[list[tuple[Config, dict[str, Any]]], str]:
-    """Run one job; return its rows, and what went wrong."""
+    study: Study, runs: list[_Run], device: str
+) -> tuple[list[tuple[str, dict[str, Any]]], str]:
+    """Run one job; return its rows with their keys, and what went wrong."""
+    configs = [run.config for run in runs]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     started = time.perf_counter()
@@ -219,21 +233,21 @@ def _job(
         return [], f"{configs[0]}: {type(error).__name__}: {error}"
     finally:
         torch.set_num_threads(threads)
-    seconds = (time.perf_counter() - started) / len(configs)
+    seconds = (time.perf_counter() - started) / len(runs)
     rows = []
-    for config, found in zip(configs, numbers, strict=True):
+    for run, found in zip(runs, numbers, strict=True):
         provenance = {
             "study": study.name,
             "version": study.version,
             "crlib": __version__,
-            "fingerprint": study.fingerprint(config) if study.fingerprint else "",
+            "fingerprint": run.fingerprint,
             "device": _device_name(device),
             "torch": torch.__version__,
             "seconds": round(seconds, 3),
             "date": datetime.now(UTC).date().isoformat(),
         }
-        row = {"config": config, "numbers": dict(found), "provenance": provenance}
-        rows.append((config, row))
+        row = {"config": run.config, "numbers": dict(found), "provenance": provenance}
+        rows.append((run.key, row))
     return rows, ""
 
 
