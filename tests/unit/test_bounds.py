@@ -1,12 +1,12 @@
 """The bounds hold on every kind of vector and matrix, and are met where they say."""
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matrices import KINDS
 from support import SEEDS, rng
 from test_metrics import vectors
 from torch import Tensor
@@ -15,15 +15,7 @@ from crlib import metrics, theory
 from crlib.theory import Bounds
 
 SLACK = 1e-9
-MATRICES: dict[str, Callable[[torch.Generator, int, int], Tensor]] = {
-    "gaussian": lambda g, h, m: torch.randn(h, m, generator=g),
-    "low rank": lambda g, h, m: (
-        torch.randn(h, 1, generator=g) @ torch.randn(1, m, generator=g)
-    ),
-    "sparse": lambda g, h, m: (
-        torch.randn(h, m, generator=g) * (torch.rand(h, m, generator=g) < 0.3)
-        + torch.eye(h, m) * 1e-3
-    ),
+MATRICES = KINDS | {
     "few rows": lambda g, h, m: (
         torch.randn(h, m, generator=g) * 10.0 ** -torch.arange(h)[:, None]
     ),
@@ -31,7 +23,6 @@ MATRICES: dict[str, Callable[[torch.Generator, int, int], Tensor]] = {
     "orthogonal": lambda g, h, m: (
         torch.linalg.svd(torch.randn(h, m, generator=g))[0] @ torch.eye(h, m)
     ),
-    "signs": lambda g, h, m: torch.randn(h, m, generator=g).sign(),
 }
 CASES = st.tuples(
     SEEDS, st.sampled_from(list(MATRICES)), st.integers(1, 8), st.integers(1, 8)
