@@ -126,7 +126,9 @@ def run(folder: Path, config: Path) -> int:
     ]
     with (folder / "_build" / "build.log").open("w", encoding="utf-8") as log:
         # A page that fails ahead of the build fails in it again, and is reported there.
-        follow(ahead, environment, log, quiet=True)
+        # Pages that are still standing were made from what is there now.
+        if not (folder / "_build" / "html").exists():
+            follow(ahead, environment, log, quiet=True)
         return follow(book, environment, log)
 
 

@@ -241,6 +241,18 @@ def test_two_data_sets_may_stand_in_one_table(tmp_path: Path) -> None:
     assert set(results(tmp_path, study)["fingerprint"]) == {"print of a", "print of b"}
 
 
+def test_a_fingerprint_is_asked_for_once_a_data_set(tmp_path: Path) -> None:
+    asked = []
+
+    def fingerprint(config: dict[str, Any]) -> str:
+        asked.append(config["data"])
+        return config["data"]
+
+    grid = {**GRID, "data": ["a", "b"]}
+    run(tmp_path, replace(NOISY, grids={"quick": grid}, fingerprint=fingerprint))
+    assert sorted(asked) == ["a", "b"]
+
+
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="No finished run of noisy"):
         results(tmp_path, NOISY)
