@@ -277,9 +277,13 @@ def fit(
     history: list[Epoch] = []
     kept: dict[str, tuple[int, dict[str, Tensor]]] = {}
     best = float("inf")
-    if constraint is not None:
-        with torch.no_grad():
-            constraint(model)
+
+    def constrain() -> None:
+        if constraint is not None:
+            with torch.no_grad():
+                constraint(model)
+
+    constrain()
     bar = tqdm(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
     for epoch in bar:
         if head is not None:
@@ -311,14 +315,11 @@ def fit(
                 )
             objective = loss if penalty is None else loss + penalty(model)
             steps.take(objective)
-            if constraint is not None and steps.count % constrain_every == 0:
-                with torch.no_grad():
-                    constraint(model)
+            if steps.count % constrain_every == 0:
+                constrain()
             total += objective.detach() * len(batch)
             hits += (logits.argmax(1) == y_now).sum()
-        if constraint is not None:
-            with torch.no_grad():
-                constraint(model)
+        constrain()
         mean, accuracy = float(total) / len(x), int(hits) / len(x)
         if not mean < float("inf"):
             raise ValueError(
