@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import re
-import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -299,22 +298,12 @@ class FillInTimes(SphinxPostTransform):
 
 
 def record_costs(app: Sphinx, error: Exception | None) -> None:
-    """Write what running the chapters cost, for the tests that hold it to limits.
-
-    The peak is that of the largest kernel; it is kept while nothing runs anew.
-    """
+    """Write how long the chapters ran, for the test that holds them to a limit."""
     if error or app.builder.format != "html":
         return
     times = {d: seconds_to_run(app.env, d) for d in sorted(app.env.found_docs)}
-    file = Path(app.outdir).parent / "costs.json"
-    before = json.loads(file.read_text()) if file.exists() else {}
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1e6 if platform.system() == "Darwin" else 1e3
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
-    costs = {
-        "seconds": {d: s for d, s in times.items() if s is not None},
-        "peak_megabytes": round(max(peak, before.get("peak_megabytes", 0))),
-    }
+    costs = {d: seconds for d, seconds in times.items() if seconds is not None}
+    file = Path(app.outdir).parent / "seconds.json"
     file.write_text(json.dumps(costs, indent=1) + "\n")
 
 

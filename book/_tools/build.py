@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def forget_what_is_stale(build: Path, computed: str, made: str) -> None:
     old = stamp.read_text().splitlines() if stamp.exists() else []
     if old[:1] != [computed]:
         shutil.rmtree(build / ".jupyter_cache", ignore_errors=True)
-        (build / "costs.json").unlink(missing_ok=True)
+        (build / "peak.txt").unlink(missing_ok=True)
     if old != [computed, made]:
         shutil.rmtree(build / ".doctrees", ignore_errors=True)
         shutil.rmtree(build / "html", ignore_errors=True)
@@ -132,6 +133,18 @@ def run(folder: Path, config: Path) -> int:
         return follow(book, environment, log)
 
 
+def record_peak(file: Path) -> None:
+    """Write the megabytes of the largest process of this build and those before it.
+
+    That is a kernel, or Sphinx where no page runs; it is kept while nothing runs anew.
+    """
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
+    before = float(file.read_text()) if file.exists() else 0.0
+    file.write_text(f"{max(peak, before):.0f}\n")
+
+
 def timeout(config: Path) -> int:
     """Return the seconds that the configuration gives to a cell."""
     found = re.search(r"^  timeout: (\d+)$", config.read_text(), re.MULTILINE)
@@ -175,6 +188,7 @@ def build(folder: Path) -> int:
     computed, made = fingerprints(folder, config)
     forget_what_is_stale(folder / "_build", computed, made)
     status = run(folder, config)
+    record_peak(folder / "_build" / "peak.txt")
     index = folder / "_build" / "html" / "index.html"
     seconds = time.perf_counter() - started
     if status or not index.exists():

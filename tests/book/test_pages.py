@@ -59,8 +59,10 @@ def test_title_carries_the_number_of_the_chapter(page: Path) -> None:
 
 
 def test_chapters_run_within_their_limits() -> None:
-    costs = json.loads((pages.ROOT / "_build" / "costs.json").read_text())
-    seconds = {Path(name).name: value for name, value in costs["seconds"].items()}
+    costs = json.loads((pages.ROOT / "_build" / "seconds.json").read_text())
+    seconds = {Path(name).name: value for name, value in costs.items()}
     assert {page.stem for page in pages.chapters()} <= set(seconds)
     assert max(seconds.values()) < pages.CHAPTER_SECONDS, seconds
-    assert 0 < costs["peak_megabytes"] < pages.CHAPTER_MEGABYTES, costs
+    # A process that computes with torch takes some 300 MB: less, and none was counted.
+    megabytes = float((pages.ROOT / "_build" / "peak.txt").read_text())
+    assert 300 < megabytes < pages.CHAPTER_MEGABYTES
