@@ -15,14 +15,20 @@ from crlib.studies.engine import Config, Numbers, Study
 
 __all__ = ["STUDY", "build", "judge"]
 
-# way: what the strength means
+# Each is given with a strength: of the penalty, or what its name says.
 WAYS = (
     "plain",
+    "learning rate",
     "rank",
+    "rank, principal",
+    "rank, orthonormal",
+    "rank, both",
     "width",
     "rows, scale-invariant",
     "group lasso",
     "nuclear, scale-invariant",
+    "nuclear norm",
+    "nuclear, fixed scale",
     "l1",
     "Frobenius",
     "spectral dial",
@@ -34,13 +40,17 @@ MATCH = 0.85
 FROBENIUS = 10.0
 
 
-def build(way: str, strength: float, seed: int) -> tuple[MLP, dict[str, Any]]:
+def build(
+    way: str, strength: float, seed: int, images: data.Dataset
+) -> tuple[MLP, dict[str, Any]]:
     """Return a network and the options of :func:`crlib.train.fit` that make it so.
 
     Args:
         way: one of ``WAYS``.
-        strength: its rank, width, penalty strength or exponent; ignored for plain.
+        strength: of the way: a learning rate, rank, width, penalty or exponent;
+            nothing for plain.
         seed: of the initialisation.
+        images: their principal directions are where the first layer can start.
 
     Raises:
         ValueError: an unknown way.
@@ -50,116 +60,168 @@ def build(way: str, strength: float, seed: int) -> tuple[MLP, dict[str, Any]]:
     width = int(strength) if way == "width" else 256
     net = MLP(
         (784, width, width, width, 10),
-        rank=int(strength) if way == "rank" else None,
+        rank=int(strength) if way.startswith("rank") else None,
         mean=0.286,
         std=0.353,
         seed=seed,
     )
+    if way in ("rank, principal", "rank, both"):
+        start_at_principal(net.layers[0], images.x_train)
     penalties = {
         "rows, scale-invariant": compress.group_lasso(strength, scale_invariant=True),
         "group lasso": compress.group_lasso(strength),
         "nuclear, scale-invariant": compress.nuclear_norm(
             strength, scale_invariant=True
         ),
+        "nuclear norm": compress.nuclear_norm(strength),
+        "nuclear, fixed scale": compress.nuclear_norm(strength),
         "l1": compress.l1(strength),
         "Frobenius": compress.squared_frobenius(strength),
     }
-    dials = {
-        "spectral dial": (compress.spectral_dial(strength, frobenius=FROBENIUS), 10),
-        "row dial": (compress.row_dial(strength, frobenius=FROBENIUS), 1),
-    }
-    if way in penalties:
-        return net, {"penalty": penalties[way]}
-    if way in dials:
-        constraint, every = dials[way]
-        # Decay would pull against a scale that is fixed.
-        return net, {
-            "constraint": constraint,
-            "constrain_every": every,
+    options: dict[str, Any] = {"penalty": penalties.get(way)}
+    if way == "learning rate":
+        options["lr"] = strength
+    if way == "nuclear, fixed scale":
+        options["constraint"] = compress.fixed_frobenius(net)
+    if way in ("rank, orthonormal", "rank, both"):
+        options |= {
+            "constraint": compress.orthonormal_factors(),
+            "constrain_every": 5,
+        }
+    if way in ("spectral dial", "row dial"):
+        dial = compress.spectral_dial if way == "spectral dial" else compress.row_dial
+        options |= {
+            "constraint": dial(strength, frobenius=FROBENIUS),
+            "constrain_every": 10 if way == "spectral dial" else 1,
+            # Decay would pull against a scale that is fixed.
             "weight_decay": 0.0,
         }
-    return net, {}
+    return net, options
 
 
-def judge(net: MLP, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, float]:
+def start_at_principal(layer: Any, x: Tensor) -> None:
+    """Let a low-rank layer start in the first principal directions of the images.
+
+    Its rows span them; the Frobenius norm of its weight stays.
+
+    Args:
+        layer: changed in place.
+        x: ``(N, ...)`` images.
+    """
+    flat = x.flatten(1).double()
+    _, vectors = torch.linalg.eigh(torch.cov(flat.T))
+    with torch.no_grad():
+        before = torch.linalg.norm(layer.weight)
+        right = vectors.flip(1)[:, : len(layer.right)].T.to(layer.right)
+        layer.right.copy_(right * torch.linalg.norm(layer.right) / len(right) ** 0.5)
+        layer.left *= before / torch.linalg.norm(layer.weight)
+
+
+def judge(
+    net: MLP, x: Tensor, y: Tensor, *, attacked: int = 300, seed: int = 0
+) -> dict[str, float]:
     """Measure compressibility, accuracy, distances and universal fooling of a network.
 
     Args:
         net: the trained network.
-        x: ``(N, 784)``-like test images in [0, 1].
+        x: ``(N, ...)`` test images in [0, 1], for accuracies and what fools many.
         y: ``(N,)`` labels.
-        seed: of the random directions and the universal perturbations.
+        attacked: how many of them, the first, are attacked one by one.
+        seed: of the random directions.
 
     Returns:
-        Named numbers. Distances are medians over the images labelled right; robust
-        accuracies count all images; errors are means over the hidden layers.
+        Named numbers. Distances are medians over the attacked images labelled right;
+        robust accuracies count all of them; errors and shares of the spectrum are means
+        over the hidden layers.
     """
-    right = net(x).argmax(1) == y
-    found: dict[str, float] = {"accuracy": float(right.double().mean())}
-    delta = None
+    found: dict[str, float] = {"accuracy": metrics.accuracy(net, x, y)}
+    found |= _compressibility(net)
+    g = torch.Generator().manual_seed(seed)
+    few, labels = x[:attacked], y[:attacked]
+    right = net(few).argmax(1) == labels
+    nearest = {}
     for norm, eps in (("l2", 0.5), ("linf", 0.03)):
         near = attacks.minimum_of(
-            attacks.deepfool(net, x, y, norm=norm),
-            attacks.fmn(net, x, y, norm=norm, steps=50),
+            attacks.deepfool(net, few, labels, norm=norm),
+            attacks.fmn(net, few, labels, norm=norm, steps=50),
         )
         found[norm] = float(near.distance[right].median())
         found[f"robust {norm}"] = float((near.distance > eps).double().mean())
-        if norm == "l2":
-            delta = (near.x_adv - x)[right & near.success]
+        nearest[norm] = near
+    radius = certify.lipschitz_radius(net, few, labels)
+    found["certificate"] = float(radius[right].median())
+
+    delta = (nearest["l2"].x_adv - few)[right & nearest["l2"].success]
+    noise = torch.randn(few.shape, generator=g)
+    other = few - few[torch.randperm(len(few), generator=g)]
+    other = other[other.flatten(1).norm(dim=1) > 0]
+    top = torch.linalg.svd(net.weights[0].double(), full_matrices=False).Vh[:10].T
+    for name, moved in (("attack", delta), ("difference", other), ("noise", noise)):
+        share = metrics.energy_share(moved.double(), top)
+        found[f"{name} in top ten"] = float(share.mean())
+    found |= _amplification(net, few[right & nearest["l2"].success], delta, g)
+
+    for norm, eps in (("linf", 20 / 255), ("l2", 1.5)):
+        found[f"universal {norm}"] = attacks.universal(
+            net, x, y, eps=eps, norm=norm
+        ).fooling_rate
+    found["top direction l2"] = attacks.top_direction(net, x, y, eps=1.5).fooling_rate
+    blind = torch.randn(x.shape, generator=g)
+    blind *= 1.5 / blind.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
+    changed = net((x + blind).clamp(0, 1)).argmax(1) != net(x).argmax(1)
+    found["noise l2"] = float(changed.double().mean())
+    return found
+
+
+def _compressibility(net: MLP) -> dict[str, float]:
     hidden = net.weights[:-1]
-    tenth = [max(1, round(0.1 * min(w.shape))) for w in hidden]
     spectra = [metrics.singular_values(w) for w in hidden]
     rows = [metrics.row_norms(w) for w in hidden]
-    count = len(hidden)
-    found["spectral error"] = (
-        sum(metrics.best_k_error(s, k) for s, k in zip(spectra, tenth, strict=True))
-        / count
-    )
-    found["row error"] = (
-        sum(metrics.best_k_error(r, k) for r, k in zip(rows, tenth, strict=True))
-        / count
-    )
-    found["top share"] = sum(float(s[0] / s.norm()) for s in spectra) / count
-    found["certificate"] = float(certify.lipschitz_radius(net, x, y)[right].median())
-    top = torch.linalg.svd(net.weights[0].double(), full_matrices=False).Vh[:10].T
-    g = torch.Generator().manual_seed(seed)
-    noise = torch.randn(x.shape, generator=g)
-    pairs = x - x[torch.randperm(len(x), generator=g)]
-    moving = pairs.flatten(1).norm(dim=1) > 0
-    assert delta is not None
-    for name, directions in (
-        ("attack", delta),
-        ("difference", pairs[moving]),
-        ("noise", noise),
-    ):
-        share = metrics.energy_share(directions.double(), top)
-        found[f"{name} in top ten"] = float(share.mean())
-    for norm, eps in (("linf", 20 / 255), ("l2", 1.5)):
-        own = max(
-            attacks.universal(
-                net,
-                x,
-                y,
-                eps=eps,
-                norm=norm,
-                generator=torch.Generator().manual_seed(seed + restart),
-            ).fooling_rate
-            for restart in range(3)
+
+    def error(values: list[Tensor]) -> float:
+        tenth = [max(1, round(0.1 * len(v))) for v in values]
+        errors = [
+            metrics.best_k_error(v, k) for v, k in zip(values, tenth, strict=True)
+        ]
+        return sum(errors) / len(errors)
+
+    return {
+        "spectral error": error(spectra),
+        "row error": error(rows),
+        "top share": sum(float(s[0] / s.norm()) for s in spectra) / len(spectra),
+        "row share": sum(
+            metrics.operator_norm(w, norm="linf") / float(w.norm()) for w in hidden
         )
-        found[f"universal {norm}"] = own
-    one = attacks.top_direction(net, x, y, eps=1.5)
-    found["top direction l2"] = one.fooling_rate
-    blind = 1.5 * noise / noise.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
-    moved = net((x + blind).clamp(0, 1)).argmax(1) != net(x).argmax(1)
-    found["noise l2"] = float(moved.double().mean())
-    return found
+        / len(hidden),
+    }
+
+
+def _amplification(
+    net: MLP, x: Tensor, delta: Tensor, generator: torch.Generator
+) -> dict[str, float]:
+    """Return how far the features move, for the attack and for noise of its length.
+
+    Both as the median of the relative movement of what the head sees.
+    """
+    lengths = delta.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
+    noise = torch.randn(x.shape, generator=generator)
+    noise *= lengths / noise.flatten(1).norm(dim=1).view_as(lengths)
+    with torch.no_grad():
+        z = net.features(x)
+        moved = {"attack": net.features(x + delta), "noise": net.features(x + noise)}
+    return {
+        f"{name} moves features": float(
+            ((new - z).norm(dim=1) / z.norm(dim=1)).median()
+        )
+        for name, new in moved.items()
+    }
 
 
 def _run(configs: list[Config], device: str) -> list[Numbers]:
     """Train once; judge at each checkpoint asked for."""
     first = configs[0]
     images = SETS[first["data"]]().to(device)
-    net, options = build(first["way"], first["strength"], first["seed"])
+    net, options = build(first["way"], first["strength"], first["seed"], images)
     fitted = train.fit(
         net.to(device),
         images,
@@ -170,10 +232,6 @@ def _run(configs: list[Config], device: str) -> list[Numbers]:
         progress=False,
         **options,
     )
-    rows = torch.randperm(
-        len(images.x_test), generator=torch.Generator().manual_seed(0)
-    )[: first["attacked"]]
-    x, y = images.x_test[rows], images.y_test[rows]
     results: list[Numbers] = []
     for config in configs:
         rule = config["checkpoint"]
@@ -184,8 +242,16 @@ def _run(configs: list[Config], device: str) -> list[Numbers]:
         at = fitted.at(rule)
         met: dict[str, float] = {"epoch": at.epoch, "met": True}
         met["train accuracy"] = at.history[at.epoch - 1].train_accuracy
-        met["test accuracy"] = metrics.accuracy(at.model, images.x_test, images.y_test)
-        results.append(met | judge(at.model, x, y, seed=config["seed"]))
+        results.append(
+            met
+            | judge(
+                at.model,
+                images.x_test[: first["judged"]],
+                images.y_test[: first["judged"]],
+                attacked=first["attacked"],
+                seed=first["seed"],
+            )
+        )
     return results
 
 
@@ -196,11 +262,17 @@ def _one(config: Config, device: str) -> Numbers:
 def _grid(seeds: int, **more: Any) -> list[Config]:
     strengths: dict[str, tuple[float, ...]] = {
         "plain": (0,),
+        "learning rate": (3e-4,),
         "rank": (64, 16, 8, 4),
+        "rank, principal": (64, 16),
+        "rank, orthonormal": (64, 16),
+        "rank, both": (64, 16),
         "width": (128, 64, 32, 16),
         "rows, scale-invariant": (0.03, 0.1, 0.2),
         "group lasso": (0.001, 0.003),
         "nuclear, scale-invariant": (0.03, 0.1),
+        "nuclear norm": (0.003,),
+        "nuclear, fixed scale": (0.001, 0.003, 0.01),
         "l1": (1e-4,),
         "Frobenius": (0.003,),
         "spectral dial": (0, 0.25, 0.5, 1),
@@ -221,8 +293,10 @@ STUDY = Study(
     run_many=_run,
     group=lambda config: {k: v for k, v in config.items() if k != "checkpoint"},
     grids={
-        "quick": _grid(5, data="sample", epochs=20, attacked=300),
-        "full": _grid(10, data="Fashion-MNIST", epochs=20, attacked=1000),
+        "quick": _grid(5, data="sample", epochs=20, judged=1000, attacked=300),
+        "full": _grid(
+            10, data="Fashion-MNIST", epochs=20, judged=10_000, attacked=1000
+        ),
     },
     fingerprint=lambda config: SETS[config["data"]]().fingerprint,
 )
