@@ -24,6 +24,7 @@ __all__ = [
     "convolution",
     "effective_rank",
     "energy_share",
+    "hill_estimator",
     "layer_operator_norm",
     "margin",
     "operator_norm",
@@ -141,6 +142,32 @@ def spread(v: Tensor, k: int) -> float:
     if s[0] == 0:
         raise ValueError("The spread of the zero vector is not defined.")
     return float(1 - s[k - 1] / s[0])
+
+
+def hill_estimator(v: Tensor, k: int) -> float:
+    r"""Estimate the tail index of ``v`` from its ``k`` largest entries (Hill 1975).
+
+    :math:`\hat\alpha = \Big(\frac1k \sum_{i \le k} \log
+    \frac{v_{(i)}}{v_{(k+1)}}\Big)^{-1}`, consistent when
+    :math:`P(|v_i| > t) \sim t^{-\alpha}`: the smaller, the heavier the tail. On a light
+    tail it grows as k shrinks, so read it along k.
+
+    Args:
+        v: ``(d,)``.
+        k: from 1 to d - 1.
+
+    Returns:
+        A positive number; infinity if the k + 1 largest entries are equal.
+
+    Raises:
+        ValueError: not a finite vector, ``k`` out of range, or fewer than k + 1 entries
+            that are not zero.
+    """
+    s = _magnitudes(v)
+    _check_k(k, len(s) - 1)
+    if s[k] == 0:
+        raise ValueError(f"Only {int((s > 0).sum())} entries are not zero: lower k.")
+    return float(1 / (s[:k] / s[k]).log().mean())
 
 
 def singular_values(w: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ class Fit:
         checkpoint: the rule that chose the weights.
         epoch: the chosen epoch, counted from 1.
         seconds: wall-clock time of the training.
-        kept: for each rule that applies, its epoch and weights.
+        kept: for each rule that applies, and each epoch that was to be kept, its epoch
+            and weights.
     """
 
     model: Any
@@ -58,6 +59,9 @@ class Fit:
 
     def at(self, checkpoint: str) -> "Fit":
         """Return the same training with the weights that another rule chooses.
+
+        Args:
+            checkpoint: a rule, or ``"epoch 5"`` if epoch 5 was to be kept.
 
         Raises:
             ValueError: an unknown rule, or one that no epoch met.
@@ -205,6 +209,7 @@ def fit(
     validation: float = 0.1,
     checkpoint: str = "validation",
     match: float | None = None,
+    keep: Sequence[int] = (),
     seed: int = 0,
     progress: bool = True,
 ) -> Fit:
@@ -243,6 +248,8 @@ def fit(
             ``"matched"`` the first whose training accuracy reaches ``match``,
             ``"last"`` the last one. :meth:`Fit.at` gives the others.
         match: training accuracy of the rule ``"matched"``.
+        keep: epochs to keep as well, for :meth:`Fit.at`: ``"epoch 0"`` is the model as
+            it starts.
         seed: of the split, the batches and the adversary.
         progress: show a progress bar with losses.
 
@@ -284,6 +291,8 @@ def fit(
                 constraint(model)
 
     constrain()
+    if 0 in keep:
+        kept["epoch 0"] = 0, _state(model)
     bar = tqdm(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
     for epoch in bar:
         if head is not None:
@@ -334,6 +343,8 @@ def fit(
             kept["validation"] = epoch, _state(model)
         if match is not None and "matched" not in kept and accuracy >= match:
             kept["matched"] = epoch, _state(model)
+        if epoch in keep:
+            kept[f"epoch {epoch}"] = epoch, _state(model)
     for parameter in frozen:
         parameter.requires_grad_(True)
     kept["last"] = epochs, _state(model)

@@ -1,11 +1,14 @@
 """Studies: experiments too long for a chapter, run once and kept as small tables.
 
 ``crlib list`` names them, ``crlib run NAME`` runs one and resumes it, ``crlib results
-NAME`` prints its table.
+NAME`` prints its table. :func:`published` reads the tables that come with crlib.
 """
 
 import importlib
+from importlib import resources
 from typing import Any
+
+import pandas
 
 from crlib.studies.engine import Study, StudyError, configurations, results, sweep
 
@@ -15,11 +18,12 @@ __all__ = [
     "configurations",
     "find",
     "names",
+    "published",
     "results",
     "sweep",
 ]
 
-_MODULES = ("networks",)
+_MODULES = ("cifar10", "networks", "trajectories")
 
 
 def names() -> tuple[str, ...]:
@@ -38,3 +42,26 @@ def find(name: str) -> Study:
     module: Any = importlib.import_module(f"crlib.studies.{name}")
     study: Study = module.STUDY
     return study
+
+
+def published(name: str) -> pandas.DataFrame:
+    """Return the table of a study that comes with crlib, one row a run.
+
+    Columns as in :func:`results`. ``crlib run NAME --csv FILE`` makes such a table.
+
+    Raises:
+        StudyError: there is no study of this name, no table of it, or the table was
+            made by another version of the study.
+    """
+    study = find(name)
+    file = resources.files("crlib.results") / f"{name}.csv"
+    if not file.is_file():
+        raise StudyError(f"No table of {name} comes with crlib: crlib run {name}.")
+    with file.open() as stream:
+        table = pandas.read_csv(stream)
+    if set(table["version"]) != {study.version}:
+        raise StudyError(
+            f"The table of {name} is of version {sorted(set(table['version']))}, the"
+            f" study of {study.version}: run it again."
+        )
+    return table

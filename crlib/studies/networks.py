@@ -12,6 +12,7 @@ from torch import Tensor
 from crlib import attacks, certify, compress, data, metrics, train
 from crlib.models import MLP
 from crlib.studies.engine import Config, Numbers, Study
+from crlib.studies.measures import compressibility, right_directions, robustness
 
 __all__ = ["STUDY", "build", "judge"]
 
@@ -37,6 +38,7 @@ WAYS = (
 SETS = {"sample": data.fashion_mnist_sample, "Fashion-MNIST": data.fashion_mnist}
 CHECKPOINTS = ("validation", "matched", "last")
 MATCH = 0.85
+EPS = {"l2": 0.5, "linf": 0.03}
 FROBENIUS = 10.0
 
 
@@ -135,19 +137,18 @@ def judge(
         over the hidden layers.
     """
     found: dict[str, float] = {"accuracy": metrics.accuracy(net, x, y)}
-    found |= _compressibility(net)
+    found |= compressibility(net.weights[:-1])
     g = torch.Generator().manual_seed(seed)
     few, labels = x[:attacked], y[:attacked]
     right = net(few).argmax(1) == labels
-    nearest = {}
-    for norm, eps in (("l2", 0.5), ("linf", 0.03)):
-        near = attacks.minimum_of(
+    nearest = {
+        norm: attacks.minimum_of(
             attacks.deepfool(net, few, labels, norm=norm),
             attacks.fmn(net, few, labels, norm=norm, steps=50),
         )
-        found[norm] = float(near.distance[right].median())
-        found[f"robust {norm}"] = float((near.distance > eps).double().mean())
-        nearest[norm] = near
+        for norm in EPS
+    }
+    found |= robustness(nearest, right, EPS)
     radius = certify.lipschitz_radius(net, few, labels)
     found["certificate"] = float(radius[right].median())
 
@@ -155,7 +156,7 @@ def judge(
     noise = torch.randn(few.shape, generator=g)
     other = few - few[torch.randperm(len(few), generator=g)]
     other = other[other.flatten(1).norm(dim=1) > 0]
-    top = torch.linalg.svd(net.weights[0].double(), full_matrices=False).Vh[:10].T
+    top = right_directions(net.weights[0], 10)
     for name, moved in (("attack", delta), ("difference", other), ("noise", noise)):
         share = metrics.energy_share(moved.double(), top)
         found[f"{name} in top ten"] = float(share.mean())
@@ -171,29 +172,6 @@ def judge(
     changed = net((x + blind).clamp(0, 1)).argmax(1) != net(x).argmax(1)
     found["noise l2"] = float(changed.double().mean())
     return found
-
-
-def _compressibility(net: MLP) -> dict[str, float]:
-    hidden = net.weights[:-1]
-    spectra = [metrics.singular_values(w) for w in hidden]
-    rows = [metrics.row_norms(w) for w in hidden]
-
-    def error(values: list[Tensor]) -> float:
-        tenth = [max(1, round(0.1 * len(v))) for v in values]
-        errors = [
-            metrics.best_k_error(v, k) for v, k in zip(values, tenth, strict=True)
-        ]
-        return sum(errors) / len(errors)
-
-    return {
-        "spectral error": error(spectra),
-        "row error": error(rows),
-        "top share": sum(float(s[0] / s.norm()) for s in spectra) / len(spectra),
-        "row share": sum(
-            metrics.operator_norm(w, norm="linf") / float(w.norm()) for w in hidden
-        )
-        / len(hidden),
-    }
 
 
 def _amplification(

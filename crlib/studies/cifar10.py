@@ -1,0 +1,211 @@
+"""Convolutional, residual and attention networks on CIFAR-10, made compressible.
+
+The quick grid is what two cores can do: part of the images, narrow networks. The full
+grid is ResNet-18 and its kind on all images, for a GPU.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crlib import attacks, compress, data, metrics, train
+from crlib.models import ConvNet, ResNet, ViT, weight_layers
+from crlib.studies.engine import Config, Numbers, Study
+from crlib.studies.measures import compressibility, robustness
+
+__all__ = ["STUDY", "build", "judge"]
+
+MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
+NETWORKS: dict[str, Callable[..., Any]] = {
+    "small ConvNet": lambda **o: ConvNet((16, 32, 64), **o),
+    "small ResNet": lambda **o: ResNet(width=8, **o),
+    "small ViT": lambda **o: ViT(dim=64, depth=3, **o),
+    "ConvNet": lambda **o: ConvNet((64, 128, 256, 512), **o),
+    "ResNet-18": lambda **o: ResNet(width=64, **o),
+    "ViT": lambda **o: ViT(dim=192, depth=8, heads=6, **o),
+}
+WAYS = ("plain", "rank", "rows, scale-invariant", "Frobenius", "spectral dial")
+EPS = {"l2": 0.1, "linf": 1 / 255}
+CHECKPOINTS = ("matched", "last")
+MATCH = 0.4
+
+
+def build(
+    network: str, way: str, strength: float, seed: int
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a network and the options of :func:`crlib.train.fit` that make it so.
+
+    Args:
+        network: one of ``NETWORKS``.
+        way: one of ``WAYS``.
+        strength: of the way: a rank, penalty or exponent; nothing for plain.
+        seed: of the initialisation.
+
+    Raises:
+        ValueError: an unknown network or way.
+    """
+    for value, known in ((network, NETWORKS), (way, WAYS)):
+        if value not in known:
+            raise ValueError(f"{value!r} is unknown: choose one of {', '.join(known)}.")
+    rank = int(strength) if way == "rank" else None
+    net = NETWORKS[network](rank=rank, mean=MEAN, std=STD, seed=seed)
+    options: dict[str, Any] = {}
+    if way == "rows, scale-invariant":
+        options["penalty"] = compress.group_lasso(strength, scale_invariant=True)
+    if way == "Frobenius":
+        options["penalty"] = compress.squared_frobenius(strength)
+    if way == "spectral dial":
+        options["constraint"] = compress.spectral_dial(strength, frobenius=5.0)
+        options["constrain_every"] = 10
+        options["weight_decay"] = 0.0
+    # The layout that convolutions are quickest in; the numbers of the weights stay.
+    return net.to(memory_format=torch.channels_last), options
+
+
+def judge(
+    net: nn.Module, x: Tensor, y: Tensor, *, attacked: int = 150
+) -> dict[str, float]:
+    """Measure compressibility, accuracy, distances and universal fooling of a network.
+
+    Args:
+        net: the trained network.
+        x: ``(N, 3, 32, 32)`` test images in [0, 1].
+        y: ``(N,)`` labels.
+        attacked: how many of them, the first, are attacked one by one.
+
+    Returns:
+        Named numbers. Distances are medians over the attacked images labelled right;
+        robust accuracies count all of them; measures of compressibility are means over
+        the hidden layers, a kernel flattened to a matrix.
+    """
+    found = {"accuracy": metrics.accuracy(net, x, y)}
+    layers = weight_layers(net)[:-1]
+    found |= compressibility([layer.weight.detach().flatten(1) for layer in layers])
+    few, labels = x[:attacked], y[:attacked]
+    with torch.no_grad():
+        right = net(few).argmax(1) == labels
+    nearest = {norm: attacks.fmn(net, few, labels, norm=norm, steps=60) for norm in EPS}
+    found |= robustness(nearest, right, EPS)
+    found["universal linf"] = attacks.universal(
+        net, x, y, eps=10 / 255, norm="linf"
+    ).fooling_rate
+    one = attacks.top_direction(net, x, y, eps=10 / 255, norm="linf")
+    found["top direction linf"] = one.fooling_rate
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    noisy = (x + 10 / 255 * noise.sign().to(x)).clamp(0, 1)
+    with torch.no_grad():
+        changed = net(noisy).argmax(1) != net(x).argmax(1)
+    found["noise linf"] = float(changed.double().mean())
+    return found
+
+
+@functools.cache
+def _images(count: int) -> data.Dataset:
+    images = data.cifar10(progress=False)
+    return images.subset(count, len(images.x_test))
+
+
+def _run(configs: list[Config], device: str) -> list[Numbers]:
+    first = configs[0]
+    images = _images(first["images"]).to(device)
+    net, options = build(
+        first["network"], first["way"], first["strength"], first["seed"]
+    )
+    fitted = train.fit(
+        net.to(device),
+        images,
+        epochs=first["epochs"],
+        lr=2e-3,
+        schedule="cosine",
+        augmentation=train.augment if first["augmented"] else None,
+        validation=0,
+        checkpoint="last",
+        match=MATCH,
+        seed=first["seed"],
+        progress=False,
+        **options,
+    )
+    x, y = (part[: first["judged"]] for part in (images.x_test, images.y_test))
+    results: list[Numbers] = []
+    for config in configs:
+        if config["checkpoint"] not in fitted.kept:
+            results.append({"epoch": 0, "met": False})
+            continue
+        at = fitted.at(config["checkpoint"])
+        found: dict[str, float] = {"epoch": at.epoch, "met": True}
+        found["train accuracy"] = at.history[at.epoch - 1].train_accuracy
+        results.append(found | judge(at.model, x, y, attacked=first["attacked"]))
+    return results
+
+
+def _one(config: Config, device: str) -> Numbers:
+    return _run([config], device)[0]
+
+
+def _grid(kinds: dict[str, dict[str, tuple[float, ...]]], **more: Any) -> list[Config]:
+    return [
+        {
+            "network": network,
+            "way": way,
+            "strength": strength,
+            "seed": seed,
+            "checkpoint": rule,
+            "data": "CIFAR-10",
+            **more,
+        }
+        for network, ways in kinds.items()
+        for way, strengths in ways.items()
+        for strength in strengths
+        for seed in range(5)
+        for rule in CHECKPOINTS
+    ]
+
+
+_FEW: dict[str, tuple[float, ...]] = {
+    "plain": (0,),
+    "rank": (4,),
+    "rows, scale-invariant": (0.1,),
+    "Frobenius": (0.003,),
+}
+_LEAST: dict[str, tuple[float, ...]] = {
+    "plain": (0,),
+    "rank": (8,),
+    "rows, scale-invariant": (0.1,),
+}
+_MORE: dict[str, tuple[float, ...]] = {
+    "plain": (0,),
+    "rank": (16, 4),
+    "rows, scale-invariant": (0.03, 0.1),
+    "Frobenius": (0.003,),
+    "spectral dial": (0, 1),
+}
+_FULL: dict[str, tuple[float, ...]] = _MORE | {"rank": (64, 16, 4)}
+
+STUDY = Study(
+    name="cifar10",
+    run=_one,
+    run_many=_run,
+    group=lambda config: {k: v for k, v in config.items() if k != "checkpoint"},
+    grids={
+        "quick": _grid(
+            {"small ConvNet": _MORE, "small ResNet": _FEW, "small ViT": _LEAST},
+            images=8000,
+            epochs=10,
+            augmented=False,
+            judged=500,
+            attacked=150,
+        ),
+        "full": _grid(
+            {"ConvNet": _FULL, "ResNet-18": _FULL, "ViT": _FULL},
+            images=50_000,
+            epochs=60,
+            augmented=True,
+            judged=10_000,
+            attacked=1000,
+        ),
+    },
+    fingerprint=lambda config: _images(config["images"]).fingerprint,
+)
