@@ -25,11 +25,14 @@ __all__ = [
     "DataError",
     "Dataset",
     "cifar10",
+    "cifar100",
     "fashion_mnist",
     "fashion_mnist_sample",
     "gaussian_classes",
     "linear_teacher",
+    "mnist",
     "sign_cube",
+    "svhn",
 ]
 
 
@@ -270,13 +273,50 @@ _FASHION_FILES = {
         "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05"
     ),
 }
+_MNIST_HOME = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+_MNIST_FILES = {
+    "train-images-idx3-ubyte.gz": (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+    ),
+}
+_SVHN_HOME = "http://ufldl.stanford.edu/housenumbers/"
+_SVHN_FILES = {
+    "train_32x32.mat": (
+        "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"
+    ),
+    "test_32x32.mat": (
+        "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"
+    ),
+}
 _CIFAR_HOME = "https://www.cs.toronto.edu/~kriz/"
 _CIFAR_ARCHIVE = "cifar-10-binary.tar.gz"
 _CIFAR_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+_CIFAR100_ARCHIVE = "cifar-100-binary.tar.gz"
+_CIFAR100_SHA256 = "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"
 _CIFAR_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 _FASHION_CLASSES = (
     "t-shirt trouser pullover dress coat sandal shirt sneaker bag boot".split()
 )
+_CIFAR100_CLASSES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach
+couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster
+house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
+pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket
+rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip
+turtle wardrobe whale willow_tree wolf woman worm
+""".split()
 
 
 def fashion_mnist(*, progress: bool = True) -> Dataset:
@@ -291,18 +331,75 @@ def fashion_mnist(*, progress: bool = True) -> Dataset:
     folder = _user_folder("fashion-mnist", "fashion_mnist")
     if folder is not None and (tree := _tree(folder)) is not None:
         return _read_tree(tree, "Fashion-MNIST", _FASHION_CLASSES, (28, 28), "L")
-    arrays = [
-        _read_idx(_obtain(name, _FASHION_HOME, digest, folder, progress))
+    files = [
+        _obtain(name, _FASHION_HOME, digest, folder, progress)
         for name, digest in _FASHION_FILES.items()
     ]
+    return _idx_set("Fashion-MNIST", files)
+
+
+def mnist(*, progress: bool = True) -> Dataset:
+    """Return MNIST: 60,000 training and 10,000 test images of digits.
+
+    Args:
+        progress: show a progress bar while downloading.
+
+    Raises:
+        DataError: the data is absent and unreachable, or damaged.
+    """
+    folder = _user_folder("mnist", "MNIST")
+    if folder is not None and (tree := _tree(folder)) is not None:
+        return _read_tree(tree, "MNIST", list("0123456789"), (28, 28), "L")
+    # The files have the names of Fashion-MNIST's: a folder of its own in the cache.
+    files = [
+        _obtain(name, _MNIST_HOME, digest, folder, progress, under="mnist")
+        for name, digest in _MNIST_FILES.items()
+    ]
+    return _idx_set("MNIST", files)
+
+
+def _idx_set(name: str, files: Sequence[Path]) -> Dataset:
+    arrays = [_read_idx(file) for file in files]
     return _dataset(
         _images(arrays[0]),
         _labels(arrays[1]),
         _images(arrays[2]),
         _labels(arrays[3]),
-        name="Fashion-MNIST",
+        name=name,
         source="original files",
     )
+
+
+def svhn(*, progress: bool = True) -> Dataset:
+    """Return SVHN, cropped: 73,257 training, 26,032 test digits ``(N, 3, 32, 32)``.
+
+    Args:
+        progress: show a progress bar while downloading.
+
+    Raises:
+        DataError: the data is absent and unreachable, or damaged.
+    """
+    from scipy.io import loadmat
+
+    folder = _user_folder("svhn", "SVHN")
+    if folder is not None and (tree := _tree(folder)) is not None:
+        return _read_tree(tree, "SVHN", list("0123456789"), (32, 32), "RGB")
+    parts = []
+    for name, digest in _SVHN_FILES.items():
+        file = _obtain(name, _SVHN_HOME, digest, folder, progress)
+        try:
+            held = loadmat(str(file))
+            # The file calls the digit 0 ten.
+            parts += [
+                _images(held["X"].transpose(3, 2, 0, 1)),
+                _labels(held["y"].ravel() % 10),
+            ]
+        # What scipy raises on a damaged file depends on where the damage is.
+        except Exception as error:
+            raise DataError(
+                f"{file} is damaged ({error}): delete it and try again."
+            ) from error
+    return _dataset(*parts, name="SVHN", source="original files")
 
 
 def cifar10(*, progress: bool = True) -> Dataset:
@@ -322,35 +419,59 @@ def cifar10(*, progress: bool = True) -> Dataset:
     if folder is not None and (tree := _tree(folder)) is not None:
         return _read_tree(tree, "CIFAR-10", _CIFAR_CLASSES, (32, 32), "RGB")
     archive = _obtain(_CIFAR_ARCHIVE, _CIFAR_HOME, _CIFAR_SHA256, folder, progress)
-    parts = []
+    train = [f"cifar-10-batches-bin/data_batch_{k}.bin" for k in (1, 2, 3, 4, 5)]
+    return _cifar("CIFAR-10", archive, train, "cifar-10-batches-bin/test_batch.bin", 1)
+
+
+def cifar100(*, progress: bool = True) -> Dataset:
+    """Return CIFAR-100 with its hundred fine classes: 50,000 and 10,000 images.
+
+    As :func:`cifar10`: the binary archive, or a tree of images.
+
+    Args:
+        progress: show a progress bar while downloading.
+
+    Raises:
+        DataError: the data is absent and unreachable, or damaged.
+    """
+    folder = _user_folder("cifar100", "cifar-100", "cifar-100-binary")
+    if folder is not None and (tree := _tree(folder)) is not None:
+        return _read_tree(tree, "CIFAR-100", _CIFAR100_CLASSES, (32, 32), "RGB")
+    archive = _obtain(
+        _CIFAR100_ARCHIVE, _CIFAR_HOME, _CIFAR100_SHA256, folder, progress
+    )
+    members = ["cifar-100-binary/train.bin"], "cifar-100-binary/test.bin"
+    return _cifar("CIFAR-100", archive, *members, 2)
+
+
+def _cifar(
+    name: str, archive: Path, train: Sequence[str], test: str, labels: int
+) -> Dataset:
+    """Read records of some label bytes, the last one used, and an image."""
     try:
         with tarfile.open(archive) as tar:
-            for k in (1, 2, 3, 4, 5):
-                parts.append(_member(tar, f"data_batch_{k}.bin"))
-            test = _member(tar, "test_batch.bin")
+            read = [_member(tar, member, labels + 3072) for member in (*train, test)]
     except (tarfile.TarError, OSError, EOFError, KeyError, zlib.error) as error:
         raise DataError(
             f"{archive} is damaged ({error}): delete it and try again."
         ) from error
-    train = np.concatenate(parts)
-    return _dataset(
-        _images(train[:, 1:].reshape(-1, 3, 32, 32)),
-        _labels(train[:, 0]),
-        _images(test[:, 1:].reshape(-1, 3, 32, 32)),
-        _labels(test[:, 0]),
-        name="CIFAR-10",
-        source="original binary archive",
-    )
+    parts = []
+    for records in (np.concatenate(read[:-1]), read[-1]):
+        parts += [
+            _images(records[:, labels:].reshape(-1, 3, 32, 32)),
+            _labels(records[:, labels - 1]),
+        ]
+    return _dataset(*parts, name=name, source="original binary archive")
 
 
-def _member(tar: tarfile.TarFile, name: str) -> np.ndarray:
-    stream = tar.extractfile(f"cifar-10-batches-bin/{name}")
+def _member(tar: tarfile.TarFile, name: str, size: int) -> np.ndarray:
+    stream = tar.extractfile(name)
     if stream is None:
         raise KeyError(f"{name} is not a file")
     raw = np.frombuffer(stream.read(), np.uint8)
-    if len(raw) == 0 or len(raw) % 3073:
-        raise KeyError(f"{name} has {len(raw)} bytes, not a multiple of 3073")
-    return raw.reshape(-1, 3073)
+    if len(raw) == 0 or len(raw) % size:
+        raise KeyError(f"{name} has {len(raw)} bytes, not a multiple of {size}")
+    return raw.reshape(-1, size)
 
 
 def _user_folder(*names: str) -> Path | None:
@@ -426,7 +547,12 @@ def _read_idx(file: Path) -> np.ndarray:
 
 
 def _obtain(
-    name: str, home: str, sha256: str, folder: Path | None, progress: bool
+    name: str,
+    home: str,
+    sha256: str,
+    folder: Path | None,
+    progress: bool,
+    under: str = "",
 ) -> Path:
     """Return the path of an original file: the user's, the cached, or downloaded."""
     import pooch
@@ -439,7 +565,7 @@ def _obtain(
                 " differs): fetch it again."
             )
         return folder / name
-    cache = Path(os.environ.get("CRLIB_CACHE") or pooch.os_cache("crlib"))
+    cache = Path(os.environ.get("CRLIB_CACHE") or pooch.os_cache("crlib")) / under
     try:
         path = pooch.retrieve(
             home + name,

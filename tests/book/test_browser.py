@@ -21,7 +21,11 @@ def driver() -> Iterator[Browser]:
 def test_desktop(driver: Browser, page: Path, mode: str) -> None:
     with pages.opened(driver, page, dark=mode == "dark") as (tab, trouble):
         shown = tab.evaluate("document.documentElement.dataset.theme")
-        problems = [*pages.mathematics(tab), *pages.accessibility(tab), *trouble]
+        problems = [
+            *pages.mathematics(tab),
+            *pages.accessibility(tab, dark=mode == "dark"),
+            *trouble,
+        ]
     assert shown == mode
     assert not problems, "\n".join(problems)
 

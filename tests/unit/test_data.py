@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import loadmat, savemat
 
 from crlib import data
 from crlib.data import DataError
@@ -43,11 +44,13 @@ def cifar_records(n: int, seed: int) -> np.ndarray:
     return records
 
 
-def cifar_archive(members: dict[str, bytes]) -> bytes:
+def cifar_archive(
+    members: dict[str, bytes], folder: str = "cifar-10-batches-bin"
+) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         for name, content in members.items():
-            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            info = tarfile.TarInfo(f"{folder}/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return out.getvalue()
@@ -59,6 +62,24 @@ BATCHES = {
 }
 FILES = {name: idx(array) for name, array in FASHION.items()}
 FILES[CIFAR] = cifar_archive(BATCHES)
+FINE = {
+    part: np.concatenate([np.full((n, 1), 7, np.uint8), cifar_records(n, seed)], axis=1)
+    for part, n, seed in (("train", 10, 7), ("test", 5, 8))
+}
+HUNDRED = cifar_archive(
+    {f"{part}.bin": records.tobytes() for part, records in FINE.items()},
+    "cifar-100-binary",
+)
+
+
+def mat(n: int, seed: int) -> bytes:
+    out = io.BytesIO()
+    draw = np.random.default_rng(seed).integers(0, 256, (32, 32, 3, n), np.uint8)
+    savemat(out, {"X": draw, "y": np.arange(1, n + 1, dtype=np.uint8)[:, None]})
+    return out.getvalue()
+
+
+SVHN = {"train_32x32.mat": mat(10, 0), "test_32x32.mat": mat(4, 1)}
 
 
 def expect(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
@@ -319,6 +340,64 @@ def test_a_broken_archive_is_refused_even_with_its_checksum(
         data.cifar10()
 
 
+# The other sets go the same ways.
+
+
+def digests(files: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
+
+
+def test_the_hundred_classes_are_the_fine_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "cifar100", {"cifar-100-binary.tar.gz": HUNDRED})
+    monkeypatch.setattr(data, "_CIFAR100_SHA256", hashlib.sha256(HUNDRED).hexdigest())
+    monkeypatch.setenv("CRLIB_DATA", str(tmp_path))
+    found = data.cifar100()
+    assert found.y_train.tolist() == list(range(10)) and found.name == "CIFAR-100"
+    expected = FINE["test"][3, 2:].reshape(3, 32, 32).astype(np.float32) / 255
+    assert np.array_equal(found.x_test[3].numpy(), expected)
+
+
+def test_mnist_and_fashion_mnist_do_not_meet_in_the_cache(
+    site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = {name: idx(array[::-1].copy()) for name, array in FASHION.items()}
+    monkeypatch.setattr(data, "_MNIST_HOME", site.home)
+    monkeypatch.setattr(data, "_MNIST_FILES", digests(digits))
+    site.files = dict(FILES)
+    check_fashion(data.fashion_mnist(progress=False))
+    site.files = dict(digits)
+    found = data.mnist(progress=False)
+    assert found.y_test.tolist() == [6, 5, 4, 3] and found.name == "MNIST"
+    check_fashion(data.fashion_mnist(progress=False))
+
+
+def test_the_digit_zero_of_svhn_is_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "svhn", SVHN)
+    monkeypatch.setattr(data, "_SVHN_FILES", digests(SVHN))
+    monkeypatch.setenv("CRLIB_DATA", str(tmp_path))
+    found = data.svhn()
+    assert found.y_train.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    raw = loadmat(io.BytesIO(SVHN["test_32x32.mat"]))["X"]
+    expected = raw[:, :, :, 2].transpose(2, 0, 1).astype(np.float32) / 255
+    assert np.array_equal(found.x_test[2].numpy(), expected)
+
+
+@pytest.mark.parametrize("broken", [b"hello", b"", SVHN["test_32x32.mat"][:500]])
+def test_a_broken_mat_file_is_refused_even_with_its_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bytes
+) -> None:
+    files = SVHN | {"test_32x32.mat": broken}
+    fill(tmp_path, files)
+    monkeypatch.setattr(data, "_SVHN_FILES", digests(files))
+    monkeypatch.setenv("CRLIB_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="(?s)test_32x32.mat is damaged .*try again"):
+        data.svhn()
+
+
 # Trees of images.
 
 
@@ -327,7 +406,7 @@ def tree(folder: Path, classes: list[str], mode: str, side: int, ending: str) ->
         for label, kind in enumerate(classes):
             (folder / part / kind).mkdir(parents=True)
             for i in range(count):
-                colour = 20 * label + 5 * i
+                colour = (20 * label + 5 * i) % 256
                 fill_ = colour if mode == "L" else (colour, 0, 255 - colour)
                 image = Image.new(mode, (side, side), fill_)
                 if mode == "RGB" and ending == "png":
@@ -339,6 +418,29 @@ def tree(folder: Path, classes: list[str], mode: str, side: int, ending: str) ->
 
 def cifar_tree(folder: Path, ending: str = "png") -> Path:
     return tree(folder, data._CIFAR_CLASSES, "RGB", 32, ending)
+
+
+@pytest.mark.parametrize(
+    ("load", "classes", "mode", "side"),
+    [
+        (data.cifar100, data._CIFAR100_CLASSES, "RGB", 32),
+        (data.mnist, list("0123456789"), "L", 28),
+        (data.svhn, list("0123456789"), "RGB", 32),
+    ],
+)
+def test_every_set_can_be_a_tree(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    load: Callable[[], data.Dataset],
+    classes: list[str],
+    mode: str,
+    side: int,
+) -> None:
+    tree(tmp_path, classes, mode, side, "png")
+    monkeypatch.setenv("CRLIB_DATA", str(tmp_path))
+    found = load()
+    assert found.y_test.tolist() == list(range(len(classes)))
+    assert classes == sorted(classes) and found.source == "tree of images"
 
 
 @pytest.mark.parametrize("folder", [".", "cifar10"])

@@ -262,3 +262,27 @@ def test_energy_share_refuses_directions_that_do_not_fit() -> None:
     for directions in (torch.eye(4), torch.ones(3)):
         with pytest.raises(ValueError, match=r"\(3, k\)"):
             metrics.energy_share(delta, directions)
+
+
+@given(vectors(), st.data())
+def test_the_hill_estimator_has_its_formula_and_no_scale(
+    v: Tensor, data: st.DataObject
+) -> None:
+    s = v.double().abs().sort(descending=True).values
+    k = data.draw(st.integers(1, max(1, len(s) - 1)))
+    if len(s) < 2 or s[k] == 0:
+        with pytest.raises(ValueError):
+            metrics.hill_estimator(v, k)
+        return
+    logs = [math.log(float(x / s[k])) for x in s[:k]]
+    expected = math.inf if sum(logs) == 0 else k / sum(logs)
+    assert metrics.hill_estimator(v, k) == pytest.approx(expected)
+    assert metrics.hill_estimator(-2 * v, k) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("alpha", [0.7, 1.5, 4.0])
+def test_the_hill_estimator_finds_the_index_of_a_pareto_tail(alpha: float) -> None:
+    n, k = 200_000, 4000
+    pareto = torch.rand(n, generator=rng(0), dtype=torch.float64) ** (-1 / alpha)
+    found = metrics.hill_estimator(pareto, k)
+    assert abs(found / alpha - 1) < 4 / math.sqrt(k)

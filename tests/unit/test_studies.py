@@ -1,14 +1,15 @@
 """Each study runs on a small scale and says what it measured."""
 
+import dataclasses
 import inspect
 from typing import Any
 
 import pytest
 import torch
 
-from crlib import metrics, train
+from crlib import data, metrics, studies, train
 from crlib.data import Dataset
-from crlib.studies import networks
+from crlib.studies import StudyError, cifar10, networks, trajectories
 from crlib.studies.engine import Config
 
 
@@ -95,3 +96,101 @@ def test_runs_that_share_a_training_share_a_job() -> None:
     a, b, c = configs("plain", 0)
     assert study.group(a) == study.group(b) == study.group(c)
     assert study.group(configs("rank", 4)[0]) != study.group(a)
+
+
+def test_a_trajectory_is_one_training_judged_along_the_way(
+    fashion: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(trajectories.SETS, "sample", lambda: fashion)
+    first = trajectories.STUDY.grids["quick"][0]
+    together = [
+        config | {"judged": 60, "attacked": 20}
+        for config in trajectories.STUDY.grids["quick"]
+        if {k: v for k, v in config.items() if k != "checkpoint"}
+        == {k: v for k, v in first.items() if k != "checkpoint"}
+    ]
+    assert len(together) == len(trajectories.CHECKPOINTS)
+    rows = dict(
+        zip(
+            trajectories.CHECKPOINTS,
+            trajectories.STUDY.run_many(together, "cpu"),
+            strict=True,
+        )
+    )
+    assert rows["epoch 32"]["epoch"] == 32 and "train accuracy" not in rows["epoch 0"]
+    assert rows["epoch 32"]["train accuracy"] > rows["epoch 1"]["train accuracy"]
+    assert rows["epoch 0"]["tail of entries"] > rows["epoch 32"]["tail of entries"]
+    assert rows["epoch 32"]["certificate"] <= rows["epoch 32"]["l2"]
+    assert not rows["matched"]["met"] or rows["matched"]["train accuracy"] >= 0.88
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(60, 3, 32, 32, generator=generator)
+    y = torch.arange(60) % 10
+    made = data._dataset(
+        x[:40], y[:40], x[40:], y[40:], name="noise", source="generated"
+    )
+    monkeypatch.setattr(cifar10, "_images", lambda count: made)
+
+
+@pytest.mark.parametrize("network", ["small ConvNet", "small ResNet", "small ViT"])
+def test_every_network_on_cifar10_is_judged(tiny: None, network: str) -> None:
+    few = {"epochs": 2, "judged": 20, "attacked": 10, "augmented": True}
+    two = [
+        config | few
+        for config in cifar10.STUDY.grids["quick"]
+        if (config["network"], config["way"], config["seed"]) == (network, "rank", 0)
+    ][:2]
+    matched, last = cifar10.STUDY.run_many(two, "cpu")
+    assert not matched["met"] and last["epoch"] == 2
+    assert 0 <= last["accuracy"] <= 1 and 0 <= last["universal linf"] <= 1
+    assert last["spectral error"] < 0.9
+    again = cifar10.STUDY.run(two[1], "cpu")
+    assert again == pytest.approx(last, rel=0, abs=0, nan_ok=True)
+    assert cifar10.STUDY.fingerprint(two[0])
+
+
+def test_every_way_on_cifar10_builds_what_it_names() -> None:
+    known = set(inspect.signature(train.fit).parameters)
+    full = {c["network"]: c for c in cifar10.STUDY.grids["full"]}
+    assert set(full) == {"ConvNet", "ResNet-18", "ViT"}
+    for way, strength in (("Frobenius", 1), ("spectral dial", 1), ("plain", 0)):
+        net, options = cifar10.build("small ConvNet", way, strength, 0)
+        assert net(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+        assert set(options) <= known
+    net, _ = cifar10.build("ResNet-18", "plain", 0, 0)
+    assert sum(p.numel() for p in net.parameters()) == 11_173_962
+    for bad in (("LeNet", "plain"), ("ViT", "magic")):
+        with pytest.raises(ValueError, match="is unknown: choose one of"):
+            cifar10.build(*bad, 1, 0)
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_the_table_that_comes_with_crlib_is_the_whole_quick_grid(name: str) -> None:
+    study, table = studies.find(name), studies.published(name)
+    grid = study.grids["quick"]
+    wanted = [tuple(config.values()) for config in grid]
+    assert [
+        tuple(row) for row in table[list(grid[0])].itertuples(index=False)
+    ] == wanted
+    assert set(table["study"]) == {name}
+    assert len(set(table["fingerprint"])) == 1 and len(set(table["crlib"])) == 1
+    assert (table["seconds"] > 0).all()
+    numbers = table[table["met"]].select_dtypes("number")
+    rates = [c for c in numbers if "accuracy" in c or "robust" in c or "error" in c]
+    assert numbers[rates].min().min() >= 0 and numbers[rates].max().max() <= 1 + 1e-9
+
+
+def test_the_table_of_another_version_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    newer = dataclasses.replace(studies.find("networks"), version=99)
+    monkeypatch.setattr(studies, "find", lambda name: newer)
+    with pytest.raises(StudyError, match="the study of 99: run it again"):
+        studies.published("networks")
+    unknown = dataclasses.replace(newer, name="unknown")
+    monkeypatch.setattr(studies, "find", lambda name: unknown)
+    with pytest.raises(StudyError, match="No table of other comes with crlib"):
+        studies.published("other")

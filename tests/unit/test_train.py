@@ -165,6 +165,16 @@ def test_bad_input_is_refused(
         run(clouds, **options)
 
 
+def test_epochs_can_be_kept_on_the_way(clouds: Dataset) -> None:
+    fitted = run(clouds, small(3), epochs=4, keep=(0, 2, 9))
+    assert set(fitted.kept) == {"validation", "last", "epoch 0", "epoch 2"}
+    start, second = fitted.at("epoch 0"), fitted.at("epoch 2")
+    assert start.epoch == 0 and second.epoch == 2
+    before = small(3).state_dict().values()
+    assert all(v.equal(w) for v, w in zip(weights(start), before, strict=True))
+    assert same(second, run(clouds, small(3), epochs=2, checkpoint="last"))
+
+
 def test_one_training_keeps_what_each_rule_chooses(clouds: Dataset) -> None:
     options = {"epochs": 12, "lr": 0.05, "validation": 0.3, "match": 0.8}
     fitted = run(clouds, checkpoint="last", **options)
