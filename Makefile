@@ -30,7 +30,7 @@ serve: $(READY) ## show the built book at http://localhost:8000
 	@$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
 study: $(READY) ## run a study or resume it: make study NAME=networks
-	@$(BIN)/crlib run $(NAME) --jobs -1
+	@$(BIN)/crlib run $(NAME) --jobs -1 $(ARGS)
 
 bench: $(READY) ## time the attacks against bare loops
 	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file"; done
