@@ -430,4 +430,18 @@ MUTATIONS: list[Mutation] = [
         "local = local + tail *",
         "local = tail *",
     ),
+    # The plain mean of the norms in place of the one weighted by themselves.
+    Mutation(
+        "prop-rows-push",
+        "setup",
+        "star = rho.square().sum() / rho.sum()",
+        "star = rho.mean()",
+    ),
+    # The root of the factor dropped: in and out are exchanged, not balanced.
+    Mutation(
+        "prop-rows-balanced",
+        "setup",
+        "(v.norm(dim=0) / w.norm(dim=1)).sqrt()",
+        "(v.norm(dim=0) / w.norm(dim=1))",
+    ),
 ]
