@@ -313,4 +313,24 @@ def survives(logits, moved):
     first, second = logits.topk(2, dim=1).values.T
     return first - second > 2 * moved
 """,
+    # The profile's own norm forgotten.
+    "ex-few-dial": """
+def dialled(w, alpha):
+    u, s, vh = torch.linalg.svd(w, full_matrices=False)
+    return u * (w.norm() * torch.arange(1, len(s) + 1, dtype=w.dtype) ** -alpha) @ vh
+""",
+    # The inputs taken for orthonormal.
+    "ex-few-unseen": """
+def cleared(w, x):
+    x = x / x.norm(dim=1, keepdim=True)
+    return w @ x.T @ x
+""",
+    # Energies added up before they are divided: long vectors count more.
+    "ex-few-twice": """
+def concentration(w, delta, x, k):
+    v = torch.linalg.svd(w, full_matrices=False).Vh[:k].T
+    i, j = torch.triu_indices(len(x), len(x), 1)
+    shares = [(d @ v).square().sum() / d.square().sum() for d in (delta, x[i] - x[j])]
+    return float(shares[0] / shares[1])
+""",
 }
