@@ -230,3 +230,13 @@ def test_pruning_truncation_and_quantisation() -> None:
             cut = compress.prune_to_error(net, eps).weights
             for w, v in zip(net.weights[:-1], cut[:-1], strict=True):
                 assert keep_rows(w, eps).equal(v.norm(dim=1) > 0)
+
+
+def test_the_spectral_dial() -> None:
+    (turned,) = defined("ch13", "turned")
+    for seed, alpha in enumerate((0, 0.5, 2)):
+        net = models.MLP((12, 20, 9, 4), seed=seed).double()
+        before = [w.clone() for w in net.weights[:-1]]
+        compress.spectral_dial(alpha, frobenius=7)(net)
+        for w, v in zip(before, net.weights[:-1], strict=True):
+            assert torch.allclose(turned(w, alpha, 7), v, atol=1e-12)

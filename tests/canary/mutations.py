@@ -444,4 +444,10 @@ MUTATIONS: list[Mutation] = [
         "(v.norm(dim=0) / w.norm(dim=1)).sqrt()",
         "(v.norm(dim=0) / w.norm(dim=1))",
     ),
+    # A step by signs, as of Adam: it leaves the span of the data.
+    Mutation("prop-few-unseen", "setup", "- rate * gw", "- rate * gw.sign()"),
+    # The decay counted once, not in every step.
+    Mutation("prop-few-unseen", "check", "(1 - 0.3 * 0.1) ** 40", "(1 - 0.3 * 0.1)"),
+    # All dimensions counted as free.
+    Mutation("prop-few-unseen", "check", "stats.chi2(12 - 5)", "stats.chi2(12)"),
 ]

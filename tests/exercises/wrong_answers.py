@@ -344,5 +344,24 @@ def stories(table, setting, control, column):
         below = "lower" if mark.high < base.mean() else "open"
         found[rule] = "higher" if mark.low > base.mean() else below
     return found
+    # The profile's own norm forgotten.
+    "ex-few-dial": """
+def dialled(w, alpha):
+    u, s, vh = torch.linalg.svd(w, full_matrices=False)
+    return u * (w.norm() * torch.arange(1, len(s) + 1, dtype=w.dtype) ** -alpha) @ vh
+""",
+    # The inputs taken for orthonormal.
+    "ex-few-unseen": """
+def cleared(w, x):
+    x = x / x.norm(dim=1, keepdim=True)
+    return w @ x.T @ x
+""",
+    # Energies added up before they are divided: long vectors count more.
+    "ex-few-twice": """
+def concentration(w, delta, x, k):
+    v = torch.linalg.svd(w, full_matrices=False).Vh[:k].T
+    i, j = torch.triu_indices(len(x), len(x), 1)
+    shares = [(d @ v).square().sum() / d.square().sum() for d in (delta, x[i] - x[j])]
+    return float(shares[0] / shares[1])
 """,
 }
