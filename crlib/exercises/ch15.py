@@ -4,15 +4,16 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
 __all__ = [
+    "at_fit",
+    "at_fit_hidden",
     "limit",
     "limit_hidden",
-    "shared",
-    "shared_hidden",
     "tail_interval",
     "tail_interval_hidden",
 ]
@@ -74,7 +75,7 @@ def tail_interval(answer: Callable[..., Sequence[float]]) -> None:
 
 
 def tail_interval_hidden(answer: Callable[..., Sequence[float]]) -> None:
-    """Test ``tail_interval(v, k, level)`` with few terms, signs, and by its coverage."""
+    """Test ``tail_interval(v, k, level)`` with signs, few terms, and by coverage."""
     for k, level in ((1, 0.9), (3, 0.5), (100, 0.99)):
         v = _pareto(1.2, 400, k)
         _ends(answer, torch.where(torch.arange(400) % 2 == 0, v, -v), k, level)
@@ -84,33 +85,32 @@ def tail_interval_hidden(answer: Callable[..., Sequence[float]]) -> None:
     assert abs(hits - 360) <= 24, f"The interval covers {hits} times in 400, not 360."
 
 
-def _parts(
-    answer: Callable[..., Sequence[float]], x: Tensor, y: Tensor, group: Tensor
+def _meets(
+    answer: Callable[..., float],
+    fit: Sequence[float],
+    value: Sequence[float],
+    target: float,
+    right: float,
 ) -> None:
-    found = answer(x.clone(), y.clone(), group.clone())
-    assert len(found) == 2, "Return two numbers, within and between."
-    dx, dy = x - x.mean(), y - y.mean()
-    within = between = 0.0
-    for g in group.unique():
-        own = group == g
-        a, b = dx[own], dy[own]
-        within += float(((a - a.mean()) * (b - b.mean())).sum()) / len(x)
-        between += float(own.sum() * a.mean() * b.mean()) / len(x)
-    _close(found[0], within, "The covariance within groups")
-    _close(found[1], between, "The covariance between groups")
+    found = answer(np.array(fit), np.array(value), target)
+    what = f"The value at fit {target} of fits {list(fit)}"
+    if math.isnan(right):
+        number = isinstance(found, int | float) or getattr(found, "ndim", 1) == 0
+        assert number and math.isnan(found), f"{what} does not exist: return NaN."
+        return
+    _close(found, right, what)
 
 
-def shared(answer: Callable[..., Sequence[float]]) -> None:
-    """Test ``shared(x, y, group)`` where the two parts differ in sign."""
-    x = torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64)
-    y = torch.tensor([1.0, 0.0, 3.0, 2.0], dtype=torch.float64)
-    _parts(answer, x, y, torch.tensor([0, 0, 1, 1]))
+def at_fit(answer: Callable[..., float]) -> None:
+    """Test ``at_fit(fit, value, target)`` between two checkpoints, and beyond all."""
+    _meets(answer, [0.6, 0.8, 0.9], [1.2, 1.0, 0.8], 0.85, 0.9)
+    _meets(answer, [0.6, 0.8, 0.9], [1.2, 1.0, 0.8], 0.95, math.nan)
 
 
-def shared_hidden(answer: Callable[..., Sequence[float]]) -> None:
-    """Test ``shared(x, y, group)`` with groups of unequal size, and with one."""
-    g = torch.Generator().manual_seed(0)
-    for groups in (1, 2, 5):
-        x, y = torch.randn(2, 60, generator=g, dtype=torch.float64)
-        label = torch.randint(groups, (60,), generator=g) ** 2
-        _parts(answer, x + label, y - label, label)
+def at_fit_hidden(answer: Callable[..., float]) -> None:
+    """Test ``at_fit(fit, value, target)`` where the fit falls back, and at the ends."""
+    _meets(answer, [0.6, 0.9, 0.7, 0.95], [3.0, 2.0, 1.0, 0.0], 0.8, 3 - 2 / 3)
+    _meets(answer, [0.9, 0.5, 0.9], [3.0, 2.0, 1.0], 0.9, 3.0)
+    _meets(answer, [0.7, 0.8], [3.0, 2.0], 0.6, 3.0)
+    _meets(answer, [0.5, 0.7, 0.7, 0.9], [4.0, 3.0, 2.0, 1.0], 0.7, 3.0)
+    _meets(answer, [0.5, 0.7], [4.0, 3.0], 0.71, math.nan)

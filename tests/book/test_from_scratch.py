@@ -230,3 +230,12 @@ def test_pruning_truncation_and_quantisation() -> None:
             cut = compress.prune_to_error(net, eps).weights
             for w, v in zip(net.weights[:-1], cut[:-1], strict=True):
                 assert keep_rows(w, eps).equal(v.norm(dim=1) > 0)
+
+
+@pytest.mark.parametrize("k", [1, 7, 49])
+def test_the_tail_index_of_hill(k: int) -> None:
+    (hill,) = defined("ch15", "hill")
+    g = torch.Generator().manual_seed(3)
+    for _ in range(10):
+        v = torch.randn(50, generator=g) ** 3
+        assert math.isclose(hill(v, k), metrics.hill_estimator(v, k), rel_tol=1e-12)
