@@ -240,3 +240,10 @@ def test_the_spectral_dial() -> None:
         compress.spectral_dial(alpha, frobenius=7)(net)
         for w, v in zip(before, net.weights[:-1], strict=True):
             assert torch.allclose(turned(w, alpha, 7), v, atol=1e-12)
+@pytest.mark.parametrize("k", [1, 7, 49])
+def test_the_tail_index_of_hill(k: int) -> None:
+    (hill,) = defined("ch15", "hill")
+    g = torch.Generator().manual_seed(3)
+    for _ in range(10):
+        v = torch.randn(50, generator=g) ** 3
+        assert math.isclose(hill(v, k), metrics.hill_estimator(v, k), rel_tol=1e-12)

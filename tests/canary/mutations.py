@@ -450,4 +450,38 @@ MUTATIONS: list[Mutation] = [
     Mutation("prop-few-unseen", "check", "(1 - 0.3 * 0.1) ** 40", "(1 - 0.3 * 0.1)"),
     # All dimensions counted as free.
     Mutation("prop-few-unseen", "check", "stats.chi2(12 - 5)", "stats.chi2(12)"),
+    # The excess over the k-th entry, not over the next one.
+    Mutation(
+        "prop-unasked-hill",
+        "setup",
+        "(s[:k] - s[k]).mean()",
+        "(s[:k] - s[k - 1]).mean()",
+    ),
+    # The gaps without their ranks.
+    Mutation(
+        "prop-unasked-hill", "setup", "torch.arange(1, k + 1) * (", "torch.ones(k) * ("
+    ),
+    # The bias forgotten.
+    Mutation(
+        "prop-unasked-hill",
+        "check",
+        "found.mean() - k * alpha / (k - 1)",
+        "found.mean() - alpha",
+    ),
+    # The mean in place of the mean square.
+    Mutation(
+        "prop-unasked-limit",
+        "setup",
+        "share ** (1 - 2 / alpha)",
+        "share ** (1 - 1 / alpha)",
+    ),
+    # Groups counted alike whatever their size.
+    Mutation("prop-unasked-parts", "check", "len(c) / 60 *", "1 / groups *"),
+    # Centred by the mean of all in place of that of the group.
+    Mutation(
+        "prop-unasked-parts",
+        "setup",
+        "pair - centre, centre",
+        "pair - pair.mean(), centre",
+    ),
 ]

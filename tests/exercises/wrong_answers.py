@@ -363,5 +363,25 @@ def concentration(w, delta, x, k):
     i, j = torch.triu_indices(len(x), len(x), 1)
     shares = [(d @ v).square().sum() / d.square().sum() for d in (delta, x[i] - x[j])]
     return float(shares[0] / shares[1])
+    # The mean in place of the mean square: the exponent of a sum of entries.
+    "ex-unasked-limit": """
+def limit(alpha, share):
+    if alpha <= 2:
+        return 0.0
+    return math.sqrt(1 - share ** (1 - 1 / alpha))
+""",
+    # The normal law in place of the Gamma law.
+    "ex-unasked-interval": """
+def tail_interval(v, k, level):
+    reach = stats.norm.ppf((1 + level) / 2) / math.sqrt(k)
+    return hill(v, k) * (1 - reach), hill(v, k) * (1 + reach)
+""",
+    # Sorted by fit first: right only while the fit never falls back.
+    "ex-unasked-fit": """
+def at_fit(fit, value, target):
+    if target > fit.max():
+        return math.nan
+    order = fit.argsort()
+    return float(np.interp(target, fit[order], value[order]))
 """,
 }

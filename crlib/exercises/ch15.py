@@ -1,0 +1,116 @@
+"""Tests for the exercises of chapter 15, Compressibility nobody asked for."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+__all__ = [
+    "at_fit",
+    "at_fit_hidden",
+    "limit",
+    "limit_hidden",
+    "tail_interval",
+    "tail_interval_hidden",
+]
+
+
+def _close(found: Any, right: float, what: str) -> None:
+    number = isinstance(found, int | float) or getattr(found, "ndim", 1) == 0
+    assert number, f"{what} is not a number."
+    near = math.isclose(float(found), right, rel_tol=1e-6, abs_tol=1e-9)
+    assert near, f"{what} is {float(found):.6g} and should be {right:.6g}."
+
+
+def limit(answer: Callable[[float, float], float]) -> None:
+    """Test ``limit(alpha, share)`` on either side of two."""
+    _close(answer(4.0, 0.25), math.sqrt(0.5), "The limit for alpha = 4, share = 1/4")
+    _close(answer(1.5, 0.1), 0.0, "The limit for alpha = 1.5, share = 0.1")
+
+
+def limit_hidden(answer: Callable[[float, float], float]) -> None:
+    """Test ``limit(alpha, share)`` at two, for no tail at all, and near the edges."""
+    for alpha, share in ((2.0, 0.3), (1.0, 0.999)):
+        _close(answer(alpha, share), 0.0, f"The limit for alpha = {alpha}")
+    for share in (0.01, 0.5, 0.9):
+        _close(
+            answer(math.inf, share),
+            math.sqrt(1 - share),
+            f"The limit without a tail for share = {share}",
+        )
+        for alpha in (2.1, 3.0, 10.0):
+            right = math.sqrt(1 - share ** (1 - 2 / alpha))
+            what = f"The limit for alpha = {alpha}, share = {share}"
+            _close(answer(alpha, share), right, what)
+
+
+def _ends(
+    answer: Callable[..., Sequence[float]], v: Tensor, k: int, level: float
+) -> None:
+    s = v.double().abs().sort(descending=True).values
+    hill = 1 / float((s[:k] / s[k]).log().mean())
+    found = answer(v.clone(), k, level)
+    assert len(found) == 2, "Return two numbers, low and high."
+    for end, tail, name in zip(
+        found, ((1 - level) / 2, (1 + level) / 2), ("low", "high"), strict=True
+    ):
+        right = hill * stats.gamma.ppf(tail, k) / k
+        _close(end, right, f"The {name} end for k = {k}, level = {level}")
+
+
+def _pareto(alpha: float, n: int, seed: int) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    # Never zero: 1 - U lies in (0, 1].
+    u = 1 - torch.rand(n, generator=g, dtype=torch.float64)
+    return u.pow(-1 / alpha)
+
+
+def tail_interval(answer: Callable[..., Sequence[float]]) -> None:
+    """Test ``tail_interval(v, k, level)`` on one sample."""
+    _ends(answer, _pareto(2.0, 500, 0), 20, 0.95)
+
+
+def tail_interval_hidden(answer: Callable[..., Sequence[float]]) -> None:
+    """Test ``tail_interval(v, k, level)`` with signs, few terms, and by coverage."""
+    for k, level in ((1, 0.9), (3, 0.5), (100, 0.99)):
+        v = _pareto(1.2, 400, k)
+        _ends(answer, torch.where(torch.arange(400) % 2 == 0, v, -v), k, level)
+    ends = [answer(_pareto(1.7, 100, seed), 5, 0.9) for seed in range(400)]
+    hits = sum(float(low) <= 1.7 <= float(high) for low, high in ends)
+    # Binomial: the deviation allowed is four standard deviations.
+    assert abs(hits - 360) <= 24, f"The interval covers {hits} times in 400, not 360."
+
+
+def _meets(
+    answer: Callable[..., float],
+    fit: Sequence[float],
+    value: Sequence[float],
+    target: float,
+    right: float,
+) -> None:
+    found = answer(np.array(fit), np.array(value), target)
+    what = f"The value at fit {target} of fits {list(fit)}"
+    if math.isnan(right):
+        number = isinstance(found, int | float) or getattr(found, "ndim", 1) == 0
+        assert number and math.isnan(found), f"{what} does not exist: return NaN."
+        return
+    _close(found, right, what)
+
+
+def at_fit(answer: Callable[..., float]) -> None:
+    """Test ``at_fit(fit, value, target)`` between two checkpoints, and beyond all."""
+    _meets(answer, [0.6, 0.8, 0.9], [1.2, 1.0, 0.8], 0.85, 0.9)
+    _meets(answer, [0.6, 0.8, 0.9], [1.2, 1.0, 0.8], 0.95, math.nan)
+
+
+def at_fit_hidden(answer: Callable[..., float]) -> None:
+    """Test ``at_fit(fit, value, target)`` where the fit falls back, and at the ends."""
+    _meets(answer, [0.6, 0.9, 0.7, 0.95], [3.0, 2.0, 1.0, 0.0], 0.8, 3 - 2 / 3)
+    _meets(answer, [0.9, 0.5, 0.9], [3.0, 2.0, 1.0], 0.9, 3.0)
+    _meets(answer, [0.7, 0.8], [3.0, 2.0], 0.6, 3.0)
+    _meets(answer, [0.5, 0.7, 0.7, 0.9], [4.0, 3.0, 2.0, 1.0], 0.7, 3.0)
+    _meets(answer, [0.5, 0.7], [4.0, 3.0], 0.71, math.nan)
