@@ -344,6 +344,7 @@ def stories(table, setting, control, column):
         below = "lower" if mark.high < base.mean() else "open"
         found[rule] = "higher" if mark.low > base.mean() else below
     return found
+""",
     # The profile's own norm forgotten.
     "ex-few-dial": """
 def dialled(w, alpha):
@@ -363,6 +364,7 @@ def concentration(w, delta, x, k):
     i, j = torch.triu_indices(len(x), len(x), 1)
     shares = [(d @ v).square().sum() / d.square().sum() for d in (delta, x[i] - x[j])]
     return float(shares[0] / shares[1])
+""",
     # The mean in place of the mean square: the exponent of a sum of entries.
     "ex-unasked-limit": """
 def limit(alpha, share):
