@@ -240,6 +240,8 @@ def test_the_spectral_dial() -> None:
         compress.spectral_dial(alpha, frobenius=7)(net)
         for w, v in zip(before, net.weights[:-1], strict=True):
             assert torch.allclose(turned(w, alpha, 7), v, atol=1e-12)
+
+
 @pytest.mark.parametrize("k", [1, 7, 49])
 def test_the_tail_index_of_hill(k: int) -> None:
     (hill,) = defined("ch15", "hill")
