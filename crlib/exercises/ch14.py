@@ -115,7 +115,7 @@ def at_fit(answer: Callable[..., float]) -> None:
 
 def at_fit_hidden(answer: Callable[..., float]) -> None:
     """Test ``at_fit(fits, distances, level)`` where the fit falls, and at the ends."""
-    _at_fit(answer, (0.2, 0.6, 0.4, 0.8), (9.0, 4.0, 6.0, 2.0), 0.4, 6.0)
+    _at_fit(answer, (0.2, 0.6, 0.4, 0.8), (9.0, 4.0, 7.0, 2.0), 0.4, 6.0)
     _at_fit(answer, (0.5, 0.3, 0.7), (3.0, 5.0, 1.0), 0.4, math.nan)
     _at_fit(answer, (0.5, 0.3, 0.7), (3.0, 5.0, 1.0), 0.5, 3.0)
     _at_fit(answer, (0.5, 0.3, 0.7), (3.0, 5.0, 1.0), 0.7, 1.0)
