@@ -484,4 +484,17 @@ MUTATIONS: list[Mutation] = [
         "pair - centre, centre",
         "pair - pair.mean(), centre",
     ),
+    # The fewest windows in place of the most.
+    Mutation(
+        "prop-cifar-kernel",
+        "setup",
+        "torch.ones_like(like.weight)).max())",
+        "torch.ones_like(like.weight)).min())",
+    ),
+    # The small number added outside the root.
+    Mutation(
+        "prop-cifar-bn", "setup", "(variance + eta).sqrt()", "(variance.sqrt() + eta)"
+    ),
+    # A gradient that grows with the filter, in place of shrinking.
+    Mutation("prop-cifar-bn", "check", "slopes[0] / t", "slopes[0] * t"),
 ]

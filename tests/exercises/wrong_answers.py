@@ -385,5 +385,24 @@ def at_fit(fit, value, target):
         return math.nan
     order = fit.argsort()
     return float(np.interp(target, fit[order], value[order]))
+    # The mean left in the bias without the factor of the filter.
+    "ex-cifar-fold": """
+def fold(kernel, gamma, beta, mean, variance, eta):
+    scale = gamma / (variance + eta).sqrt()
+    return scale.view(-1, 1, 1, 1) * kernel, beta - mean
+""",
+    # The bound, which a short axis does not reach.
+    "ex-cifar-windows": """
+def windows(size, k, stride, padding):
+    return math.ceil(k / stride)
+""",
+    # Sorted by fit: a second crossing is taken for the first.
+    "ex-cifar-fit": """
+def at_fit(fits, distances, level):
+    if not fits[0] <= level <= max(fits):
+        return math.nan
+    order = np.argsort(fits)
+    fits, distances = np.array(fits)[order], np.array(distances)[order]
+    return float(np.exp(np.interp(level, fits, np.log(distances))))
 """,
 }
