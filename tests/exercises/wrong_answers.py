@@ -385,6 +385,7 @@ def at_fit(fit, value, target):
         return math.nan
     order = fit.argsort()
     return float(np.interp(target, fit[order], value[order]))
+""",
     # The mean left in the bias without the factor of the filter.
     "ex-cifar-fold": """
 def fold(kernel, gamma, beta, mean, variance, eta):
