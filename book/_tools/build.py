@@ -130,13 +130,14 @@ def run(folder: Path, config: Path) -> int:
         # Pages that are still standing were made from what is there now.
         if not (folder / "_build" / "html").exists():
             follow(ahead, environment, log, quiet=True)
+            record_peak(folder / "_build" / "peak.txt")
         return follow(book, environment, log)
 
 
 def record_peak(file: Path) -> None:
-    """Write the megabytes of the largest process of this build and those before it.
+    """Write the megabytes of the largest process so far, and in builds before.
 
-    That is a kernel, or Sphinx where no page runs; it is kept while nothing runs anew.
+    Asked between the run of the pages and Sphinx, that is a kernel.
     """
     # Kilobytes on Linux, bytes on macOS.
     unit = 1e6 if sys.platform == "darwin" else 1e3
@@ -188,7 +189,6 @@ def build(folder: Path) -> int:
     computed, made = fingerprints(folder, config)
     forget_what_is_stale(folder / "_build", computed, made)
     status = run(folder, config)
-    record_peak(folder / "_build" / "peak.txt")
     index = folder / "_build" / "html" / "index.html"
     seconds = time.perf_counter() - started
     if status or not index.exists():
