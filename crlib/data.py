@@ -331,11 +331,7 @@ def fashion_mnist(*, progress: bool = True) -> Dataset:
     folder = _user_folder("fashion-mnist", "fashion_mnist")
     if folder is not None and (tree := _tree(folder)) is not None:
         return _read_tree(tree, "Fashion-MNIST", _FASHION_CLASSES, (28, 28), "L")
-    files = [
-        _obtain(name, _FASHION_HOME, digest, folder, progress)
-        for name, digest in _FASHION_FILES.items()
-    ]
-    return _idx_set("Fashion-MNIST", files)
+    return _idx_set("Fashion-MNIST", _FASHION_HOME, _FASHION_FILES, folder, progress)
 
 
 def mnist(*, progress: bool = True) -> Dataset:
@@ -351,15 +347,19 @@ def mnist(*, progress: bool = True) -> Dataset:
     if folder is not None and (tree := _tree(folder)) is not None:
         return _read_tree(tree, "MNIST", list("0123456789"), (28, 28), "L")
     # The files have the names of Fashion-MNIST's: a folder of its own in the cache.
-    files = [
-        _obtain(name, _MNIST_HOME, digest, folder, progress, under="mnist")
-        for name, digest in _MNIST_FILES.items()
-    ]
-    return _idx_set("MNIST", files)
+    return _idx_set("MNIST", _MNIST_HOME, _MNIST_FILES, folder, progress, "mnist")
 
 
-def _idx_set(name: str, files: Sequence[Path]) -> Dataset:
-    arrays = [_read_idx(file) for file in files]
+def _idx_set(
+    name: str,
+    home: str,
+    files: dict[str, str],
+    folder: Path | None,
+    progress: bool,
+    under: str = "",
+) -> Dataset:
+    paths = [_obtain(n, home, d, folder, progress, under) for n, d in files.items()]
+    arrays = [_read_idx(path) for path in paths]
     return _dataset(
         _images(arrays[0]),
         _labels(arrays[1]),

@@ -13,8 +13,13 @@ from torch import Tensor, nn
 
 from crlib import attacks, compress, data, metrics, train
 from crlib.models import ConvNet, ResNet, ViT, weight_layers
-from crlib.studies.engine import Config, Numbers, Study
-from crlib.studies.measures import compressibility, robustness
+from crlib.studies.engine import Config, Numbers
+from crlib.studies.measures import (
+    at_checkpoints,
+    compressibility,
+    judged_trainings,
+    robustness,
+)
 
 __all__ = ["STUDY", "build", "judge"]
 
@@ -129,20 +134,11 @@ def _run(configs: list[Config], device: str) -> list[Numbers]:
         **options,
     )
     x, y = (part[: first["judged"]] for part in (images.x_test, images.y_test))
-    results: list[Numbers] = []
-    for config in configs:
-        if config["checkpoint"] not in fitted.kept:
-            results.append({"epoch": 0, "met": False})
-            continue
-        at = fitted.at(config["checkpoint"])
-        found: dict[str, float] = {"epoch": at.epoch, "met": True}
-        found["train accuracy"] = at.history[at.epoch - 1].train_accuracy
-        results.append(found | judge(at.model, x, y, attacked=first["attacked"]))
-    return results
-
-
-def _one(config: Config, device: str) -> Numbers:
-    return _run([config], device)[0]
+    return at_checkpoints(
+        fitted,
+        configs,
+        lambda at: judge(at.model, x, y, attacked=first["attacked"]),
+    )
 
 
 def _grid(kinds: dict[str, dict[str, tuple[float, ...]]], **more: Any) -> list[Config]:
@@ -178,12 +174,10 @@ _MORE: dict[str, tuple[float, ...]] = {
 }
 _FULL: dict[str, tuple[float, ...]] = _MORE | {"rank": (64, 16, 4)}
 
-STUDY = Study(
-    name="cifar10",
-    run=_one,
-    run_many=_run,
-    group=lambda config: {k: v for k, v in config.items() if k != "checkpoint"},
-    grids={
+STUDY = judged_trainings(
+    "cifar10",
+    _run,
+    {
         "quick": _grid(
             {
                 "small ConvNet": _MORE,
@@ -205,5 +199,5 @@ STUDY = Study(
             attacked=1000,
         ),
     },
-    fingerprint=lambda config: _images(config["images"]).fingerprint,
+    lambda config: _images(config["images"]).fingerprint,
 )

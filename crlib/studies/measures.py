@@ -1,14 +1,84 @@
-"""What several studies measure in the same way."""
+"""What several studies do and measure in the same way."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from crlib import metrics
+from crlib import attacks, data, metrics
 from crlib.attacks import AttackResult
+from crlib.studies.engine import Config, Numbers, Study
+from crlib.train import Fit
 
-__all__ = ["compressibility", "right_directions", "robustness"]
+__all__ = [
+    "SETS",
+    "at_checkpoints",
+    "compressibility",
+    "judged_trainings",
+    "nearest",
+    "right_directions",
+    "robustness",
+]
+
+SETS = {"sample": data.fashion_mnist_sample, "Fashion-MNIST": data.fashion_mnist}
+
+
+def judged_trainings(
+    name: str,
+    run: Callable[[list[Config], str], list[Numbers]],
+    grids: Mapping[str, list[Config]],
+    fingerprint: Callable[[Config], str],
+) -> Study:
+    """Return a study whose configurations that differ in ``checkpoint`` share a job.
+
+    Args:
+        name: of the study.
+        run: trains once and judges at the checkpoint of each configuration.
+        grids: the configurations of each profile.
+        fingerprint: of the data of a configuration.
+    """
+    return Study(
+        name=name,
+        run=lambda config, device: run([config], device)[0],
+        run_many=run,
+        group=lambda config: {k: v for k, v in config.items() if k != "checkpoint"},
+        grids=grids,
+        fingerprint=fingerprint,
+    )
+
+
+def at_checkpoints(
+    fitted: Fit, configs: Sequence[Config], judge: Callable[[Fit], Numbers]
+) -> list[Numbers]:
+    """Judge one training at the checkpoint of each configuration.
+
+    A rule that no epoch met is a result too: ``met`` is False, and nothing is judged.
+    """
+    results: list[Numbers] = []
+    for config in configs:
+        if config["checkpoint"] not in fitted.kept:
+            results.append({"epoch": 0, "met": False})
+            continue
+        at = fitted.at(config["checkpoint"])
+        found: dict[str, Any] = {"epoch": at.epoch, "met": True}
+        if at.epoch:
+            found["train accuracy"] = at.history[at.epoch - 1].train_accuracy
+        results.append({**found, **judge(at)})
+    return results
+
+
+def nearest(
+    net: Any, x: Tensor, y: Tensor, norms: Iterable[str], *, steps: int
+) -> dict[str, AttackResult]:
+    """Return, for each norm, the smaller answer of DeepFool and of FMN."""
+    return {
+        norm: attacks.minimum_of(
+            attacks.deepfool(net, x, y, norm=norm),
+            attacks.fmn(net, x, y, norm=norm, steps=steps),
+        )
+        for norm in norms
+    }
 
 
 def compressibility(weights: Sequence[Tensor]) -> dict[str, float]:

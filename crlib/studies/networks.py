@@ -11,8 +11,16 @@ from torch import Tensor
 
 from crlib import attacks, certify, compress, data, metrics, train
 from crlib.models import MLP
-from crlib.studies.engine import Config, Numbers, Study
-from crlib.studies.measures import compressibility, right_directions, robustness
+from crlib.studies.engine import Config, Numbers
+from crlib.studies.measures import (
+    SETS,
+    at_checkpoints,
+    compressibility,
+    judged_trainings,
+    nearest,
+    right_directions,
+    robustness,
+)
 
 __all__ = ["STUDY", "build", "judge"]
 
@@ -35,7 +43,6 @@ WAYS = (
     "spectral dial",
     "row dial",
 )
-SETS = {"sample": data.fashion_mnist_sample, "Fashion-MNIST": data.fashion_mnist}
 CHECKPOINTS = ("validation", "matched", "last")
 MATCH = 0.85
 EPS = {"l2": 0.5, "linf": 0.03}
@@ -141,18 +148,12 @@ def judge(
     g = torch.Generator().manual_seed(seed)
     few, labels = x[:attacked], y[:attacked]
     right = net(few).argmax(1) == labels
-    nearest = {
-        norm: attacks.minimum_of(
-            attacks.deepfool(net, few, labels, norm=norm),
-            attacks.fmn(net, few, labels, norm=norm, steps=50),
-        )
-        for norm in EPS
-    }
-    found |= robustness(nearest, right, EPS)
+    near = nearest(net, few, labels, EPS, steps=50)
+    found |= robustness(near, right, EPS)
     radius = certify.lipschitz_radius(net, few, labels)
     found["certificate"] = float(radius[right].median())
 
-    delta = (nearest["l2"].x_adv - few)[right & nearest["l2"].success]
+    delta = (near["l2"].x_adv - few)[right & near["l2"].success]
     noise = torch.randn(few.shape, generator=g)
     other = few - few[torch.randperm(len(few), generator=g)]
     other = other[other.flatten(1).norm(dim=1) > 0]
@@ -160,7 +161,7 @@ def judge(
     for name, moved in (("attack", delta), ("difference", other), ("noise", noise)):
         share = metrics.energy_share(moved.double(), top)
         found[f"{name} in top ten"] = float(share.mean())
-    found |= _amplification(net, few[right & nearest["l2"].success], delta, g)
+    found |= _amplification(net, few[right & near["l2"].success], delta, g)
 
     for norm, eps in (("linf", 20 / 255), ("l2", 1.5)):
         found[f"universal {norm}"] = attacks.universal(
@@ -210,31 +211,14 @@ def _run(configs: list[Config], device: str) -> list[Numbers]:
         progress=False,
         **options,
     )
-    results: list[Numbers] = []
-    for config in configs:
-        rule = config["checkpoint"]
-        if rule not in fitted.kept:
-            # Training never reached the fit to be matched: that is a result too.
-            results.append({"epoch": 0, "met": False})
-            continue
-        at = fitted.at(rule)
-        met: dict[str, float] = {"epoch": at.epoch, "met": True}
-        met["train accuracy"] = at.history[at.epoch - 1].train_accuracy
-        results.append(
-            met
-            | judge(
-                at.model,
-                images.x_test[: first["judged"]],
-                images.y_test[: first["judged"]],
-                attacked=first["attacked"],
-                seed=first["seed"],
-            )
-        )
-    return results
-
-
-def _one(config: Config, device: str) -> Numbers:
-    return _run([config], device)[0]
+    x, y = (part[: first["judged"]] for part in (images.x_test, images.y_test))
+    return at_checkpoints(
+        fitted,
+        configs,
+        lambda at: judge(
+            at.model, x, y, attacked=first["attacked"], seed=first["seed"]
+        ),
+    )
 
 
 def _grid(seeds: int, **more: Any) -> list[Config]:
@@ -265,16 +249,14 @@ def _grid(seeds: int, **more: Any) -> list[Config]:
     ]
 
 
-STUDY = Study(
-    name="networks",
-    run=_one,
-    run_many=_run,
-    group=lambda config: {k: v for k, v in config.items() if k != "checkpoint"},
-    grids={
+STUDY = judged_trainings(
+    "networks",
+    _run,
+    {
         "quick": _grid(5, data="sample", epochs=20, judged=1000, attacked=300),
         "full": _grid(
             10, data="Fashion-MNIST", epochs=20, judged=10_000, attacked=1000
         ),
     },
-    fingerprint=lambda config: SETS[config["data"]]().fingerprint,
+    lambda config: SETS[config["data"]]().fingerprint,
 )

@@ -6,14 +6,21 @@ Nothing asks for compressibility here. One training is judged at many epochs.
 import torch
 from torch import Tensor
 
-from crlib import attacks, certify, data, metrics, train
+from crlib import attacks, certify, metrics, train
 from crlib.models import MLP
-from crlib.studies.engine import Config, Numbers, Study
-from crlib.studies.measures import compressibility, right_directions, robustness
+from crlib.studies.engine import Config, Numbers
+from crlib.studies.measures import (
+    SETS,
+    at_checkpoints,
+    compressibility,
+    judged_trainings,
+    nearest,
+    right_directions,
+    robustness,
+)
 
 __all__ = ["STUDY", "judge"]
 
-SETS = {"sample": data.fashion_mnist_sample, "Fashion-MNIST": data.fashion_mnist}
 EPOCHS = (0, 1, 2, 4, 8, 16, 32)
 CHECKPOINTS = ("validation", "matched", *(f"epoch {e}" for e in EPOCHS))
 MATCH = 0.88
@@ -53,19 +60,13 @@ def judge(net: MLP, x: Tensor, y: Tensor, *, attacked: int = 200) -> dict[str, f
     found["normalised margin"] = float(metrics.margin(logits, y).median() / scale)
 
     few, labels = x[:attacked], y[:attacked]
-    nearest = {
-        norm: attacks.minimum_of(
-            attacks.deepfool(net, few, labels, norm=norm),
-            attacks.fmn(net, few, labels, norm=norm, steps=40),
-        )
-        for norm in EPS
-    }
+    near = nearest(net, few, labels, EPS, steps=40)
     if right.any():
-        found |= robustness(nearest, right, EPS)
+        found |= robustness(near, right, EPS)
         radius = certify.lipschitz_radius(net, few, labels)
         found["certificate"] = float(radius[right].median())
-        hit = right & nearest["l2"].success
-        delta = (nearest["l2"].x_adv - few)[hit].double()
+        hit = right & near["l2"].success
+        delta = (near["l2"].x_adv - few)[hit].double()
         inside = metrics.energy_share(delta, right_directions(net.weights[0], 10))
         found["attack in top ten"] = float(inside.mean())
     found["universal linf"] = attacks.universal(
@@ -95,24 +96,14 @@ def _run(configs: list[Config], device: str) -> list[Numbers]:
         progress=False,
     )
     x, y = (part[: first["judged"]] for part in (images.x_test, images.y_test))
-    results: list[Numbers] = []
-    for config in configs:
-        rule = config["checkpoint"]
-        if rule not in fitted.kept:
-            results.append({"epoch": -1, "met": False})
-            continue
-        at = fitted.at(rule)
-        met: dict[str, float] = {"epoch": at.epoch, "met": True}
-        if at.epoch:
-            told = at.history[at.epoch - 1]
-            met["train accuracy"] = told.train_accuracy
-            met["validation loss"] = told.validation_loss
-        results.append(met | judge(at.model, x, y, attacked=first["attacked"]))
-    return results
 
+    def judged(at: train.Fit) -> dict[str, float]:
+        found = judge(at.model, x, y, attacked=first["attacked"])
+        if not at.epoch:
+            return found
+        return {"validation loss": at.history[at.epoch - 1].validation_loss, **found}
 
-def _one(config: Config, device: str) -> Numbers:
-    return _run([config], device)[0]
+    return at_checkpoints(fitted, configs, judged)
 
 
 def _grid(seeds: int, **more: object) -> list[Config]:
@@ -132,14 +123,12 @@ def _grid(seeds: int, **more: object) -> list[Config]:
     ]
 
 
-STUDY = Study(
-    name="trajectories",
-    run=_one,
-    run_many=_run,
-    group=lambda config: {k: v for k, v in config.items() if k != "checkpoint"},
-    grids={
+STUDY = judged_trainings(
+    "trajectories",
+    _run,
+    {
         "quick": _grid(5, data="sample", judged=500, attacked=200),
         "full": _grid(10, data="Fashion-MNIST", judged=10_000, attacked=1000),
     },
-    fingerprint=lambda config: SETS[config["data"]]().fingerprint,
+    lambda config: SETS[config["data"]]().fingerprint,
 )
