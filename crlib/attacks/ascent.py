@@ -115,15 +115,19 @@ def pgd(
 
 
 def _start(
-    run: Search, rows: Tensor, radius: Tensor, random: torch.Generator | None
+    run: Search,
+    rows: Tensor,
+    radius: Tensor,
+    random: torch.Generator | None,
+    width: int = 1,
 ) -> SimpleNamespace:
-    """Place the samples ``rows`` at ``x``, or at random points of their balls.
+    """Place the samples ``rows`` at ``x``, or at random points of balls so much wider.
 
     What follows a sample through a run are the tensors kept here; the objective
     ``before`` the last step is infinite so far.
     """
     z, radius = run.x[rows], radius[rows]
-    region = BALLS[run.norm](z, radius)
+    region = BALLS[run.norm](z, width * radius)
     z = z.clone() if random is None or not len(rows) else region.random(random)
     before = torch.full_like(radius, -torch.inf)
     return SimpleNamespace(
@@ -133,7 +137,7 @@ def _start(
         radius=radius,
         before=before,
         rival=None,
-        inside=True,
+        inside=width == 1,
     )
 
 
@@ -189,6 +193,7 @@ def apgd(
     norm: str = "linf",
     steps: int = 100,
     restarts: int = 1,
+    random_start: bool = False,
     loss: str = "margin",
     n_targets: int = 0,
     target: Tensor | None = None,
@@ -210,18 +215,20 @@ def apgd(
     next climb in a ball of radius ``3 * eps``, then ``2 * eps``, then ``eps``, each
     from the best point of the one before. A step moves a share of the coordinates
     alike: two thirds of as many as the best point has moved. It shrinks by a third
-    unless their number falls (Croce and Hein 2021).
+    unless their number falls (Croce and Hein 2021). A random start lies in the widest
+    of these balls.
 
     With ``n_targets`` the loss is the targeted margin :math:`z_k - z_y`, for one rival
     k after the other, the strongest at ``x`` first. Each run sees only what still
     stands. On a linear model, with all rivals, the answer is exact.
 
     Cost: at most ``steps + 1`` forward and ``steps`` backward passes a run; one more
-    forward pass with ``n_targets``.
+    forward pass with ``n_targets`` or ``random_start``.
 
     Args:
         steps: gradient steps a run.
         restarts: rounds; the first starts at ``x``, the others at random points.
+        random_start: start the first round at random points too.
         n_targets: rivals led to, one a run; more than K - 1 means K - 1; 0 is none.
         target: ``(N,)`` labels to reach, or None; then ``n_targets`` is 0.
     """
@@ -236,8 +243,9 @@ def apgd(
     adapt = _sparse if norm == "l1" else _halving
     with evaluating(model):
         rivals: list[Tensor | None] = [None]
-        if n_targets or not len(x):
+        if n_targets or random_start or not len(x):
             logits = run.look_at_clean()
+        if n_targets:
             order = logits.scatter(1, y[:, None], -torch.inf).argsort(1).flip(1)
             count = min(n_targets, logits.shape[1] - 1)
             rivals = [order[:, k] for k in range(count)]
@@ -248,7 +256,9 @@ def apgd(
         with bar:
             for r, rival in runs:
                 rows = run.standing()
-                at = _start(run, rows, radius, source if r else None)
+                random = source if random_start or r else None
+                wide = 3 if random is not None and norm == "l1" else 1
+                at = _start(run, rows, radius, random, wide)
                 at.rival = None if rival is None else rival[rows]
                 adapt(at, steps, _climb(run, at, steps, source, bar))
     return run.result()
@@ -303,7 +313,7 @@ def _sparse(at: SimpleNamespace, steps: int, climb: Iterator[int]) -> None:
     dim = max(1, at.z[:1].numel())
     for t in climb:
         _keep_best(at)
-        if t == 0:
+        if t == 0 and at.inside:
             at.z = at.region.step_(at.z, at.g, at.radius)
             continue
         width = 3 if t < 0.3 * steps else 2 if t < 0.6 * steps else 1

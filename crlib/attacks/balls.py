@@ -54,7 +54,7 @@ class Ball:
         raise NotImplementedError
 
     def random(self, generator: torch.Generator) -> Tensor:
-        """Draw a uniform point of the ball, then project it."""
+        """Draw a point: uniform, then projected; in l1 noise that is projected."""
         raise NotImplementedError
 
 
@@ -135,15 +135,17 @@ class L1Ball(Ball):
         low, high = cut, size.amax(1)
         for _ in range(50):
             excess = (moved.sum(1) - self.eps).masked_fill(~outside, 0)
-            if _settled(excess.abs() <= 1e-6 * self.eps):
-                break
             low = torch.where(excess > 0, cut, low)
             high = torch.where(excess < 0, cut, high)
             moving = ((left > 0) & (left < room)).sum(1)
             new = cut + excess / moving.clamp_min(1)
             middle = (low + high) / 2
             new = torch.where((new >= low) & (new <= high), new, middle)
-            cut = torch.where(outside & (excess != 0), new, cut)
+            new = torch.where(excess.abs() > 1e-6 * self.eps, new, cut)
+            # Rounding may keep a sum from coming closer: no cut lies in between.
+            if _settled(new == cut):
+                break
+            cut = new
             left = size - cut[:, None]
             moved = left.clamp_min(0).minimum(room)
         return _shrink(moved, self.eps, "l1").mul_(sign)
@@ -179,13 +181,8 @@ class L1Ball(Ball):
         return self.project_(z.addcmul_(chosen.view_as(z), per_row(pace, z)))
 
     def random(self, generator: torch.Generator) -> Tensor:
-        # Of d + 1 exponential gaps the first d, over their sum, are uniform in the
-        # simplex; signs make it the ball.
-        gaps = -draw(torch.rand, self.x, generator).clamp_min(1e-12).log()
-        last = -draw(torch.rand, self.eps, generator).clamp_min(1e-12).log()
-        sign = draw(torch.rand, self.x, generator).sub_(0.5).sign_()
-        scale = self.eps / (sizes(gaps, "l1") + last)
-        return self.project_(self.x + sign * gaps * per_row(scale, gaps))
+        # A uniform point would move every coordinate a little, which hardly leaves x.
+        return self.project_(self.x + draw(torch.randn, self.x, generator))
 
 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}

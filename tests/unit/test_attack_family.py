@@ -52,6 +52,7 @@ FIXED = {
         "apgd": partial(apgd, steps=5),
         "apgd ce": partial(apgd, steps=5, loss="ce", restarts=2),
         "apgd targeted": partial(apgd, steps=5, n_targets=2),
+        "apgd random": partial(apgd, steps=5, random_start=True),
         "square": partial(square, queries=5),
         "quick": partial(worst_case, budget="quick"),
     }.items()
@@ -60,6 +61,9 @@ FIXED = {
 NEAREST = {
     **{f"deepfool {n}": (partial(deepfool, norm=n, steps=4), n) for n in ORDER},
     **{f"fmn {n}": (partial(fmn, norm=n, steps=8), n) for n in list(ORDER)[:3]},
+    **{
+        f"walk {n}": (partial(fmn, norm=n, steps=4, walk=2), n) for n in list(ORDER)[:3]
+    },
     "sigma zero": (partial(sigma_zero, steps=8), "l0"),
     "minimal": (
         partial(minimal, eps=1.0, attack=pgd, steps=3, search_steps=3),
@@ -129,6 +133,24 @@ def test_fmn_comes_near_the_exact_distance(norm: str, regime: str) -> None:
     ratio = found.distance / exact
     assert found.success.all() and ratio.min() >= 1 - 1e-4
     assert ratio.median() <= 1.02
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_walk_saves_fmn_from_the_wrong_rival(
+    trained: MLP, fashion: Dataset, norm: str
+) -> None:
+    x, y = fashion.x_test, fashion.y_test
+    plain = fmn(trained, x, y, norm=norm)
+    counting = Counting(trained)
+    led = fmn(counting, x, y, norm=norm, walk=5, steps=40)
+    check_result(led, trained, x, y)
+    best = minimum_of(plain, led, deepfool(trained, x, y, norm=norm)).distance
+    right = best > 0
+    far = [(r.distance / best)[right].quantile(0.9) for r in (plain, led)]
+    assert far[1] <= 1.03 and far[1] < far[0]
+    assert int(led.n_backward.sum()) == sum(counting.backwards)
+    assert led.n_backward.max() <= 9 + 2 * 5 + 40
+    assert led.n_forward.max() <= 5 + 1 + 40 + 10 + 2
 
 
 def test_sigma_zero_comes_near_the_exact_count() -> None:
@@ -453,6 +475,7 @@ BAD_OPTIONS = [
     (deepfool, {"candidates": 0}, "candidates is 0"),
     (fmn, {"norm": "l0"}, "choose one of linf, l2, l1"),
     (fmn, {"gamma": 1.0}, "between 0 and 1"),
+    (fmn, {"walk": -1}, "walk is -1"),
     (sigma_zero, {"sigma": 0.0}, "a positive number"),
     (minimal, {"eps": 0.1, "search_steps": -1}, "search_steps is -1"),
     (partial(evaluate, pgd), {"eps": 0.1, "batch_size": 0}, "batch_size is 0"),

@@ -34,12 +34,14 @@ FIXED = {
     "pgd random": partial(pgd, steps=2, restarts=2, random_start=True),
     "apgd": partial(apgd, steps=5),
     "apgd rivals": partial(apgd, steps=3, n_targets=2),
+    "apgd random": partial(apgd, steps=3, random_start=True),
     "square": partial(square, queries=4),
     "noise": partial(random_noise, draws=3),
 }
 NEAREST = {
     "deepfool": partial(deepfool, steps=2, search_steps=4),
     "fmn": partial(fmn, steps=4, search_steps=4),
+    "fmn walk": partial(fmn, steps=2, walk=2, search_steps=4),
     "sigma zero": partial(sigma_zero, steps=4),
 }
 CASES = [
@@ -65,7 +67,7 @@ def network(kind: str, dim: int, classes: int, g: torch.Generator) -> nn.Module:
 
 
 def test_the_cases_are_as_many_as_promised() -> None:
-    assert len(CASES) == 28 and len(CASES) * 1000 * 4 >= 100_000
+    assert len(CASES) == 34 and len(CASES) * 1000 * 4 >= 100_000
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
@@ -107,7 +109,7 @@ def test_results_are_valid_and_blind_to_scale_and_names_of_the_logits(
     )
     assert found.x_adv[0].equal(x[0]) and found.distance[0] == 0
 
-    if name == "fmn":
+    if name.startswith("fmn"):
         # It aims at the boundary itself, where rounding decides which side it is on.
         return
     order = torch.randperm(classes, generator=g)
