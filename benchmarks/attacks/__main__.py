@@ -29,6 +29,7 @@ import crlib
 
 LIBRARIES = ("pyautoattack", "foolbox", "torchattacks", "adv-lib", "torch")
 NORMS = ("linf", "l2", "l1")
+GROUPS = ("bare", "pgd", "apgd", "ensemble", "minimal")
 # Input units, chosen so that neither all inputs fall nor all stand.
 BUDGETS = {
     ("fashion", "undefended"): {"linf": 0.1, "l2": 1.5, "l1": 12.0},
@@ -99,6 +100,8 @@ def rows(args: argparse.Namespace) -> Iterator[list[Row]]:
                 ("ensemble", contestants.ensembles(norm, eps), few_images, eps),
                 ("minimal", contestants.minimal(norm), few_images, None),
             ):
+                if args.group and group not in args.group:
+                    continue
                 common = {"network": kind, "norm": norm}
                 if radius is not None:
                     common["eps"] = radius
@@ -158,6 +161,7 @@ def main() -> int:
     parser.add_argument("--many", type=int, default=512, help="images for PGD")
     parser.add_argument("--norm", action="append", choices=NORMS, help="default: all")
     parser.add_argument("--network", action="append", choices=networks.KINDS)
+    parser.add_argument("--group", action="append", choices=GROUPS)
     parser.add_argument("--repeats", type=int, default=2, help="of short attacks")
     parser.add_argument("--data", choices=("fashion", "cifar10"), default="fashion")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -38,7 +38,7 @@ def to_each_rival(
     logits = clean.look_at_clean().scatter(1, y[:, None], -torch.inf)
     rivals = logits.argsort(1, descending=True)[:, :-1][:, :9]
     walks = [
-        deepfool(model, x, y, norm=norm, steps=steps, search_steps=5, target=rival)
+        deepfool(model, x, y, norm=norm, steps=steps, search_steps=8, target=rival)
         for rival in rivals.T
     ]
     return minimum_of(clean.result(), *walks)
@@ -63,17 +63,17 @@ CASCADES: dict[str, tuple[Stage, ...]] = {
     ),
     # Sparse steps need more time; Square knows no l1.
     "quick l1": (
-        (apgd, {"steps": 20}),
+        (apgd, {"steps": 15}),
         (apgd, {"steps": 40, "n_targets": 2}),
-        (apgd, {"steps": 50, "loss": "ce", "random_start": True}),
+        (apgd, {"steps": 45, "loss": "ce", "random_start": True}),
     ),
     "full l1": (
         (apgd, {"steps": 50}),
         (apgd, {"steps": 60, "n_targets": 3}),
         (fmn, {"steps": 40, "walk": 5}),
         (apgd, {"steps": 100, "restarts": 3, "random_start": True}),
-        (apgd, {"steps": 100, "loss": "ce", "restarts": 3, "random_start": True}),
-        (apgd, {"steps": 60, "n_targets": 5, "random_start": True}),
+        (apgd, {"steps": 100, "loss": "ce", "restarts": 2, "random_start": True}),
+        (apgd, {"steps": 50, "n_targets": 5, "random_start": True}),
     ),
 }
 

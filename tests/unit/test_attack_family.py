@@ -39,6 +39,8 @@ from crlib.attacks import (
     transfer,
     worst_case,
 )
+from crlib.attacks.balls import BALLS
+from crlib.attacks.report import to_each_rival
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.theory import linear_minimal
@@ -133,6 +135,30 @@ def test_fmn_comes_near_the_exact_distance(norm: str, regime: str) -> None:
     ratio = found.distance / exact
     assert found.success.all() and ratio.min() >= 1 - 1e-4
     assert ratio.median() <= 1.02
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_walks_to_each_rival_are_exact_on_a_linear_model(norm: str) -> None:
+    model, x, y = oracle("near")
+    exact, _ = linear_minimal(model.weight, model.bias, x, y, norm=norm)
+    counting = Counting(model)
+    found = to_each_rival(counting, x, y, norm=norm, steps=3)
+    check_result(found, model, x, y)
+    ratio = found.distance / exact
+    assert found.success.all() and ratio.min() >= 1 - 1e-4
+    # Eight halvings of the way resolve half a per cent of it.
+    assert ratio.median() <= 1.01
+    assert int(found.n_forward.sum()) == sum(counting.forwards)
+    assert int(found.n_backward.sum()) == sum(counting.backwards)
+
+
+def test_a_random_start_in_l1_moves_a_few_coordinates_far() -> None:
+    x, eps = torch.full((50, 200), 0.5), torch.full((50,), 2.0)
+    deltas = BALLS["l1"](x, eps).random(rng(0)) - x
+    moved = (deltas != 0).sum(1)
+    torch.testing.assert_close(deltas.abs().sum(1), eps)
+    assert moved.min() >= 1 and moved.max() <= 50
+    assert len({tuple(row.nonzero().flatten().tolist()) for row in deltas}) == 50
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
