@@ -317,6 +317,8 @@ def _sparse(at: SimpleNamespace, steps: int, climb: Iterator[int]) -> None:
             at.z = at.region.step_(at.z, at.g, at.radius)
             continue
         width = 3 if t < 0.3 * steps else 2 if t < 0.6 * steps else 1
+        if t + 1 == steps:
+            width = 1
         count = (at.z_best != at.region.x).flatten(1).sum(1).to(at.radius.dtype)
         if width != wide:
             # A new ball: on from the best point of the last one.

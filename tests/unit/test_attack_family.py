@@ -152,6 +152,19 @@ def test_walks_to_each_rival_are_exact_on_a_linear_model(norm: str) -> None:
     assert int(found.n_backward.sum()) == sum(counting.backwards)
 
 
+@pytest.mark.parametrize("random_start", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_short_run_in_l1_ends_inside_the_ball(
+    trained: MLP, fashion: Dataset, steps: int, random_start: bool
+) -> None:
+    x, y, eps = fashion.x_test[:60], fashion.y_test[:60], 3.0
+    options: dict[str, Any] = {"steps": steps, "random_start": random_start}
+    found = apgd(trained, x, y, eps=eps, norm="l1", **options)
+    check_result(found, trained, x, y)
+    assert (found.x_adv - x).flatten(1).abs().sum(1).max() <= eps * (1 + 1e-5)
+    assert found.success.any()
+
+
 def test_a_random_start_in_l1_moves_a_few_coordinates_far() -> None:
     x, eps = torch.full((50, 200), 0.5), torch.full((50,), 2.0)
     deltas = BALLS["l1"](x, eps).random(rng(0)) - x
