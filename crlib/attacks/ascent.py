@@ -20,6 +20,7 @@ from crlib.attacks.base import (
     one_of,
     per_sample,
     pick,
+    rivals_of,
 )
 from crlib.models import evaluating
 
@@ -246,9 +247,7 @@ def apgd(
         if n_targets or random_start or not len(x):
             logits = run.look_at_clean()
         if n_targets:
-            order = logits.scatter(1, y[:, None], -torch.inf).argsort(1).flip(1)
-            count = min(n_targets, logits.shape[1] - 1)
-            rivals = [order[:, k] for k in range(count)]
+            rivals = list(rivals_of(logits, y)[:, :n_targets].T)
         runs = [(r, rival) for r in range(restarts) for rival in rivals]
         bar = tqdm(
             total=len(runs) * steps, disable=not progress, desc="apgd", leave=False

@@ -66,6 +66,11 @@ def chance(generator: torch.Generator | None) -> torch.Generator:
     return torch.Generator().manual_seed(0) if generator is None else generator
 
 
+def rivals_of(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the labels other than ``y``, the strongest first, ``(N, K - 1)``."""
+    return logits.scatter(1, y[:, None], -torch.inf).argsort(1).flip(1)[:, :-1]
+
+
 def at_least(least: int, **counts: int) -> None:
     for name, count in counts.items():
         if count < least:

@@ -20,6 +20,7 @@ from crlib.attacks.base import (
     objective,
     per_row,
     pick,
+    rivals_of,
     sizes,
 )
 from crlib.models import evaluating
@@ -142,8 +143,7 @@ def _walk(
 ) -> None:
     x, y, norm = found.start, found.labels, found.norm
     if found.goal is None:
-        order = found.logits.scatter(1, y[:, None], -math.inf).argsort(1).flip(1)
-        rivals = order[:, :-1]
+        rivals = rivals_of(found.logits, y)
     else:
         rivals = found.goal[:, None]
     at = x

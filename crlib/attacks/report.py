@@ -19,6 +19,7 @@ from crlib.attacks.base import (
     is_fooled,
     one_of,
     pick,
+    rivals_of,
     sizes,
 )
 from crlib.attacks.nearest import deepfool, fmn, minimum_of
@@ -35,8 +36,7 @@ def to_each_rival(
 ) -> AttackResult:
     """Walk by DeepFool to each of the nine strongest rivals; return the nearest."""
     clean = Search(model, x, y, None, norm)
-    logits = clean.look_at_clean().scatter(1, y[:, None], -torch.inf)
-    rivals = logits.argsort(1, descending=True)[:, :-1][:, :9]
+    rivals = rivals_of(clean.look_at_clean(), y)[:, :9]
     walks = [
         deepfool(model, x, y, norm=norm, steps=steps, search_steps=8, target=rival)
         for rival in rivals.T
