@@ -162,7 +162,7 @@ def main() -> int:
     parser.add_argument("--norm", action="append", choices=NORMS, help="default: all")
     parser.add_argument("--network", action="append", choices=networks.KINDS)
     parser.add_argument("--group", action="append", choices=GROUPS)
-    parser.add_argument("--repeats", type=int, default=2, help="of short attacks")
+    parser.add_argument("--repeats", type=int, default=5, help="of short attacks")
     parser.add_argument("--data", choices=("fashion", "cifar10"), default="fashion")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="few images, linf only")

@@ -154,7 +154,8 @@ def _climb(
     At a pause ``at.now`` is the objective at ``at.z`` and ``at.g`` its gradient.
     """
     for t in range(steps + 1 if len(at.rows) else 0):
-        last = t == steps
+        # The last gradient would only take memory while the model works.
+        last, at.g = t == steps, None
         z = at.z.detach().requires_grad_(not last)
         value, fooled, count, still = run.see(
             z,

@@ -10,7 +10,7 @@ from torch import Tensor
 from crlib.attacks.ascent import apgd
 from crlib.attacks.balls import BALLS, halfspace_step
 from crlib.attacks.base import (
-    ORDERS,
+    SIZES,
     AttackResult,
     Model,
     Search,
@@ -27,7 +27,7 @@ from crlib.models import evaluating
 
 __all__ = ["deepfool", "fmn", "minimal", "minimum_of", "sigma_zero"]
 
-DUALS = {"linf": 1, "l2": 2, "l1": math.inf}
+DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 class Nearest(Search):
@@ -128,7 +128,7 @@ def deepfool(
         pull: share of the way to the boundary's point nearest to ``x``.
         search_steps: halvings of the final bisection.
     """
-    check(x, y, 0.0, norm, target, tuple(ORDERS))
+    check(x, y, 0.0, norm, target, tuple(SIZES))
     at_least(1, steps=steps, candidates=candidates)
     with evaluating(model), torch.no_grad():
         found = Nearest(model, x, y, target, norm)
@@ -234,8 +234,8 @@ def fmn(
                 logits, fooled = found.near(z)
                 value = objective(logits, found.labels, found.goal)
             g, z = found.climb(value, z), z.detach()
-            dual = torch.linalg.vector_norm(g.flatten(1), ord=DUALS[norm], dim=1)
-            ask = -value.detach().to(z.dtype) / dual.clamp_min(1e-12)
+            dual = sizes(g, DUALS[norm]).clamp_min(1e-12)
+            ask = -value.detach().to(z.dtype) / dual
             ask = sizes(z - found.start, norm) + ask.clamp(0, 1e6)
             # Where rivals take turns the linear guess falls short for ever: grow on.
             ask = ask.maximum(eps.nan_to_num(posinf=0) * (1 + gamma))

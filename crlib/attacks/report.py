@@ -49,8 +49,8 @@ def to_each_rival(
 CASCADES: dict[str, tuple[Stage, ...]] = {
     "quick": (
         (pgd, {"steps": 10}),
-        (apgd, {"steps": 15, "n_targets": 3, "random_start": True}),
-        (fmn, {"steps": 20, "walk": 5}),
+        (apgd, {"steps": 20, "n_targets": 3, "random_start": True}),
+        (apgd, {"steps": 15, "n_targets": 5, "random_start": True}),
     ),
     "full": (
         (pgd, {"steps": 20}),
@@ -63,9 +63,10 @@ CASCADES: dict[str, tuple[Stage, ...]] = {
     ),
     # Sparse steps need more time; Square knows no l1.
     "quick l1": (
-        (apgd, {"steps": 15}),
-        (apgd, {"steps": 40, "n_targets": 2}),
-        (apgd, {"steps": 45, "loss": "ce", "random_start": True}),
+        (apgd, {"steps": 12}),
+        (apgd, {"steps": 20, "loss": "ce", "random_start": True}),
+        (apgd, {"steps": 25, "n_targets": 3, "random_start": True}),
+        (apgd, {"steps": 25, "n_targets": 4, "random_start": True}),
     ),
     "full l1": (
         (apgd, {"steps": 50}),
@@ -107,9 +108,9 @@ def worst_case(
 ) -> AttackResult:
     r"""Run a cascade of attacks, each on what still stands: the number to report.
 
-    ``"quick"``: PGD, APGD on the targeted margins of three rivals, FMN. ``"full"``:
-    then also APGD on the cross-entropy, DeepFool and APGD to nine rivals, and Square,
-    which needs no gradient. For l1 only APGD and FMN. A sample counts as robust if it
+    ``"quick"``: PGD, then APGD to three and to five rivals. ``"full"``: also FMN, APGD
+    on the cross-entropy, DeepFool and APGD to nine rivals, and Square, which needs no
+    gradient. For l1 only APGD, in full also FMN. A sample counts as robust if it
     survives them all.
 
     Args:
