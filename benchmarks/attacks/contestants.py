@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from crlib import attacks
+from crlib.attacks.balls import BALLS, L2Ball
 
 # adv-lib imports these to draw and to load pictures, which no attack needs.
 for name in ("torchvision", "torchvision.models", "visdom"):
@@ -86,6 +88,20 @@ def on_the_way(attack: Attack) -> Attack:
     return run
 
 
+class Clipped(L2Ball):
+    """foolbox's way: the whole gradient; rescale to the ball, then clip to the box."""
+
+    def nearest(self, v: Tensor) -> Tensor:
+        low = -self.x.flatten(1)
+        size = torch.linalg.vector_norm(v, dim=1).clamp_min(1e-30)
+        scaled = v * (self.eps / size).clamp_max(1)[:, None]
+        return scaled.clamp(low, low + 1)
+
+    def step_(self, z: Tensor, g: Tensor, length: Tensor) -> Tensor:
+        size = torch.linalg.vector_norm(g.flatten(1), dim=1).clamp_min(1e-30)
+        return self.project_(z + g * (length / size).view(-1, *(1,) * (g.ndim - 1)))
+
+
 def foolbox_pgd(attack: foolbox.Attack, eps: float) -> Iterator[Contestant]:
     run = fool(attack, eps)
     yield Contestant("foolbox", "PGD", run)
@@ -107,6 +123,13 @@ def pgd(norm: str, eps: float) -> Iterator[Contestant]:
         "PGD, defaults",
         lambda m, x, y: attacks.pgd(m, x, y, **same).x_adv,
     )
+    if norm == "l2":
+
+        def clipped(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            with mock.patch.dict(BALLS, l2=Clipped):
+                return attacks.pgd(m, x, y, loss="ce", step_size=length, **same).x_adv
+
+        yield Contestant("crlib", "PGD, clipped", clipped)
     fb = {"abs_stepsize": length, "steps": STEPS, "random_start": False}
     if norm == "linf":
         yield from foolbox_pgd(foolbox.attacks.LinfPGD(**fb), eps)

@@ -146,8 +146,11 @@ class L1Ball(Ball):
             low = torch.where(excess > 0, cut, low)
             high = torch.where(excess < 0, cut, high)
             moving = (room - left).minimum(left).gt_(0).sum(1)
-            new = cut + excess / moving.clamp_min(1)
-            new = torch.where((new >= low) & (new <= high), new, (low + high) / 2)
+            # Infinite where nothing moves. An end of the bracket, where the search has
+            # been, is no better: going back and forth between two ends never stops.
+            new = cut + excess / moving
+            fresh = (new > low) & (new < high) | (new == cut)
+            new = torch.where(fresh, new, (low + high) / 2)
             new = torch.where(excess.abs() > slack, new, cut)
             # Rounding may keep a sum from coming closer: no cut lies in between.
             if _settled(new == cut):

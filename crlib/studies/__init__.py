@@ -1,13 +1,15 @@
 """Studies: experiments too long for a chapter, run once and kept as small tables.
 
 ``crlib list`` names them, ``crlib run NAME`` runs one and resumes it, ``crlib results
-NAME`` prints its table. :func:`published` reads the tables that come with crlib.
+NAME`` prints its table. :func:`published` reads the tables that come with crlib,
+:func:`runs` picks the runs of one setting.
 """
 
 import importlib
 from importlib import resources
 from typing import Any
 
+import numpy as np
 import pandas
 
 from crlib.studies.engine import Study, StudyError, configurations, results, sweep
@@ -20,6 +22,7 @@ __all__ = [
     "names",
     "published",
     "results",
+    "runs",
     "sweep",
 ]
 
@@ -65,3 +68,31 @@ def published(name: str) -> pandas.DataFrame:
             f" study of {study.version}: run it again."
         )
     return table
+
+
+def runs(table: pandas.DataFrame, **values: Any) -> pandas.DataFrame:
+    """Return the runs of one setting from a study's table, one row a seed, by seed.
+
+    Two settings indexed by the seed can be subtracted or divided: pairs of one seed
+    meet.
+
+    Args:
+        table: as :func:`published` returns it.
+        **values: what columns hold, such as ``way="rank", strength=16``.
+
+    Raises:
+        ValueError: there is no such column, or several runs of one seed fit.
+    """
+    unknown = [name for name in values if name not in table]
+    if unknown:
+        raise ValueError(f"No column {unknown[0]!r}: choose from {list(table)}.")
+    fits = np.ones(len(table), dtype=bool)
+    for name, value in values.items():
+        column = table[name]
+        fits &= (
+            np.isclose(column, value) if isinstance(value, float) else column == value
+        )
+    found = table[fits].set_index("seed").sort_index()
+    if not found.index.is_unique:
+        raise ValueError(f"Several runs of one seed have {values}: name more columns.")
+    return found

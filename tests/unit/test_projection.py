@@ -149,3 +149,21 @@ def test_bad_input_is_refused() -> None:
         project(x, x, eps=-1, norm="l2")
     with pytest.raises(ValueError, match="normalisation"):
         project(x, x + 2, eps=1, norm="l2")
+
+
+@pytest.mark.parametrize("reach", [0.1, 1.0, 10.0, 100.0])
+def test_l1_is_exact_however_far_the_point(reach: float) -> None:
+    g = rng(int(reach))
+    x = with_walls(torch.rand(500, 12, generator=g, dtype=torch.float64), g, 0.5)
+    v = reach * torch.randn(500, 12, generator=g, dtype=torch.float64)
+    eps = 2 * torch.rand(500, generator=g, dtype=torch.float64)
+    room = torch.where(v > 0, 1 - x, x)
+    low, high = torch.zeros(500, 1).double(), v.abs().amax(1, keepdim=True)
+    for _ in range(200):
+        middle = (low + high) / 2
+        much = (v.abs() - middle).clamp_min(0).minimum(room).sum(1) > eps
+        low = torch.where(much[:, None], middle, low)
+        high = torch.where(much[:, None], high, middle)
+    best = x + v.sign() * (v.abs() - high).clamp_min(0).minimum(room)
+    p = project(x + v, x, eps=eps, norm="l1")
+    torch.testing.assert_close(p, best, atol=1e-5, rtol=0)

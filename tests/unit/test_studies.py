@@ -194,3 +194,17 @@ def test_the_table_of_another_version_is_refused(
     monkeypatch.setattr(studies, "find", lambda name: unknown)
     with pytest.raises(StudyError, match="No table of other comes with crlib"):
         studies.published("other")
+
+
+def test_the_runs_of_a_setting_meet_by_seed() -> None:
+    table = studies.published("networks").sample(frac=1, random_state=0)
+    found = studies.runs(table, way="rank", strength=16.0, checkpoint="last")
+    assert list(found.index) == sorted(set(table["seed"]))
+    assert set(found["way"]) == {"rank"} and set(found["strength"]) == {16}
+    near = studies.runs(table, way="rank", strength=16 + 1e-9, checkpoint="last")
+    assert near.equals(found)
+    assert studies.runs(table, way="nothing").empty
+    with pytest.raises(ValueError, match="Several runs of one seed"):
+        studies.runs(table, way="rank", strength=16)
+    with pytest.raises(ValueError, match="No column 'path': choose from"):
+        studies.runs(table, path="rank")
