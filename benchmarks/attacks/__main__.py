@@ -1,6 +1,6 @@
 """Compare crlib's attacks with those of other libraries: ``make bench-attacks``.
 
-    python benchmarks/attacks [--images 128] [--norm l2] [--device cuda] [--quick] ...
+    python benchmarks/attacks [--images 256] [--norm l2] [--device cuda] [--quick] ...
 
 Two networks, undefended and adversarially trained, three norms. Every attack runs in a
 process of its own; every point is judged by the same code. Time is in units of a bare
@@ -130,6 +130,24 @@ def provenance(args: argparse.Namespace) -> dict[str, str]:
     }
 
 
+def earlier(args: argparse.Namespace, facts: dict[str, str]) -> list[Row]:
+    """Return the rows that a part is to be measured into; note that it was a part."""
+    apart = [*(args.network or ()), *(args.norm or ()), *(args.group or ())]
+    if not (apart and args.write and args.write.exists()):
+        return []
+    known, old = results.read(args.write)
+    for name in facts.keys() - {"date", "device", "python"}:
+        if known.get(name) != facts[name]:
+            raise SystemExit(
+                f"{args.write} is of {name} {known.get(name)}, this of {facts[name]}:"
+                " measure all of it."
+            )
+    before = known["measured apart"] + "; " if "measured apart" in known else ""
+    facts["measured apart"] = f"{before}{', '.join(apart)}"
+    facts["cpu seconds"] = known["cpu seconds"]
+    return old
+
+
 def table(columns: list[str], found: list[Row], named: int) -> None:
     """Print rows; the first ``named`` columns hold words."""
     lines = [columns] + [[text(row.get(c, "-")) for c in columns] for row in found]
@@ -157,7 +175,7 @@ def show(part: list[Row]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=128, help="for strong attacks")
+    parser.add_argument("--images", type=int, default=256, help="for strong attacks")
     parser.add_argument("--many", type=int, default=512, help="images for PGD")
     parser.add_argument("--norm", action="append", choices=NORMS, help="default: all")
     parser.add_argument("--network", action="append", choices=networks.KINDS)
@@ -173,15 +191,16 @@ def main() -> int:
         args.norm, args.repeats = args.norm or ["linf"], 1
 
     torch.set_num_threads(1)
-    started, found = time.perf_counter(), []
+    started, facts = time.perf_counter(), provenance(args)
+    found = earlier(args, facts)
     for part in rows(args):
         show(part)
-        found += part
+        found = results.merged(found, part)
         if args.write:
             # An interrupted run leaves what it measured.
-            results.write(args.write, COLUMNS, found, provenance(args))
-    used = time.process_time() + measure.spent()
-    facts = provenance(args) | {"cpu seconds": f"{used:.0f}"}
+            results.write(args.write, COLUMNS, found, facts)
+    used = float(facts.get("cpu seconds", 0)) + time.process_time() + measure.spent()
+    facts["cpu seconds"] = f"{used:.0f}"
     # Judged as written, so that whoever reads the table comes to the same verdicts.
     demands = results.verdicts({k: text(v) for k, v in row.items()} for row in found)
     table(list(demands[0]), demands, named=1)

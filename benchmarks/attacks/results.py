@@ -41,6 +41,19 @@ def read(path: Path) -> tuple[dict[str, str], list[Row]]:
     return {name: value for name, value in facts}, list(rows)
 
 
+def place(row: Row) -> tuple[str, str, str]:
+    """Return what is measured in one go."""
+    return row["network"], row["norm"], row["group"]
+
+
+def merged(old: list[Row], new: list[Row]) -> list[Row]:
+    """Put what was measured anew in the place of what was there."""
+    fresh = {place(row) for row in new}
+    order = list(dict.fromkeys(place(row) for row in (*old, *new)))
+    found = [row for row in old if place(row) not in fresh] + new
+    return sorted(found, key=lambda row: order.index(place(row)))
+
+
 def number(row: Row, column: str) -> float:
     """Return an entry; what could not be measured counts as infinitely bad."""
     value = row.get(column, "")
@@ -186,14 +199,13 @@ def verdicts(rows: Iterable[Row]) -> list[Row]:
     """Return each demand with its limit, the worst measurement and where it was."""
     parts: dict[tuple[str, str, str], Part] = {}
     for row in rows:
-        place = (row["group"], row["network"], row["norm"])
-        parts.setdefault(place, []).append(row)
+        parts.setdefault(place(row), []).append(row)
     found = []
     for demand, group, network, norms, limit, measure in DEMANDS:
         cases = [
-            (measure(part), f"{place[1]}, {place[2]}")
-            for place, part in parts.items()
-            if place[0] == group and network in ("", place[1]) and place[2] in norms
+            (measure(part), f"{kind}, {norm}")
+            for (kind, norm, what), part in parts.items()
+            if what == group and network in ("", kind) and norm in norms
         ]
         if cases:
             worst, where = max(cases)

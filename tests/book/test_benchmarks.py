@@ -117,6 +117,20 @@ def test_a_planted_fault_is_noticed(fault: str) -> None:
     assert problems(facts, rows, limits)
 
 
+def test_a_part_measured_anew_takes_the_place_of_the_old_one() -> None:
+    old = [r for r in ROWS if r["norm"] != "l1"]
+    new = [{**r, "ratio": "7"} for r in ROWS if results.place(r)[1:] == ("l2", "pgd")]
+    found = results.merged(old, new)
+    assert len(found) == len(old)
+    assert [results.place(r) for r in found] == [results.place(r) for r in old]
+    changed = [r for r in found if r["ratio"] == "7"]
+    assert changed == new and new
+    assert results.merged([], ROWS) == ROWS
+    assert [r for r in results.merged(old, ROWS) if r["norm"] == "l1"] == [
+        r for r in ROWS if r["norm"] == "l1"
+    ]
+
+
 def test_the_judge_believes_only_the_points() -> None:
     """The class is the sign of the first input: above one half is label 1."""
     model = torch.nn.Linear(2, 2)
