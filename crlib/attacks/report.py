@@ -63,10 +63,10 @@ CASCADES: dict[str, tuple[Stage, ...]] = {
     ),
     # Sparse steps need more time; Square knows no l1.
     "quick l1": (
-        (apgd, {"steps": 12}),
+        (apgd, {"steps": 10}),
         (apgd, {"steps": 20, "loss": "ce", "random_start": True}),
-        (apgd, {"steps": 25, "n_targets": 3, "random_start": True}),
         (apgd, {"steps": 25, "n_targets": 4, "random_start": True}),
+        (apgd, {"steps": 20, "n_targets": 3, "random_start": True}),
     ),
     "full l1": (
         (apgd, {"steps": 50}),
