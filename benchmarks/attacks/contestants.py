@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from crlib import attacks
 from crlib.attacks.balls import BALLS, L2Ball
+from crlib.attacks.base import per_row, sizes
 
 # adv-lib imports these to draw and to load pictures, which no attack needs.
 for name in ("torchvision", "torchvision.models", "visdom"):
@@ -93,13 +94,12 @@ class Clipped(L2Ball):
 
     def nearest(self, v: Tensor) -> Tensor:
         low = -self.x.flatten(1)
-        size = torch.linalg.vector_norm(v, dim=1).clamp_min(1e-30)
-        scaled = v * (self.eps / size).clamp_max(1)[:, None]
-        return scaled.clamp(low, low + 1)
+        scale = (self.eps / sizes(v, "l2").clamp_min(1e-30)).clamp_max(1)
+        return (v * scale[:, None]).clamp(low, low + 1)
 
     def step_(self, z: Tensor, g: Tensor, length: Tensor) -> Tensor:
-        size = torch.linalg.vector_norm(g.flatten(1), dim=1).clamp_min(1e-30)
-        return self.project_(z + g * (length / size).view(-1, *(1,) * (g.ndim - 1)))
+        pace = length / sizes(g, "l2").clamp_min(1e-30)
+        return self.project_(z + g * per_row(pace, g))
 
 
 def foolbox_pgd(attack: foolbox.Attack, eps: float) -> Iterator[Contestant]:
