@@ -121,13 +121,15 @@ def _start(
     radius: Tensor,
     random: torch.Generator | None,
     width: int = 1,
+    each: int = 1,
 ) -> SimpleNamespace:
     """Place the samples ``rows`` at ``x``, or at random points of balls so much wider.
 
-    What follows a sample through a run are the tensors kept here; the objective
-    ``before`` the last step is infinite so far.
+    What follows a point through a run are the tensors kept here, of which a sample has
+    so many, ``each``; the objective ``before`` the last step is infinite so far.
     """
-    z, radius = run.x[rows], radius[rows]
+    points = rows.repeat_interleave(each)
+    z, radius = run.x[points], radius[points]
     region = BALLS[run.norm](z, width * radius)
     z = z.clone() if random is None or not len(rows) else region.random(random)
     before = torch.full_like(radius, -torch.inf)
@@ -165,7 +167,7 @@ def _climb(
             last=last,
             inside=at.inside,
         )
-        if last or count == len(z):
+        if last or count == len(at.rows):
             bar.update(steps - t)
             return
         at.g, at.z = run.slope(value, z, at.rows), z.detach()
@@ -176,11 +178,15 @@ def _climb(
             run.shake(at.g, at.rows, source)
         if count:
             # Sorting, unlike a mask, need not wait for a GPU to count.
-            keep = fooled.to(torch.uint8).argsort(stable=True)[: len(z) - count]
+            keep = fooled.to(torch.uint8).argsort(stable=True)[: len(fooled) - count]
+            rows, each = at.rows[keep], len(z) // len(fooled)
+            points = torch.arange(len(z), device=z.device).view(-1, each)
+            keep = points[keep].flatten()
             at.region.keep(keep)
             for name, v in vars(at).items():
-                if isinstance(v, Tensor):
+                if isinstance(v, Tensor) and name != "rows":
                     setattr(at, name, v.index_select(0, keep))
+            at.rows = rows
         yield t
         at.before = at.now
         bar.update()
@@ -198,6 +204,7 @@ def apgd(
     random_start: bool = False,
     loss: str = "margin",
     n_targets: int = 0,
+    together: int = 1,
     target: Tensor | None = None,
     samples: int = 1,
     generator: torch.Generator | None = None,
@@ -232,11 +239,13 @@ def apgd(
         restarts: rounds; the first starts at ``x``, the others at random points.
         random_start: start the first round at random points too.
         n_targets: rivals led to, one a run; more than K - 1 means K - 1; 0 is none.
+        together: runs to rivals that share their passes, which a small batch gains by;
+            so many times the memory.
         target: ``(N,)`` labels to reach, or None; then ``n_targets`` is 0.
     """
     radius = check(x, y, eps, norm, target)
     one_of("loss", loss, LOSSES)
-    at_least(1, steps=steps, restarts=restarts)
+    at_least(1, steps=steps, restarts=restarts, together=together)
     at_least(0, n_targets=n_targets)
     if n_targets and target is not None:
         raise ValueError("Give target or n_targets: one goal a sample, or its rivals.")
@@ -244,11 +253,11 @@ def apgd(
     source = chance(generator)
     adapt = _sparse if norm == "l1" else _halving
     with evaluating(model):
-        rivals: list[Tensor | None] = [None]
+        rivals: tuple[Tensor | None, ...] = (None,)
         if n_targets or random_start or not len(x):
             logits = run.look_at_clean()
         if n_targets:
-            rivals = list(rivals_of(logits, y)[:, :n_targets].T)
+            rivals = rivals_of(logits, y)[:, :n_targets].split(together, 1)
         runs = [(r, rival) for r in range(restarts) for rival in rivals]
         bar = tqdm(
             total=len(runs) * steps, disable=not progress, desc="apgd", leave=False
@@ -258,8 +267,9 @@ def apgd(
                 rows = run.standing()
                 random = source if random_start or r else None
                 wide = 3 if random is not None and norm == "l1" else 1
-                at = _start(run, rows, radius, random, wide)
-                at.rival = None if rival is None else rival[rows]
+                each = 1 if rival is None else rival.shape[1]
+                at = _start(run, rows, radius, random, wide, each)
+                at.rival = None if rival is None else rival[rows].flatten()
                 adapt(at, steps, _climb(run, at, steps, source, bar))
     return run.result()
 
@@ -280,7 +290,7 @@ def _halving(at: SimpleNamespace, steps: int, climb: Iterator[int]) -> None:
         shares.append(shares[-1] + gap)
     marks, previous = {max(1, round(share * steps)) for share in shares[:-1]}, 0
     at.alpha, at.rises = 2 * at.radius, torch.zeros_like(at.radius)
-    at.halved = torch.zeros_like(at.rows, dtype=torch.bool)
+    at.halved = torch.zeros_like(at.radius, dtype=torch.bool)
     at.best = at.best_at_mark = at.before
     at.old = at.z_best = at.z
     at.g_best = torch.zeros_like(at.z)

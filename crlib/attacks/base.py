@@ -233,7 +233,7 @@ class Search:
             target = None if self.target is None else self.target[rows]
             check_logits(logits, len(z), self.y[rows], target)
         self.seen = True
-        self.n_forward[rows] += self.samples
+        self.n_forward[rows] += self.samples * (len(z) // len(rows))
         return logits
 
     def look_at_clean(self) -> Tensor:
@@ -257,14 +257,17 @@ class Search:
     ) -> tuple[Tensor, Tensor, int, bool]:
         """Look at the points ``z`` of samples ``rows`` and record those that fool.
 
-        Returns the objective ``(n,)``, with a graph where ``z`` asks for one; who is
-        fooled; how many are; and whether an objective is what it was ``before``.
-        At the end of a run record also the others, where they are the best so far.
-        Points that are not ``inside`` the ball are never a success.
+        A sample may have several points, which follow each other. Returns the objective
+        of each, with a graph where ``z`` asks for one; which samples are fooled; how
+        many; and whether an objective is what it was ``before``. At the end of a run
+        record also the others, where they are the best so far. Points that are not
+        ``inside`` the ball are never a success.
         """
         first = self.n_forward[rows] == 0
         logits = self.ask(z, rows, graph=z.requires_grad)
-        y, target = self.y[rows], None if self.target is None else self.target[rows]
+        each = len(z) // len(rows)
+        y = self.y[rows].repeat_interleave(each)
+        target = None if self.target is None else self.target[rows]
         with torch.set_grad_enabled(z.requires_grad):
             value = objective(logits, y, target, self.loss, rival)
         fooled, now = is_fooled(logits, y, target), value.detach().to(self.x.dtype)
@@ -273,18 +276,23 @@ class Search:
             fooled |= first & is_fooled(logits, y, None)
         fooled &= inside
         still = torch.zeros_like(fooled) if before is None else now == before
+        # Of the points of a sample count the first that fools, else the best.
+        place = torch.where(fooled, torch.inf, now).view(-1, each).argmax(1)
+        place += each * torch.arange(len(rows), device=z.device)
+        fooled = fooled[place]
         # The only wait for a GPU in a step.
         told = torch.stack([fooled.sum(), still.sum(), logits.isnan().sum()])
         count, stuck, bad = told.tolist()
         if bad:
             check_logits(logits, len(z))
         if last:
-            better = now > self.best[rows]
-            self.best[rows] = torch.where(better, now, self.best[rows])
-            self.x_adv[rows] = pick(fooled | better, z.detach(), self.x_adv[rows])
+            better = now[place] > self.best[rows]
+            self.best[rows] = torch.where(better, now[place], self.best[rows])
+            found = z.detach() if each == 1 else z.detach()[place]
+            self.x_adv[rows] = pick(fooled | better, found, self.x_adv[rows])
         elif count:
             hit = fooled.to(torch.uint8).argsort(descending=True, stable=True)[:count]
-            self.x_adv[rows[hit]] = z.detach()[hit]
+            self.x_adv[rows[hit]] = z.detach()[place[hit]]
         if count:
             self.success[rows] = fooled
         return value, fooled, count, bool(stuck)
@@ -293,14 +301,15 @@ class Search:
         self, value: Tensor, z: Tensor, rows: Tensor, retain: bool = False
     ) -> Tensor:
         """Return the input gradient; count it."""
-        self.n_backward[rows] += self.samples
+        self.n_backward[rows] += self.samples * (len(z) // len(rows))
         return gradient(value, z, retain)
 
     def shake(self, g: Tensor, rows: Tensor, generator: torch.Generator) -> None:
         """Replace the gradients that are zero by random directions."""
         dead = ~g.flatten(1).any(1)
         if dead.any():
-            self.zero_gradient[rows[dead]] = True
+            each = len(g) // len(rows)
+            self.zero_gradient[rows.repeat_interleave(each)[dead]] = True
             shape, device = g[dead].shape, generator.device
             push = torch.randn(shape, generator=generator, device=device, dtype=g.dtype)
             g[dead] = push.to(g.device)

@@ -1,5 +1,6 @@
 """The whole family of attacks: exact answers, invariances, hygiene, and costs."""
 
+import copy
 import math
 from functools import partial
 from typing import Any
@@ -54,6 +55,7 @@ FIXED = {
         "apgd": partial(apgd, steps=5),
         "apgd ce": partial(apgd, steps=5, loss="ce", restarts=2),
         "apgd targeted": partial(apgd, steps=5, n_targets=2),
+        "apgd targeted together": partial(apgd, steps=5, n_targets=3, together=2),
         "apgd random": partial(apgd, steps=5, random_start=True),
         "square": partial(square, queries=5),
         "quick": partial(worst_case, budget="quick"),
@@ -76,8 +78,7 @@ EVERY = {
     **{k: (partial(a, eps=0.05), n) for k, (a, n) in FIXED.items()},
     **NEAREST,
 }
-TARGETED = [k for k in EVERY if "quick" not in k and k != "apgd targeted"]
-TARGETED = [k for k in TARGETED if "apgd targeted" not in k]
+TARGETED = [k for k in EVERY if "quick" not in k and "apgd targeted" not in k]
 
 
 def check_result(found: AttackResult, model: Any, x: Tensor, y: Tensor) -> None:
@@ -211,9 +212,49 @@ def test_targeted_apgd_finds_the_exact_robust_accuracy_of_a_linear_model(
     exact, _ = linear_minimal(model.weight, model.bias, x, y, norm=norm)
     eps = 1.05 * float(exact.median())
     clear = (exact / eps - 1).abs() > 1e-3
-    found = apgd(model, x, y, eps=eps, norm=norm, n_targets=99, steps=20)
-    assert found.success[clear].equal((exact <= eps)[clear])
-    assert 0.2 < found.robust_accuracy < 0.8
+    for together in (1, 4):
+        found = apgd(
+            model, x, y, eps=eps, norm=norm, n_targets=99, steps=20, together=together
+        )
+        assert found.success[clear].equal((exact <= eps)[clear])
+        assert 0.2 < found.robust_accuracy < 0.8
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_runs_that_share_their_passes_find_what_they_find_apart(
+    trained: MLP, fashion: Dataset, norm: str
+) -> None:
+    x, y = fashion.x_test[:100].double(), fashion.y_test[:100]
+    model = copy.deepcopy(trained).double()
+    options = {"eps": 0.3 * BUDGET[norm], "norm": norm, "steps": 10, "n_targets": 5}
+    apart = apgd(model, x, y, **options)
+    shared = apgd(model, x, y, **options, together=3)
+    check_result(shared, model, x, y)
+    assert 0.1 < apart.robust_accuracy < 0.9
+    assert shared.success.equal(apart.success)
+    # Who is not fooled ends at the same point, for the same passes.
+    stands = ~apart.success
+    torch.testing.assert_close(shared.x_adv[stands], apart.x_adv[stands])
+    assert shared.n_forward[stands].equal(apart.n_forward[stands])
+    assert shared.n_backward[stands].equal(apart.n_backward[stands])
+
+
+def test_the_ensemble_fills_its_passes_as_far_as_the_first_one(
+    trained: MLP, fashion: Dataset
+) -> None:
+    sizes: list[int] = []
+
+    def seen(z: Tensor) -> Tensor:
+        sizes.append(len(z))
+        return trained(z)
+
+    found = worst_case(
+        seen, fashion.x_test[:100], fashion.y_test[:100], eps=0.05, budget="quick"
+    )
+    standing = int((~found.success).sum())
+    assert max(sizes) == 100 and 10 < standing < 50
+    # The last look of the last run; apart it would be at the standing samples only.
+    assert sizes[-1] >= 2 * standing
 
 
 def test_cross_entropy_does_not_find_it() -> None:
@@ -505,6 +546,7 @@ BAD_OPTIONS = [
     (apgd, {"eps": 0.1, "loss": "dlr"}, "choose one of margin, ce"),
     (apgd, {"eps": 0.1, "steps": 0}, "steps is 0"),
     (apgd, {"eps": 0.1, "n_targets": -1}, "n_targets is -1"),
+    (apgd, {"eps": 0.1, "together": 0}, "together is 0"),
     (apgd, {"eps": 0.1, "samples": 0}, "samples is 0"),
     (square, {"eps": 0.1, "norm": "l1"}, "choose one of linf, l2"),
     (square, {"eps": 0.1, "share": 0.0}, "in \\(0, 1\\]"),

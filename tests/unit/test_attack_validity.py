@@ -33,7 +33,7 @@ FIXED = {
     "pgd": partial(pgd, steps=3),
     "pgd random": partial(pgd, steps=2, restarts=2, random_start=True),
     "apgd": partial(apgd, steps=5),
-    "apgd rivals": partial(apgd, steps=3, n_targets=2),
+    "apgd rivals": partial(apgd, steps=3, n_targets=3, together=2),
     "apgd random": partial(apgd, steps=3, random_start=True),
     "square": partial(square, queries=4),
     "noise": partial(random_noise, draws=3),
