@@ -111,7 +111,7 @@ def pgd(
             at = _start(run, rows, radius, source if random_start or r else None)
             at.length = length[rows]
             for t in _climb(run, at, steps, source, bar):
-                at.z = at.region.step_(at.z, at.g, at.length * schedule[t])
+                at.z = at.region.step_(at.z.clone(), at.g, at.length * schedule[t])
     return run.result()
 
 
@@ -129,9 +129,12 @@ def _start(
     so many, ``each``; the objective ``before`` the last step is infinite so far.
     """
     points = rows.repeat_interleave(each)
-    z, radius = run.x[points], radius[points]
+    # All samples stand, in order, where there are as many points: that is no copy.
+    z = run.x if len(points) == len(run.x) and each == 1 else run.x[points]
+    radius = radius[points]
     region = BALLS[run.norm](z, width * radius)
-    z = z.clone() if random is None or not len(rows) else region.random(random)
+    if random is not None and len(rows):
+        z = region.random(random)
     before = torch.full_like(radius, -torch.inf)
     return SimpleNamespace(
         rows=rows,
@@ -324,7 +327,7 @@ def _sparse(at: SimpleNamespace, steps: int, climb: Iterator[int]) -> None:
     for t in climb:
         _keep_best(at)
         if t == 0 and at.inside:
-            at.z = at.region.step_(at.z, at.g, at.radius)
+            at.z = at.region.step_(at.z.clone(), at.g, at.radius)
             continue
         width = 3 if t < 0.3 * steps else 2 if t < 0.6 * steps else 1
         if t + 1 == steps:
