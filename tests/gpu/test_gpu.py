@@ -1,6 +1,7 @@
 """On a GPU the attacks give what they give on a CPU, fast and without waiting."""
 
 import time
+import warnings
 from typing import Any
 
 import pytest
@@ -33,6 +34,10 @@ ATTACKS: dict[str, tuple[Any, dict[str, Any]]] = {
     "pgd": (attacks.pgd, {"eps": 0.003, "steps": 10}),
     "apgd l2": (attacks.apgd, {"eps": 0.05, "norm": "l2", "steps": 20}),
     "apgd l1": (attacks.apgd, {"eps": 1.0, "norm": "l1", "steps": 20}),
+    "apgd rivals": (
+        attacks.apgd,
+        {"eps": 0.003, "steps": 10, "n_targets": 3, "together": 2},
+    ),
     "square": (attacks.square, {"eps": 0.01, "queries": 20}),
     "deepfool": (attacks.deepfool, {"norm": "l2"}),
     "fmn": (attacks.fmn, {"norm": "linf", "steps": 40}),
@@ -63,6 +68,27 @@ def test_bfloat16_agrees_with_single_precision() -> None:
     with torch.no_grad():
         assert low.success.equal(model(low.x_adv).argmax(1) != y)
     assert abs(full.robust_accuracy - low.robust_accuracy) <= 0.02
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd l2", "apgd l1", "apgd rivals"])
+def test_ascent_waits_at_most_twice_a_step(name: str) -> None:
+    model, x, y = task()
+    model, x, y = model.cuda(), x.cuda(), y.cuda()
+    attack, options = ATTACKS[name]
+
+    def waits(steps: int) -> int:
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                attack(model, x, y, **options | {"steps": steps})
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("synchroniz" in str(w.message) for w in seen)
+
+    # Once to learn who is fooled, once more where an objective has stood still.
+    rounds = -(-options.get("n_targets", 1) // options.get("together", 1))
+    assert 20 <= waits(20) <= 2 * 20 * rounds + 20
 
 
 def test_minimal_norm_loops_do_not_wait_for_the_device() -> None:
