@@ -1,11 +1,11 @@
 """Measure one attack in a process of its own, and judge what it returns."""
 
 import contextlib
-import ctypes
+import json
 import multiprocessing
 import resource
 import statistics
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 # Seconds from which on an attack is run once. A shorter one is repeated.
 LONG = 2.5
-# Of glibc's malloc.h: the size from which on memory is asked of the system itself.
-M_MMAP_THRESHOLD = -3
+# Passes through the model that are watched for memory. Batches are whole there.
+WATCHED = 100
 
 
 class Counter:
@@ -53,35 +53,40 @@ def seconds(job: Callable[[], object], device: torch.device) -> float:
     return clock(device) - started
 
 
-def peak(device: torch.device) -> float:
-    """Return the most memory this process has held, in megabytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / 1e6 if sys.platform == "darwin" else size * 1024 / 1e6
+class Enough(BaseException):
+    """Ends an attack of which enough has been seen; no library catches it."""
 
 
-def forget_peak(device: torch.device) -> float:
-    """Start the record of memory afresh; return what is held now."""
+def memory(job: Callable[[], object], model: nn.Module, device: torch.device) -> float:
+    """Return the most that tensors of a job hold at once, in megabytes.
+
+    What the process holds would depend on the gaps between earlier tensors.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    elif sys.platform == "linux":
-        # Freed memory that is still held would hide what the attack asks for. Other C
-        # libraries have no malloc_trim.
-        with contextlib.suppress(AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    return peak(device)
+        before = torch.cuda.memory_allocated()
+        job()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    passes = 0
 
+    def count(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+        if passes > WATCHED:
+            raise Enough
 
-def give_back_at_once() -> None:
-    """Let every freed tensor leave the process, so that a peak is what is in use.
-
-    Else a peak depends on the gaps that earlier tensors left. It slows an attack down.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):
-            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)
+    hook = model.register_forward_pre_hook(count)
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as watched:
+        with contextlib.suppress(Enough):
+            job()
+    hook.remove()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        watched.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    held = [e["args"]["Total Allocated"] for e in events if e["name"] == "[memory]"]
+    return max(held, default=0) / 1e6
 
 
 def bare_loop(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -122,10 +127,8 @@ def run(
     # What libraries load at their first call is no memory of the attack.
     bare_loop(model, x[:4], y[:4])
     (contestant.warm_up or contestant.run)(model, x[:4].clone(), y[:4].clone())
-    before = forget_peak(device)
     counter, found = Counter(model), []
     times = [seconds(lambda: found.append(attack()), device)]
-    megabytes = [peak(device) - before]
     counter.hook.remove()
     loops = [seconds(bare, device)]
     for _ in range(repeats):
@@ -133,16 +136,11 @@ def run(
         if times[0] < LONG:
             times.append(seconds(attack, device))
         loops.append(seconds(bare, device))
-    if times[0] < LONG:
-        give_back_at_once()
-        for _ in range(2):
-            before = forget_peak(device)
-            attack()
-            megabytes.append(peak(device) - before)
     return judge(model, x, y, found[0], norm, eps) | {
         "seconds": statistics.median(times),
         "ratio": statistics.median(times) / statistics.median(loops),
-        "megabytes": min(megabytes),
+        # Last, as it may leave an attack in the middle.
+        "megabytes": memory(attack, model, device),
         "forward": counter.forward / len(x),
         "backward": counter.backward / len(x),
     }

@@ -65,22 +65,19 @@ class Ball:
 
 
 class LinfBall(Ball):
-    def __init__(self, x: Tensor, eps: Tensor) -> None:
-        self.low = (x - per_row(eps, x)).clamp_(0, 1)
-        self.high = (x + per_row(eps, x)).clamp_(0, 1)
-
-    def keep(self, rows: Tensor) -> None:
-        self.low = self.low.index_select(0, rows)
-        self.high = self.high.index_select(0, rows)
-
     def project_(self, z: Tensor) -> Tensor:
-        return torch.clamp(z, self.low, self.high, out=z)
+        # Keeping both ends would take twice the memory of the inputs.
+        reach = per_row(self.eps, z)
+        torch.maximum(z, self.x - reach, out=z)
+        return torch.minimum(z, self.x + reach, out=z).clamp_(0, 1)
 
     def step_(self, z: Tensor, g: Tensor, length: Tensor) -> Tensor:
         return self.project_(z.addcmul_(g.sign_(), per_row(length, z)))
 
     def random(self, generator: torch.Generator) -> Tensor:
-        return torch.lerp(self.low, self.high, draw(torch.rand, self.low, generator))
+        reach, share = per_row(self.eps, self.x), draw(torch.rand, self.x, generator)
+        low, high = (self.x - reach).clamp_(0, 1), (self.x + reach).clamp_(0, 1)
+        return torch.lerp(low, high, share)
 
 
 class L2Ball(Ball):
