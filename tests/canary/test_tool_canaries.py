@@ -66,8 +66,8 @@ def test_coverage(tmp_path: Path) -> None:
 FAULTS = {
     "a projection that forgets the box": (
         "attacks/balls.py",
-        "x + per_row(eps, x)).clamp_(0, 1)",
-        "x + per_row(eps, x))",
+        "self.x + reach, out=z).clamp_(0, 1)",
+        "self.x + reach, out=z)",
         "test_projection.py",
     ),
     "an entropy in place of a rank": (
