@@ -15,6 +15,7 @@ unchanged, as a success at distance 0.
 =====================  ============================================================
 Fixed budget           :func:`fgsm`, :func:`pgd`, :func:`apgd`, :func:`square`,
                        :func:`random_noise`
+Stochastic models      any of them on an :class:`EOT`
 Smallest perturbation  :func:`deepfool`, :func:`fmn`, :func:`sigma_zero`,
                        :func:`minimal`, :func:`minimum_of`
 One for all inputs     :func:`universal`, :func:`top_direction`
@@ -25,7 +26,7 @@ To report              :func:`worst_case`, :func:`robustness_curve`,
 
 from crlib.attacks.ascent import apgd, fgsm, pgd, random_noise
 from crlib.attacks.balls import project
-from crlib.attacks.base import AttackResult
+from crlib.attacks.base import EOT, AttackResult
 from crlib.attacks.diagnosis import Check, Report, diagnose
 from crlib.attacks.nearest import deepfool, fmn, minimal, minimum_of, sigma_zero
 from crlib.attacks.query import square
@@ -39,6 +40,7 @@ from crlib.attacks.report import (
 from crlib.attacks.shared import UniversalResult, top_direction, universal
 
 __all__ = [
+    "EOT",
     "AttackResult",
     "Check",
     "Curve",

@@ -1,12 +1,11 @@
 """Ascent within a budget: FGSM, PGD, APGD, and the random points they must beat."""
 
 from collections.abc import Iterator
+from itertools import product
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import (
@@ -23,8 +22,6 @@ from crlib.attacks.base import (
     rivals_of,
 )
 from crlib.models import evaluating
-
-__all__ = ["apgd", "fgsm", "pgd", "random_noise"]
 
 
 def fgsm(
@@ -69,9 +66,7 @@ def pgd(
     random_start: bool = False,
     loss: str = "margin",
     target: Tensor | None = None,
-    samples: int = 1,
     generator: torch.Generator | None = None,
-    progress: bool = False,
 ) -> AttackResult:
     r"""Projected gradient ascent on the loss (Madry et al. 2018).
 
@@ -84,14 +79,15 @@ def pgd(
     and is FGSM, so PGD fools whatever FGSM fools; the steps then shrink to zero. A
     sample whose gradient is zero takes a random step instead.
 
-    Cost without restarts: at most ``steps + 1`` forward and ``steps`` backward passes.
+    Cost: at most ``steps + 1`` forward and ``steps`` backward passes a run; one more
+    forward pass with ``random_start``.
 
     Args:
         steps: number of gradient steps a run, at least 1.
         step_size: length of every step; None means ``eps * (1 - t / steps)`` for the
             steps t = 0, 1, ...
         restarts: number of runs; each sees only the samples still standing.
-        random_start: start the first run at a random point too (one more forward).
+        random_start: start the first run at a random point too.
     """
     radius = check(x, y, eps, norm, target)
     one_of("loss", loss, LOSSES)
@@ -100,34 +96,32 @@ def pgd(
     if step_size is None:
         step_size, shares = radius, 1 - torch.arange(steps) / steps
     length, schedule = per_sample("step_size", step_size, x), shares.tolist()
-    run = Search(model, x, y, target, norm, loss, samples)
-    source = chance(generator)
-    bar = tqdm(total=restarts * steps, disable=not progress, desc="pgd", leave=False)
-    with evaluating(model), bar:
+    run, source = Search(model, x, y, target, norm, loss), chance(generator)
+    with evaluating(model):
         if random_start or not len(x):
             run.look_at_clean()
         for r in range(restarts):
-            rows = run.standing()
-            at = _start(run, rows, radius, source if random_start or r else None)
-            at.length = length[rows]
-            for t in _climb(run, at, steps, source, bar):
+            at = _start(run, radius, source if random_start or r else None)
+            at.length = length[at.rows]
+            for t in _climb(run, at, steps, source):
                 at.z = at.region.step_(at.z.clone(), at.g, at.length * schedule[t])
     return run.result()
 
 
 def _start(
     run: Search,
-    rows: Tensor,
     radius: Tensor,
     random: torch.Generator | None,
     width: int = 1,
-    each: int = 1,
+    rivals: Tensor | None = None,
 ) -> SimpleNamespace:
-    """Place the samples ``rows`` at ``x``, or at random points of balls so much wider.
+    """Place who stands at ``x``, or at random points of balls so much wider.
 
     What follows a point through a run are the tensors kept here, of which a sample has
-    so many, ``each``; the objective ``before`` the last step is infinite so far.
+    one for each of its ``rivals``; the objective ``before`` is infinite so far.
     """
+    rows = run.standing()
+    each = 1 if rivals is None else rivals.shape[1]
     points = rows.repeat_interleave(each)
     # All samples stand, in order, where there are as many points: that is no copy.
     z = run.x if len(points) == len(run.x) and each == 1 else run.x[points]
@@ -135,24 +129,14 @@ def _start(
     region = BALLS[run.norm](z, width * radius)
     if random is not None and len(rows):
         z = region.random(random)
-    before = torch.full_like(radius, -torch.inf)
-    return SimpleNamespace(
-        rows=rows,
-        z=z,
-        region=region,
-        radius=radius,
-        before=before,
-        rival=None,
-        inside=width == 1,
-    )
+    at = SimpleNamespace(rows=rows, z=z, region=region, radius=radius)
+    at.before, at.inside = torch.full_like(radius, -torch.inf), width == 1
+    at.rival = None if rivals is None else rivals[rows].flatten()
+    return at
 
 
 def _climb(
-    run: Search,
-    at: SimpleNamespace,
-    steps: int,
-    source: torch.Generator,
-    bar: Any,
+    run: Search, at: SimpleNamespace, steps: int, source: torch.Generator
 ) -> Iterator[int]:
     """Look at the points, let go of the fooled, and pause for each step to be taken.
 
@@ -163,15 +147,9 @@ def _climb(
         last, at.g = t == steps, None
         z = at.z.detach().requires_grad_(not last)
         value, fooled, count, still = run.see(
-            z,
-            at.rows,
-            rival=at.rival,
-            before=at.before,
-            last=last,
-            inside=at.inside,
+            z, at.rows, rival=at.rival, before=at.before, last=last, inside=at.inside
         )
         if last or count == len(at.rows):
-            bar.update(steps - t)
             return
         at.g, at.z = run.slope(value, z, at.rows), z.detach()
         at.now = value.detach().to(z.dtype)
@@ -192,7 +170,6 @@ def _climb(
             at.rows = rows
         yield t
         at.before = at.now
-        bar.update()
 
 
 def apgd(
@@ -209,9 +186,7 @@ def apgd(
     n_targets: int = 0,
     together: int = 1,
     target: Tensor | None = None,
-    samples: int = 1,
     generator: torch.Generator | None = None,
-    progress: bool = False,
 ) -> AttackResult:
     r"""Ascend with momentum and a step that halves when it stops paying (APGD).
 
@@ -252,28 +227,19 @@ def apgd(
     at_least(0, n_targets=n_targets)
     if n_targets and target is not None:
         raise ValueError("Give target or n_targets: one goal a sample, or its rivals.")
-    run = Search(model, x, y, target, norm, loss, samples)
-    source = chance(generator)
+    run, source = Search(model, x, y, target, norm, loss), chance(generator)
     adapt = _sparse if norm == "l1" else _halving
+    rivals: tuple[Tensor | None, ...] = (None,)
     with evaluating(model):
-        rivals: tuple[Tensor | None, ...] = (None,)
         if n_targets or random_start or not len(x):
             logits = run.look_at_clean()
         if n_targets:
             rivals = rivals_of(logits, y)[:, :n_targets].split(together, 1)
-        runs = [(r, rival) for r in range(restarts) for rival in rivals]
-        bar = tqdm(
-            total=len(runs) * steps, disable=not progress, desc="apgd", leave=False
-        )
-        with bar:
-            for r, rival in runs:
-                rows = run.standing()
-                random = source if random_start or r else None
-                wide = 3 if random is not None and norm == "l1" else 1
-                each = 1 if rival is None else rival.shape[1]
-                at = _start(run, rows, radius, random, wide, each)
-                at.rival = None if rival is None else rival[rows].flatten()
-                adapt(at, steps, _climb(run, at, steps, source, bar))
+        for r, rival in product(range(restarts), rivals):
+            random = source if random_start or r else None
+            wide = 3 if random is not None and norm == "l1" else 1
+            at = _start(run, radius, random, wide, rival)
+            adapt(at, steps, _climb(run, at, steps, source))
     return run.result()
 
 
@@ -319,8 +285,7 @@ def _halving(at: SimpleNamespace, steps: int, climb: Iterator[int]) -> None:
 def _sparse(at: SimpleNamespace, steps: int, climb: Iterator[int]) -> None:
     """Steps of l1, in balls that shrink."""
     wide, every = 0, max(1, steps // 25)
-    unknown = at.before
-    at.best, at.z_best, at.g_best = unknown, at.z, torch.zeros_like(at.z)
+    at.best, at.z_best, at.g_best = at.before, at.z, torch.zeros_like(at.z)
     at.alpha, at.share = at.radius, torch.full_like(at.radius, 0.2)
     at.moved = torch.full_like(at.radius, torch.inf)
     dim = max(1, at.z[:1].numel())
@@ -330,8 +295,7 @@ def _sparse(at: SimpleNamespace, steps: int, climb: Iterator[int]) -> None:
             at.z = at.region.step_(at.z.clone(), at.g, at.radius)
             continue
         width = 3 if t < 0.3 * steps else 2 if t < 0.6 * steps else 1
-        if t + 1 == steps:
-            width = 1
+        width = width if t + 1 < steps else 1
         count = (at.z_best != at.region.x).flatten(1).sum(1).to(at.radius.dtype)
         if width != wide:
             # A new ball: on from the best point of the last one.
@@ -368,8 +332,8 @@ def random_noise(
     with evaluating(model), torch.no_grad():
         run.look_at_clean()
         for _ in range(draws):
-            rows = run.standing()
-            if not len(rows):
+            at = _start(run, radius, source)
+            if not len(at.rows):
                 break
-            run.see(_start(run, rows, radius, source).z, rows)
+            run.see(at.z, at.rows)
     return run.result()

@@ -1,15 +1,11 @@
 """The balls of the norms, cut with the box: nearest point, best step, random point."""
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from crlib.attacks.base import check, per_row, sizes
-from crlib.theory.linear import fill_greedily
-
-__all__ = ["Ball", "draw", "halfspace_step", "project"]
 
 
 def draw(kind: Any, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -164,7 +160,7 @@ class L1Ball(Ball):
         sign = g.sign()
         room = _room(at, g).mul_(sign.abs())
         size = room.clone().gt_(0).mul_(g).abs_()
-        order = largest(size, room, length)
+        order = size.argsort(1, descending=True)
         kept = room.gather(1, order)
         left = length[:, None] - (kept.cumsum(1) - kept)
         move = torch.zeros_like(at)
@@ -200,19 +196,6 @@ class L1Ball(Ball):
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
 
 
-def largest(size: Tensor, gain: Tensor, needed: Tensor) -> Tensor:
-    """Return the order of falling ``size``, as far as ``needed`` of ``gain`` takes it.
-
-    Sorting all coordinates costs five times as much as finding the first few.
-    """
-    for few in (32, 256):
-        if size.device.type == "cpu" and few < size.shape[1]:
-            order = size.topk(few, 1).indices
-            if (gain.gather(1, order).sum(1) >= needed).all():
-                return order
-    return size.argsort(1, descending=True)
-
-
 def project(x_adv: Tensor, x: Tensor, *, eps: float | Tensor, norm: str) -> Tensor:
     r"""Return the nearest point to ``x_adv`` in ball and box together, a new tensor.
 
@@ -235,36 +218,3 @@ def project(x_adv: Tensor, x: Tensor, *, eps: float | Tensor, norm: str) -> Tens
     radius = check(x, y, eps, norm)
     z = x_adv.detach().clone()
     return BALLS[norm](x, radius).project_(z) if len(x) else z
-
-
-def halfspace_step(c: Tensor, m: Tensor, x: Tensor, norm: str) -> Tensor:
-    r"""Return the least :math:`\delta` with :math:`c^\top\delta \ge m` in the box.
-
-    As :func:`crlib.theory.linear_minimal`, without sorting all coordinates. Where the
-    box does not reach the half-space, every coordinate goes to its wall. Normals ``c``
-    and ``x``, ``(N, ...)``; thresholds ``m``, ``(N,)``, at or below 0 for no step.
-    """
-    size, sign = c.abs().flatten(1), c.sign().flatten(1)
-    room = _room(x.flatten(1), sign).mul_(sign.abs())
-    m = m.clamp_min(0)
-    if norm in ("l1", "l0"):
-        gain = size * room
-        order = largest(size if norm == "l1" else gain, gain, m * (1 + 1e-6))
-        part = fill_greedily(
-            size.gather(1, order), m, room.gather(1, order), fractional=norm == "l1"
-        )
-        move = torch.zeros_like(size).scatter_(1, order, part)
-        return move.mul_(sign).view_as(x)
-    pace = size if norm == "l2" else sign.abs()
-    worth, t = size * pace, torch.zeros_like(m)
-    # What is gained grows ever more slowly with t, so Newton's method climbs to the
-    # solution from below.
-    for _ in range(20):
-        free = (t[:, None] * pace).le_(room)
-        gained = (size * room * (1 - free)).sum(1)
-        slope = (worth * free).sum(1)
-        new = torch.where(slope > 0, (m - gained) / slope.clamp_min(1e-30), math.inf)
-        if _settled(new <= t * (1 + 1e-6)):
-            break
-        t = torch.maximum(t, new).clamp_max(1e30)
-    return (t[:, None] * pace).minimum(room).mul_(sign).view_as(x)

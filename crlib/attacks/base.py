@@ -4,11 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crlib.metrics import margin
-
-__all__ = ["AttackResult"]
 
 Model = Callable[[Tensor], Tensor]
 BUDGET_NORMS = ("linf", "l2", "l1")
@@ -154,12 +152,25 @@ def check_logits(logits: Tensor, n: int, *labels: Tensor | None) -> None:
             )
 
 
-def averaged(model: Model, samples: int) -> Model:
-    """Return the model whose logits are the mean of ``samples`` calls."""
-    at_least(1, samples=samples)
-    if samples == 1:
-        return model
-    return lambda x: torch.stack([model(x) for _ in range(samples)]).mean(0)
+class EOT(nn.Module):
+    """The mean logits of several calls of a model that draws at random.
+
+    Any attack on it climbs the expectation over the model's transformations (Athalye
+    et al. 2018) and counts the calls of one mean as one. It keeps what fooled a draw
+    that it saw: judge its points by fresh draws, with :func:`transfer` to an EOT.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``, other ones at each call.
+        samples: calls a mean, at least 1.
+    """
+
+    def __init__(self, model: Model, samples: int = 20) -> None:
+        super().__init__()
+        at_least(1, samples=samples)
+        self.model, self.samples = model, samples
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.model(x) for _ in range(self.samples)]).mean(0)
 
 
 def objective(
@@ -173,12 +184,10 @@ def objective(
     if rival is not None:
         pair = logits.gather(1, torch.stack([rival, y], 1))
         return pair[:, 0] - pair[:, 1]
+    label, sign = (y, 1) if target is None else (target, -1)
     if loss == "margin":
-        return margin(logits, target) if target is not None else -margin(logits, y)
-    ce = torch.nn.functional.cross_entropy
-    if target is not None:
-        return -ce(logits, target, reduction="none")
-    return ce(logits, y, reduction="none")
+        return -sign * margin(logits, label)
+    return sign * nn.functional.cross_entropy(logits, label, reduction="none")
 
 
 def gradient(value: Tensor, z: Tensor, retain: bool = False) -> Tensor:
@@ -187,7 +196,7 @@ def gradient(value: Tensor, z: Tensor, retain: bool = False) -> Tensor:
         return torch.zeros_like(z)
     ones = torch.ones_like(value)
     (g,) = torch.autograd.grad(
-        value, z, ones, materialize_grads=True, retain_graph=retain
+        value, z, ones, retain_graph=retain, materialize_grads=True
     )
     # A gradient can be one number shown many times, which cannot be written to.
     return g.contiguous()
@@ -209,11 +218,9 @@ class Search:
         target: Tensor | None,
         norm: str,
         loss: str = "margin",
-        samples: int = 1,
     ) -> None:
-        self.model, self.samples = averaged(model, samples), samples
+        self.model, self.loss, self.norm, self.seen = model, loss, norm, False
         self.x, self.y, self.target = x.detach(), y, target
-        self.loss, self.norm, self.seen = loss, norm, False
         self.x_adv = self.x.clone()
         self.best = self.x.new_full((len(x),), -torch.inf)
         self.success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -233,7 +240,7 @@ class Search:
             target = None if self.target is None else self.target[rows]
             check_logits(logits, len(z), self.y[rows], target)
         self.seen = True
-        self.n_forward[rows] += self.samples * (len(z) // len(rows))
+        self.n_forward[rows] += len(z) // len(rows)
         return logits
 
     def look_at_clean(self) -> Tensor:
@@ -263,18 +270,17 @@ class Search:
         record also the others, where they are the best so far. Points that are not
         ``inside`` the ball are never a success.
         """
-        first = self.n_forward[rows] == 0
+        first, each = not self.seen, len(z) // len(rows)
         logits = self.ask(z, rows, graph=z.requires_grad)
-        each = len(z) // len(rows)
         y = self.y[rows].repeat_interleave(each)
         target = None if self.target is None else self.target[rows]
         with torch.set_grad_enabled(z.requires_grad):
             value = objective(logits, y, target, self.loss, rival)
-        fooled, now = is_fooled(logits, y, target), value.detach().to(self.x.dtype)
-        if target is not None:
+        fooled = is_fooled(logits, y, target) & inside
+        if first:
             # Labelled wrongly at x itself counts as fooled, whatever the target.
-            fooled |= first & is_fooled(logits, y, None)
-        fooled &= inside
+            fooled |= is_fooled(logits, y, None)
+        now = value.detach().to(self.x.dtype)
         still = torch.zeros_like(fooled) if before is None else now == before
         # Of the points of a sample count the first that fools, else the best.
         place = torch.where(fooled, torch.inf, now).view(-1, each).argmax(1)
@@ -298,11 +304,11 @@ class Search:
         return value, fooled, count, bool(stuck)
 
     def slope(
-        self, value: Tensor, z: Tensor, rows: Tensor, retain: bool = False
+        self, value: Tensor, z: Tensor, rows: Tensor, more: bool = False
     ) -> Tensor:
-        """Return the input gradient; count it."""
-        self.n_backward[rows] += self.samples * (len(z) // len(rows))
-        return gradient(value, z, retain)
+        """Return the input gradient; count it. Keep the graph where there is more."""
+        self.n_backward[rows] += len(z) // len(rows)
+        return gradient(value, z, more)
 
     def shake(self, g: Tensor, rows: Tensor, generator: torch.Generator) -> None:
         """Replace the gradients that are zero by random directions."""

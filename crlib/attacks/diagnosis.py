@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,10 @@ from crlib.attacks.base import (
     check_logits,
     gradient,
     objective,
+    pick,
 )
 from crlib.attacks.query import square
 from crlib.models import evaluating
-
-__all__ = ["Check", "Report", "diagnose"]
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ CHECKS = {
     ),
     "same answer twice": (
         0,
-        "The model draws at random: give the attack samples=20 or more, and judge the"
-        " model by its mean logits.",
+        "The model draws at random: attack and judge the mean logits of twenty"
+        " calls, attacks.EOT(model).",
     ),
     "logits, not probabilities": (
         0,
@@ -239,9 +239,7 @@ def _gradients(
     region = BALLS[norm](x.detach(), radius)
     with torch.no_grad():
         end = region.step_(x.detach().clone(), g.clone(), radius)
-        end = torch.where(
-            dead.view(-1, *(1,) * (x.ndim - 1)), region.random(source), end
-        )
+        end = pick(dead, region.random(source), end)
         real = objective(model(end).double(), y, None) - value
     said = (g * (end - x.detach())).flatten(1).double().sum(1)
     off = (real - said).abs() / torch.maximum(real.abs(), said.abs()).clamp_min(1e-30)
@@ -261,38 +259,28 @@ def _attacks(
     queries: int,
     source: torch.Generator,
 ) -> dict[str, float]:
-    def run(size: float, steps: int, restarts: int = 1) -> Tensor:
-        given = partial(pgd, model, x, y, norm=norm, generator=source)
-        return given(eps=size, steps=steps, restarts=restarts).success
+    def fooled(attack: Any, radius: float = eps, **options: Any) -> Tensor:
+        return attack(model, x, y, eps=radius, norm=norm, **options).success
 
-    usual = run(eps, steps)
-
-    def beyond(other: Tensor) -> float:
-        """Return the share that another attack fools and PGD does not."""
-        return float((other & ~usual).double().mean())
-
-    noise = random_noise(
-        model, x, y, eps=eps, norm=norm, draws=queries, generator=source
-    ).success
+    run = partial(fooled, partial(pgd, generator=source))
+    usual = run(steps=steps)
+    noise = fooled(random_noise, draws=queries, generator=source)
     blind = noise
     if norm != "l1":
-        blind = square(
-            model, x, y, eps=eps, norm=norm, queries=queries, generator=source
-        ).success
-    one = fgsm(model, x, y, eps=eps, norm=norm).success
-    twice = run(eps, 2 * steps)
-    starts = run(eps, steps, restarts=3)
-    shares = [run(s * eps, steps).double().mean() for s in (0.5, 2)]
-    shares.insert(1, usual.double().mean())
-    falls = max(float(a - b) for a, b in zip(shares, shares[1:], strict=False))
+        blind = fooled(square, queries=queries, generator=source)
+    others = {
+        "stronger than one step": fooled(fgsm),
+        "more steps change little": run(steps=2 * steps),
+        "restarts change little": run(steps=steps, restarts=3),
+        "noise loses": noise,
+        "black box loses": blind,
+    }
+    beyond = {k: float((v & ~usual).double().mean()) for k, v in others.items()}
+    runs = run(eps / 2, steps=steps), usual, run(2 * eps, steps=steps)
+    half, one, double = (float(success.double().mean()) for success in runs)
     everything = 1.0 if norm == "linf" else float(x[0].numel())
-    huge = float((~run(everything, steps)).double().mean())
-    return {
-        "stronger than one step": beyond(one),
-        "more steps change little": beyond(twice),
-        "restarts change little": beyond(starts),
-        "noise loses": beyond(noise),
-        "black box loses": beyond(blind),
-        "success grows with the budget": max(0.0, falls),
-        "a huge budget breaks everything": huge,
+    huge = run(everything, steps=steps)
+    return beyond | {
+        "success grows with the budget": max(0.0, half - one, one - double),
+        "a huge budget breaks everything": float((~huge).double().mean()),
     }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from crlib.attacks.ascent import apgd
-from crlib.attacks.balls import BALLS, halfspace_step
+from crlib.attacks.balls import BALLS
 from crlib.attacks.base import (
     SIZES,
     AttackResult,
@@ -24,8 +24,7 @@ from crlib.attacks.base import (
     sizes,
 )
 from crlib.models import evaluating
-
-__all__ = ["deepfool", "fmn", "minimal", "minimum_of", "sigma_zero"]
+from crlib.theory.linear import halfspace_step
 
 DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
@@ -58,8 +57,8 @@ class Nearest(Search):
         self.nearest = pick(nearer, z.detach(), self.nearest)
         return logits, fooled
 
-    def climb(self, value: Tensor, z: Tensor, retain: bool = False) -> Tensor:
-        g = self.slope(value, z, self.rows, retain)
+    def climb(self, value: Tensor, z: Tensor, more: bool = False) -> Tensor:
+        g = self.slope(value, z, self.rows, more)
         self.zero_gradient[self.rows] |= sizes(g, "linf") == 0
         return g
 
@@ -101,9 +100,6 @@ def deepfool(
     *,
     norm: str = "l2",
     steps: int = 20,
-    candidates: int = 3,
-    overshoot: float = 0.02,
-    pull: float = 0.1,
     search_steps: int = 10,
     target: Tensor | None = None,
 ) -> AttackResult:
@@ -112,61 +108,55 @@ def deepfool(
     At the point z the rival k has the boundary
     :math:`c^\top (x' - z) = z_y - z_k` with :math:`c = \nabla (z_k - z_y)`. Step to the
     nearest such boundary in the box (DeepFool, Moosavi-Dezfooli et al. 2016), drawn by
-    ``pull`` towards the point of that boundary nearest to ``x`` (as FAB of Croce and
+    a tenth towards the point of that boundary nearest to ``x`` (as FAB of Croce and
     Hein 2020). A bisection between ``x`` and the nearest point found ends it. The first
     step looks at every rival, so on a linear model it is exact; the later ones look at
-    the ``candidates`` that were nearest then.
+    the three that were nearest then.
 
-    Cost: ``steps + search_steps + 2`` forward, ``K - 1 + steps * candidates`` backward
-    passes at most.
+    Cost: ``steps + search_steps + 2`` forward, ``K - 1 + 3 * steps`` backward passes at
+    most.
 
     Args:
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
-        candidates: rivals followed after the first step.
-        overshoot: how far beyond the boundary a step goes, as a share of the way; for
-            l0, where one coordinate more is much, a hundredth of it.
-        pull: share of the way to the boundary's point nearest to ``x``.
         search_steps: halvings of the final bisection.
     """
     check(x, y, 0.0, norm, target, tuple(SIZES))
-    at_least(1, steps=steps, candidates=candidates)
+    at_least(1, steps=steps)
     with evaluating(model), torch.no_grad():
         found = Nearest(model, x, y, target, norm)
-        if len(found.rows):
-            beyond = 1 + (overshoot / 100 if norm == "l0" else overshoot)
-            _walk(found, steps, candidates, beyond, pull)
+        _walk(found, steps, candidates=3)
         return found.finish(search_steps)
 
 
-def _walk(
-    found: Nearest, steps: int, candidates: int, beyond: float, pull: float
-) -> None:
-    x, y, norm = found.start, found.labels, found.norm
-    if found.goal is None:
-        rivals = rivals_of(found.logits, y)
-    else:
-        rivals = found.goal[:, None]
-    at = x
-    for _ in range(steps):
+def _walk(found: Nearest, steps: int, candidates: int) -> None:
+    x, y, norm, at = found.start, found.labels, found.norm, found.start
+    rivals = rivals_of(found.logits, y) if found.goal is None else found.goal[:, None]
+    # A step goes a little beyond the boundary. In l0 a coordinate more is much.
+    beyond = 1.0002 if norm == "l0" else 1.02
+
+    def step(c: Tensor, m: Tensor, start: Tensor) -> Tensor:
+        flat = halfspace_step(c.flatten(1), m * beyond, start.flatten(1), norm)
+        return flat.view_as(start)
+
+    for _ in range(steps if len(x) else 0):
         with torch.enable_grad():
             z = at.clone().requires_grad_()
             logits, fooled = found.near(z)
             values = [objective(logits, y, rival=k) for k in rivals.T]
         # From a fooled point there is only a better way from x; before the first
         # success nothing may hold the walk back.
-        share = torch.where(fooled, 0.5, pull * found.distance.isfinite()).to(at.dtype)
+        share = torch.where(fooled, 0.5, 0.1 * found.distance.isfinite()).to(at.dtype)
         goal, shortest, lengths = at, torch.full_like(found.distance, math.inf), []
         for k, value in enumerate(values):
-            c = found.climb(value, z, retain=k + 1 < len(values))
+            c = found.climb(value, z, more=k + 1 < len(values))
             m = -value.detach().to(at.dtype)
             # Seen from x the half-space needs also what was gained on the way to z.
             behind = m + (c * (at - x)).flatten(1).sum(1)
-            home = halfspace_step(c, behind * beyond, x, norm)
+            home = step(c, behind, x)
             # A half-space that the box does not reach comes last.
             short = (c * home).flatten(1).sum(1) < behind * (1 - 1e-4)
             length = sizes(home, norm).masked_fill(short | (behind <= 0), 1e30)
-            on = at + halfspace_step(c, m * beyond, at, norm)
-            new = on.lerp(x + home, per_row(share, at))
+            new = (at + step(c, m, at)).lerp(x + home, per_row(share, at))
             goal = pick(length < shortest, new, goal)
             shortest = torch.minimum(shortest, length)
             lengths.append(length)
@@ -174,7 +164,8 @@ def _walk(
         if rivals.shape[1] > candidates:
             first = torch.stack(lengths, 1).argsort(1)[:, :candidates]
             rivals = rivals.gather(1, first)
-    found.near(at)
+    if len(x):
+        found.near(at)
 
 
 def fmn(
@@ -184,8 +175,6 @@ def fmn(
     *,
     norm: str = "l2",
     steps: int = 100,
-    step_size: float | None = None,
-    gamma: float | None = None,
     walk: int = 0,
     search_steps: int = 10,
     target: Tensor | None = None,
@@ -195,8 +184,9 @@ def fmn(
     Step by :math:`\alpha\, g / \|g\|_2` and project onto a ball of radius
     :math:`\epsilon`. Fooled: :math:`\epsilon` becomes :math:`1 - \gamma` times the
     smallest distance found. Not fooled: :math:`1 + \gamma` times itself, or, before
-    the first success, what the linearised model asks for. Both :math:`\alpha` and
-    :math:`\gamma` fall along a cosine (Pintor et al. 2021). A bisection ends it.
+    the first success, what the linearised model asks for. Both :math:`\alpha`, at
+    first 1 for l2, else 10, and :math:`\gamma`, at first 0.2 for l1, else 0.05, fall
+    along a cosine (Pintor et al. 2021). A bisection ends it.
 
     From ``x`` a sample follows the rival it meets first, which need not be the nearest.
     With ``walk`` it starts where so many steps of :func:`deepfool`, to two candidates,
@@ -206,25 +196,17 @@ def fmn(
     at most ``walk + 1`` forward and ``K - 1 + 2 * walk`` backward more.
 
     Args:
-        step_size: length of the first step, in l2; None means 1 for l2, else 10.
-        gamma: first relative change of the radius, in (0, 1); None means 0.2 for l1,
-            else 0.05.
         walk: steps of DeepFool to start with.
         search_steps: halvings of the final bisection.
     """
     check(x, y, 0.0, norm, target)
     at_least(1, steps=steps)
     at_least(0, walk=walk)
-    if step_size is None:
-        step_size = 1.0 if norm == "l2" else 10.0
-    if gamma is None:
-        gamma = 0.2 if norm == "l1" else 0.05
-    if not 0 < gamma < 1:
-        raise ValueError(f"gamma is {gamma}: a share between 0 and 1.")
+    alpha, gamma = 1 if norm == "l2" else 10, 0.2 if norm == "l1" else 0.05
     with evaluating(model), torch.no_grad():
         found = Nearest(model, x, y, target, norm)
-        if walk and len(found.rows):
-            _walk(found, walk, candidates=2, beyond=1.02, pull=0.1)
+        if walk:
+            _walk(found, walk, candidates=2)
         z, eps = found.nearest, found.distance
         for t in range(steps if len(z) else 0):
             fade = (1 + math.cos(math.pi * t / steps)) / 2
@@ -243,7 +225,7 @@ def fmn(
             near = torch.minimum(eps, found.distance) * (1 - shrink)
             eps = torch.where(fooled, near, grown)
             unit = sizes(g, "l2").clamp_min(1e-12)
-            z = z + step_size * max(fade, 0.01) * g / per_row(unit, g)
+            z = z + alpha * max(fade, 0.01) * g / per_row(unit, g)
             z = BALLS[norm](found.start, eps).project_(z)
         if len(z):
             found.near(z)
@@ -256,36 +238,25 @@ def sigma_zero(
     y: Tensor,
     *,
     steps: int = 200,
-    step_size: float = 1.0,
-    sigma: float = 1e-3,
-    threshold: float = 0.3,
-    pace: float = 0.01,
     target: Tensor | None = None,
 ) -> AttackResult:
     r"""Change as few coordinates as possible, by descent on a smooth count.
 
     The loss is the hinge of the margin, its gradient scaled to a largest entry of one,
-    plus :math:`\frac1d \sum_i \delta_i^2 / (\delta_i^2 + \sigma)`. The whole gradient,
-    scaled alike, moves :math:`\delta`; then coordinates below a threshold return to
-    zero. The threshold rises while the sample is fooled and falls while it is not
-    (Cinà et al. 2025). A bisection of the number of coordinates ends it.
+    plus :math:`\frac1d \sum_i \delta_i^2 / (\delta_i^2 + \sigma)` with
+    :math:`\sigma = 10^{-3}`. The whole gradient, scaled alike, moves :math:`\delta`;
+    then coordinates below a threshold, at first 0.3, return to zero. The threshold
+    rises while the sample is fooled and falls while it is not (Cinà et al. 2025). A
+    bisection of the number of coordinates ends it.
 
     Cost: ``steps + 15`` forward, ``steps + 1`` backward passes.
-
-    Args:
-        step_size: largest change of a coordinate in the first step.
-        sigma: smoothing of the count, positive.
-        threshold: first threshold.
-        pace: change of the threshold in the first step.
     """
     check(x, y, 0.0, "l0", target, ("l0",))
     at_least(1, steps=steps)
-    if sigma <= 0:
-        raise ValueError(f"sigma is {sigma}: a positive number.")
     with evaluating(model), torch.no_grad():
         found = Nearest(model, x, y, target, "l0")
         delta = torch.zeros_like(found.start)
-        cut = torch.full_like(found.distance, threshold)
+        cut, sigma = torch.full_like(found.distance, 0.3), 1e-3
         for t in range(steps if len(delta) else 0):
             fade = (1 + math.cos(math.pi * t / steps)) / 2
             with torch.enable_grad():
@@ -299,9 +270,9 @@ def sigma_zero(
             square = delta.square()
             g += 2 * sigma * delta / (square + sigma).square() / delta[0].numel()
             largest = sizes(g, "linf").clamp_min(1e-12)
-            delta = delta - step_size * max(fade, 1e-3) * g / per_row(largest, g)
+            delta = delta - max(fade, 1e-3) * g / per_row(largest, g)
             delta = (found.start + delta).clamp(0, 1) - found.start
-            cut = (cut + pace * fade * (2 * fooled.to(cut.dtype) - 1)).clamp(0, 1)
+            cut = (cut + 0.01 * fade * (2 * fooled.to(cut.dtype) - 1)).clamp(0, 1)
             delta *= delta.abs() >= per_row(cut, delta)
         if len(delta):
             found.near(found.start + delta)

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from crlib.attacks.balls import BALLS, draw
 from crlib.attacks.base import (
@@ -18,8 +17,6 @@ from crlib.attacks.base import (
 )
 from crlib.models import evaluating
 
-__all__ = ["square"]
-
 
 def square(
     model: Model,
@@ -29,10 +26,8 @@ def square(
     eps: float | Tensor,
     norm: str = "linf",
     queries: int = 1000,
-    share: float = 0.3,
     target: Tensor | None = None,
     generator: torch.Generator | None = None,
-    progress: bool = False,
 ) -> AttackResult:
     r"""Try random squares of full strength, keep what helps.
 
@@ -40,18 +35,15 @@ def square(
     and is kept if the margin does not grow. For linf each channel of the window becomes
     :math:`\pm\epsilon`; the start is stripes. For l2 the window takes over the energy
     of a second one and what the box has left unused, as a bump of random sign; the
-    start is noise. The side of the window shrinks with the queries. A vector is an
-    image of one line.
+    start is noise. The side of the window shrinks with the queries, from three tenths
+    of the image. A vector is an image of one line.
 
     Args:
         norm: ``"linf"`` or ``"l2"``.
         queries: evaluations of the model a sample, at most.
-        share: of the input that the first windows cover, in (0, 1].
     """
     radius = check(x, y, eps, norm, target, ("linf", "l2"))
     at_least(1, queries=queries)
-    if not 0 < share <= 1:
-        raise ValueError(f"share is {share}: a share of the input, in (0, 1].")
     run, source = Search(model, x, y, target, norm), chance(generator)
     with evaluating(model), torch.no_grad():
         run.look_at_clean()
@@ -59,14 +51,13 @@ def square(
         best = x.new_full((len(rows),), -torch.inf)
         z = clean = _image(run.x[rows])
         eps = radius[rows]
-        bar = tqdm(range(queries), disable=not progress, desc="square", leave=False)
-        for t in bar:
+        for t in range(queries):
             if not len(rows):
                 break
             if t == 0:
                 new = _start(clean, eps, norm, source)
             else:
-                side = _side(t / queries, share, clean)
+                side = _side(t / queries, clean)
                 new = _repaint(z - clean, eps, norm, side, source)
             new = BALLS[norm](clean, eps).project_(clean + new)
             asked = new.view(-1, *x.shape[1:])
@@ -102,10 +93,10 @@ def _start(x: Tensor, eps: Tensor, norm: str, source: torch.Generator) -> Tensor
     return noise * per_row(eps / sizes(noise, "l2").clamp_min(1e-12), noise)
 
 
-def _side(progress: float, share: float, x: Tensor) -> int:
+def _side(progress: float, x: Tensor) -> int:
     """Return the side of the window: its share halves ever more rarely."""
     marks = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-    share *= 0.5 ** sum(progress > mark for mark in marks)
+    share = 0.3 * 0.5 ** sum(progress > mark for mark in marks)
     height, width = x.shape[2:]
     length = share * width if height == 1 else (share * height * width) ** 0.5
     return max(1, min(round(length), width))

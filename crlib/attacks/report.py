@@ -1,7 +1,8 @@
 """What gets reported: the worst case, curves, transfer, and big batches."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,20 +14,16 @@ from crlib.attacks.base import (
     AttackResult,
     Model,
     Search,
-    averaged,
+    at_least,
     check,
-    check_logits,
     is_fooled,
     one_of,
     pick,
     rivals_of,
-    sizes,
 )
 from crlib.attacks.nearest import deepfool, fmn, minimum_of
 from crlib.attacks.query import square
 from crlib.models import evaluating
-
-__all__ = ["Curve", "evaluate", "robustness_curve", "transfer", "worst_case"]
 
 Stage = tuple[Callable[..., AttackResult], dict[str, Any]]
 
@@ -79,10 +76,12 @@ CASCADES: dict[str, tuple[Stage, ...]] = {
 }
 
 
-def _take(v: Any, rows: Tensor, n: int) -> Any:
-    """Return the rows of an option that holds one value a sample."""
-    per_sample = isinstance(v, Tensor) and v.ndim > 0 and len(v) == n
-    return v[rows] if per_sample else v
+def _take(options: dict[str, Any], rows: Tensor, n: int) -> dict[str, Any]:
+    """Return the options for ``rows``; tensors may hold one value for each of n."""
+    return {
+        k: v[rows] if isinstance(v, Tensor) and v.shape[:1] == (n,) else v
+        for k, v in options.items()
+    }
 
 
 def _put(total: AttackResult, part: AttackResult, rows: Tensor) -> None:
@@ -102,7 +101,6 @@ def worst_case(
     eps: float | Tensor,
     norm: str = "linf",
     budget: str = "full",
-    samples: int = 1,
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> AttackResult:
@@ -120,37 +118,37 @@ def worst_case(
     one_of("budget", budget, ("quick", "full"))
     total = Search(model, x, y, None, norm).result()
     standing = torch.arange(len(x), device=x.device)
-    judged = averaged(model, samples)
     cascade = CASCADES[f"{budget} l1" if norm == "l1" else budget]
     stages = tqdm(cascade, disable=not progress, desc="attacks", leave=False)
     with evaluating(model):
         for attack, options in stages:
             if not len(standing):
                 break
-            near, left = x[standing], radius[standing]
+            near, left, options = (
+                x[standing],
+                radius[standing],
+                options | {"norm": norm},
+            )
             if attack in (fmn, to_each_rival):
-                part = attack(judged, near, y[standing], norm=norm, **options)
-                part = _within(part, left, total.x_adv[standing])
+                part = attack(model, near, y[standing], **options)
+                part = _within(part, left, near)
             else:
-                given: dict[str, Any] = {"norm": norm, "generator": generator}
-                given |= {"eps": left, **options}
                 if attack is apgd:
                     # As many points at once as at the start, however few stand.
-                    given["together"] = len(x) // len(near)
-                part = attack(judged, near, y[standing], **given)
+                    options["together"] = len(x) // len(near)
+                options |= {"eps": left, "generator": generator}
+                part = attack(model, near, y[standing], **options)
             _put(total, part, standing)
             standing = standing[~part.success]
-    total.n_forward.mul_(samples)
-    total.n_backward.mul_(samples)
     return total
 
 
-def _within(part: AttackResult, eps: Tensor, fallback: Tensor) -> AttackResult:
+def _within(part: AttackResult, eps: Tensor, x: Tensor) -> AttackResult:
     """Count only what a minimal-norm attack found inside the budget."""
     inside = part.distance <= eps
     return replace(
         part,
-        x_adv=pick(inside, part.x_adv, fallback),
+        x_adv=pick(inside, part.x_adv, x),
         success=inside,
         distance=part.distance.masked_fill(~inside, torch.inf),
     )
@@ -172,24 +170,14 @@ def transfer(result: AttackResult, model: Model, x: Tensor, y: Tensor) -> Attack
         raise ValueError(
             f"The result is of {tuple(result.x_adv.shape)}, x {tuple(x.shape)}."
         )
-    total = Search(model, x, y, None, result.norm).result()
-    total = replace(total, x_adv=result.x_adv.clone())
-    if not len(x):
-        return total
+    total = Search(model, x, y, None, result.norm)
     with evaluating(model), torch.no_grad():
-        clean, logits = model(x), model(total.x_adv)
-    check_logits(clean, len(x), y)
-    check_logits(logits, len(x), y)
-    wrong = is_fooled(clean, y, None)
-    total.x_adv[wrong] = x.detach()[wrong]
-    success = is_fooled(logits, y, None) | wrong
-    distance = sizes(total.x_adv - x.detach(), result.norm)
-    return replace(
-        total,
-        success=success,
-        distance=distance.masked_fill(~success, torch.inf),
-        n_forward=total.n_forward + 2,
-    )
+        total.look_at_clean()
+        rows = total.standing()
+        total.x_adv[rows] = result.x_adv[rows]
+        if len(rows):
+            total.see(total.x_adv[rows], rows)
+    return total.result()
 
 
 def evaluate(
@@ -217,44 +205,39 @@ def evaluate(
         autocast: such as ``torch.bfloat16``; None means full precision.
         **options: for the attack; tensors with one entry a sample go with it.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: at least 1.")
+    at_least(1, batch_size=batch_size)
     if not len(x):
         return attack(model, x, y, **options)
-    total, start = None, 0
+    parts: list[AttackResult] = []
+    start = 0
+    run = attack if autocast is None else partial(_in_low_precision, attack, autocast)
     bar = tqdm(total=len(x), disable=not progress, desc="samples", leave=False)
     with bar:
         while start < len(x):
-            stop = min(start + batch_size, len(x))
-            rows = torch.arange(start, stop, device=x.device)
-            own = {k: _take(v, rows, len(x)) for k, v in options.items()}
+            rows = torch.arange(start, min(start + batch_size, len(x)), device=x.device)
+            own = _take(options, rows, len(x))
             try:
-                part = _attack_one(attack, model, x[rows], y[rows], autocast, own)
+                parts.append(run(model, x[rows], y[rows], **own))
             except torch.cuda.OutOfMemoryError:
                 if len(rows) == 1:
                     raise
                 batch_size = len(rows) // 2
                 continue
-            if total is None:
-                total = Search(model, x, y, None, part.norm).result()
-            _put(total, part, rows)
-            start = stop
+            start += len(rows)
             bar.update(len(rows))
-    assert total is not None
-    return total
+    names = [field.name for field in fields(AttackResult) if field.name != "norm"]
+    joined = {k: torch.cat([getattr(part, k) for part in parts]) for k in names}
+    return AttackResult(**joined, norm=parts[0].norm)
 
 
-def _attack_one(
+def _in_low_precision(
     attack: Callable[..., AttackResult],
+    autocast: torch.dtype,
     model: Model,
     x: Tensor,
     y: Tensor,
-    autocast: torch.dtype | None,
-    options: dict[str, Any],
+    **options: Any,
 ) -> AttackResult:
-    if autocast is None:
-        return attack(model, x, y, **options)
-
     def cast(z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, autocast):
             logits = model(z)
@@ -264,16 +247,13 @@ def _attack_one(
         first = attack(cast, x, y, **options)
         with torch.no_grad():
             wrong = is_fooled(model(x), y, None)
-            logits = model(first.x_adv)
+            fooled = is_fooled(model(first.x_adv), y, options.get("target"))
         # Full precision has the last word on x and on the point found.
-        fooled = is_fooled(logits, y, options.get("target"))
-        agreed = torch.where(
-            wrong, first.distance == 0, (first.success == fooled) & (first.distance > 0)
-        )
-        rows = (~agreed).nonzero().squeeze(1)
+        same = (first.success == fooled) & (first.distance > 0)
+        rows = (~torch.where(wrong, first.distance == 0, same)).nonzero().squeeze(1)
         if len(rows):
-            own = {k: _take(v, rows, len(x)) for k, v in options.items()}
-            _put(first, attack(model, x[rows], y[rows], **own), rows)
+            again = attack(model, x[rows], y[rows], **_take(options, rows, len(x)))
+            _put(first, again, rows)
     return replace(first, n_forward=first.n_forward + 2)
 
 
@@ -339,7 +319,7 @@ def robustness_curve(
         stands = torch.zeros(len(budgets), len(x), dtype=torch.bool)
         bar = tqdm(budgets, disable=not progress, desc="budgets", leave=False)
         for k, budget in enumerate(bar):
-            own = {name: _take(v, standing, len(x)) for name, v in options.items()}
+            own = _take(options, standing, len(x))
             result = pgd(model, x[standing], y[standing], eps=budget, norm=norm, **own)
             standing = standing[~result.success]
             stands[k, standing.cpu()] = True

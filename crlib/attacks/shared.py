@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from crlib.attacks.base import (
     Model,
@@ -16,8 +15,6 @@ from crlib.attacks.base import (
     objective,
 )
 from crlib.models import evaluating
-
-__all__ = ["UniversalResult", "top_direction", "universal"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class UniversalResult:
 
 
 class _Trial:
-    """Inputs to learn from, and held-out inputs that judge."""
+    """Half of the inputs to learn from, and the held-out half that judges."""
 
     def __init__(
         self,
@@ -50,21 +47,17 @@ class _Trial:
         y: Tensor,
         eps: float,
         norm: str,
-        held_out: float,
-        batch_size: int,
-        source: torch.Generator,
+        generator: torch.Generator | None,
     ) -> None:
         check(x, y, eps, norm, None, ("linf", "l2"))
-        held = round(held_out * len(x))
-        if not 0 < held < len(x):
-            raise ValueError(
-                f"held_out is {held_out} of {len(x)} samples: both parts need at"
-                " least one."
-            )
+        if len(x) < 2:
+            raise ValueError("Give two samples or more: half of them are held out.")
         self.model, self.x, self.y, self.norm = model, x.detach(), y, norm
-        self.batch_size, self.source = batch_size, source
+        self.source = chance(generator)
         order = self.shuffled(torch.arange(len(x), device=x.device))
+        held = round(0.5 * len(x))
         self.learnt, self.held = order[held:], order[:held]
+        self.told = self.labels(torch.zeros_like(self.x[:1]))
 
     def shuffled(self, rows: Tensor) -> Tensor:
         source = self.source
@@ -72,8 +65,11 @@ class _Trial:
         return rows[order.to(rows.device)]
 
     def labels(self, delta: Tensor) -> Tensor:
-        parts = self.x.split(self.batch_size)
-        return torch.cat([self.model((v + delta).clamp(0, 1)).argmax(1) for v in parts])
+        with evaluating(self.model), torch.no_grad():
+            parts = [self.model((v + delta).clamp(0, 1)) for v in self.x.split(512)]
+        logits = torch.cat(parts)
+        check_logits(logits, len(self.x), self.y)
+        return logits.argmax(1)
 
     def slope(
         self, rows: Tensor, delta: Tensor, scale: Tensor | None = None
@@ -84,29 +80,18 @@ class _Trial:
         """
         with torch.enable_grad():
             z = (self.x[rows] + delta).clamp(0, 1).requires_grad_()
-            logits = self.model(z)
-            check_logits(logits, len(z), self.y[rows])
-            value = objective(logits.float(), self.told[rows])
+            value = objective(self.model(z).float(), self.told[rows])
             goal = value if scale is None else (value / scale).sigmoid()
         return gradient(goal, z), -value.detach()
 
-    def slopes(self) -> tuple[Tensor, Tensor]:
-        """Return gradients and margins at the inputs to learn from."""
-        zero = torch.zeros_like(self.x[:1])
-        self.told = self.labels(zero)
-        parts = [self.slope(r, zero) for r in self.learnt.split(self.batch_size)]
-        gradients, margins = zip(*parts, strict=True)
-        return torch.cat(gradients), torch.cat(margins)
-
     def judge(self, delta: Tensor) -> UniversalResult:
-        with evaluating(self.model), torch.no_grad():
-            before, after = self.labels(torch.zeros_like(delta)), self.labels(delta)
-        changed = (before != after).double()
+        after = self.labels(delta)
+        changed, right = (after != self.told).double(), (after == self.y).double()
         return UniversalResult(
             delta=delta,
             fooling_rate=float(changed[self.held].mean()),
             train_rate=float(changed[self.learnt].mean()),
-            robust_accuracy=float((after == self.y)[self.held].double().mean()),
+            robust_accuracy=float(right[self.held].mean()),
             norm=self.norm,
         )
 
@@ -120,9 +105,7 @@ def universal(
     norm: str = "linf",
     epochs: int = 10,
     batch_size: int = 128,
-    held_out: float = 0.5,
     generator: torch.Generator | None = None,
-    progress: bool = False,
 ) -> UniversalResult:
     r"""Learn one perturbation that changes the label of many inputs.
 
@@ -137,34 +120,34 @@ def universal(
     changes most labels of the inputs not held out is kept.
 
     Args:
-        x: a part is held out and only judges.
+        x: half of them is held out and only judges.
         norm: ``"linf"`` or ``"l2"``.
         epochs: passes over the inputs to learn from, a run.
         batch_size: inputs a step.
-        held_out: share of the inputs held out, in (0, 1).
     """
     at_least(1, epochs=epochs, batch_size=batch_size)
-    trial = _Trial(model, x, y, eps, norm, held_out, batch_size, chance(generator))
-    found = []
+    trial = _Trial(model, x, y, eps, norm, generator)
+    found, zero = [], torch.zeros_like(trial.x[:1])
+    total = epochs * -(-len(trial.learnt) // batch_size)
     with evaluating(model):
-        slopes, margins = trial.slopes()
+        parts = [trial.slope(rows, zero) for rows in trial.learnt.split(batch_size)]
+        slopes, margins = (torch.cat(part) for part in zip(*parts, strict=True))
         scale = margins.median().clamp_min(1e-30)
-        top = _unit(_top(slopes).view_as(trial.x[:1]), norm)
-        starts = [0 * top, top, -top]
-        if isinstance(model, nn.Module) and _first_layer(model) is not None:
-            stretched = _unit(_stretched(model, x), norm)
-            starts += [stretched, -stretched]
-        bar = tqdm(starts, disable=not progress, desc="runs", leave=False)
-        for start in bar:
-            delta = eps * start
+        ends = [_top(slopes).view_as(zero), _stretched(model, x)]
+        starts = [s * _unit(v, norm) for v in ends if v is not None for s in (1, -1)]
+        for start in [zero, *starts]:
+            delta, taken = eps * start, 0
             found.append(trial.judge(delta[0]))
-            taken, total = 0, epochs * -(-len(trial.learnt) // batch_size)
             for _ in range(epochs):
                 for batch in trial.shuffled(trial.learnt).split(batch_size):
                     g, _ = trial.slope(batch, delta, scale)
                     step = _unit(g.sum(0, keepdim=True), norm)
                     delta = delta + eps / 2 * (1 - taken / total) * step
-                    delta = _inside(delta, eps, norm)
+                    # The box is each input's, not delta's.
+                    if norm == "linf":
+                        delta = delta.clamp(-eps, eps)
+                    else:
+                        delta *= (eps / delta.norm().clamp_min(1e-30)).clamp_max(1)
                     taken += 1
             found.append(trial.judge(delta[0]))
     return max(found, key=lambda result: result.train_rate)
@@ -179,13 +162,6 @@ def _top(rows: Tensor) -> Tensor:
     return v
 
 
-def _inside(delta: Tensor, eps: float, norm: str) -> Tensor:
-    # The ball around zero without a box: the box is each input's, not delta's.
-    if norm == "linf":
-        return delta.clamp(-eps, eps)
-    return delta * (eps / delta.norm().clamp_min(1e-30)).clamp_max(1)
-
-
 def _unit(g: Tensor, norm: str) -> Tensor:
     return g.sign() if norm == "linf" else g / g.norm().clamp_min(1e-30)
 
@@ -197,9 +173,6 @@ def top_direction(
     *,
     eps: float,
     norm: str = "l2",
-    rounds: int = 100,
-    batch_size: int = 512,
-    held_out: float = 0.5,
     generator: torch.Generator | None = None,
 ) -> UniversalResult:
     r"""Perturb along the top right singular vector of the first layer, both signs.
@@ -211,34 +184,28 @@ def top_direction(
 
     Args:
         model: an affine map up to and including its first layer with weights.
-        x: a part is held out and only judges.
+        x: half of them is held out and only judges.
         norm: ``"linf"`` or ``"l2"``.
-        rounds: of the power iteration.
-        batch_size: inputs judged at once.
-        held_out: share of the inputs held out, in (0, 1).
 
     Raises:
         ValueError: bad input, or no layer with a weight of two or more dimensions.
     """
-    at_least(1, rounds=rounds, batch_size=batch_size)
-    trial = _Trial(model, x, y, eps, norm, held_out, batch_size, chance(generator))
-    delta = (eps * _unit(_stretched(model, x, rounds), norm))[0]
+    trial = _Trial(model, x, y, eps, norm, generator)
+    v = _stretched(model, x)
+    if v is None:
+        raise ValueError("The model has no layer with a weight matrix or kernel.")
+    delta = (eps * _unit(v, norm))[0]
     both = (trial.judge(sign * delta) for sign in (1, -1))
     return max(both, key=lambda result: result.train_rate)
 
 
-def _first_layer(model: nn.Module) -> nn.Module | None:
-    weighted = (
-        m for m in model.modules() if getattr(getattr(m, "weight", None), "ndim", 0) > 1
-    )
-    return next(weighted, None)
-
-
-def _stretched(model: nn.Module, x: Tensor, rounds: int = 100) -> Tensor:
+def _stretched(model: Model, x: Tensor) -> Tensor | None:
     """Return the direction that the first layer stretches most, ``(1, ...)``."""
-    layer = _first_layer(model)
+    layers = model.modules() if isinstance(model, nn.Module) else ()
+    weighted = (m for m in layers if getattr(getattr(m, "weight", 0), "ndim", 0) > 1)
+    layer = next(weighted, None)
     if layer is None:
-        raise ValueError("The model has no layer with a weight matrix or kernel.")
+        return None
     outputs: list[Tensor] = []
     handle = layer.register_forward_hook(lambda _m, _i, out: outputs.append(out))
 
@@ -247,16 +214,13 @@ def _stretched(model: nn.Module, x: Tensor, rounds: int = 100) -> Tensor:
         model(z)
         return outputs[0]
 
+    v = torch.randn(x[:1].shape, generator=torch.Generator().manual_seed(0)).to(x)
     try:
-        with evaluating(model):
-            v = torch.randn(x[:1].shape, generator=torch.Generator().manual_seed(0))
-            v = v.to(x)
-            with torch.no_grad():
-                zero = first(torch.zeros_like(v))
-            for _ in range(rounds):
-                with torch.enable_grad():
-                    z = (v / v.norm().clamp_min(1e-30)).requires_grad_()
-                    out = first(z)
+        with evaluating(model), torch.enable_grad():
+            zero = first(torch.zeros_like(v)).detach()
+            for _ in range(100):
+                z = (v / v.norm().clamp_min(1e-30)).requires_grad_()
+                out = first(z)
                 (v,) = torch.autograd.grad(out, z, out.detach() - zero)
     finally:
         handle.remove()

@@ -41,23 +41,23 @@ MUTATIONS: list[Mutation] = [
     # The water-filling rules of l2 and linf exchanged.
     Mutation(
         "thm-box",
-        "crlib.theory.linear._halfspace",
-        'size if norm == "l2" else size.sign()',
-        'size.sign() if norm == "l2" else size',
+        "crlib.theory.linear.halfspace_step",
+        'size if norm == "l2" else sign.abs()',
+        'sign.abs() if norm == "l2" else size',
     ),
     # The room towards the wrong wall.
     Mutation(
         "thm-box",
-        "crlib.theory.linear._halfspace",
-        "torch.where(c > 0, 1 - x, x)",
-        "torch.where(c > 0, x, 1 - x)",
+        "crlib.theory.linear.halfspace_step",
+        "c.clone().gt_(0)",
+        "c.clone().lt_(0)",
     ),
     # The normal of the rival alone, not of the difference.
     Mutation(
         "prop-rivals",
         "crlib.theory.linear_minimal",
-        "c = weight[rival] - weight[y]",
-        "c = weight[rival] + 0 * weight[y]",
+        "weight[rival] - weight[y]",
+        "weight[rival] + 0 * weight[y]",
     ),
     # The budget times the size of the perturbation, the dual norm forgotten.
     Mutation("thm-loss", "setup", "m - eps * dual_norm(w, norm)", "m - eps"),

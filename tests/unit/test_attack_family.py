@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from crlib import attacks
 from crlib.attacks import (
+    EOT,
     AttackResult,
     apgd,
     deepfool,
@@ -547,17 +548,15 @@ BAD_OPTIONS = [
     (apgd, {"eps": 0.1, "steps": 0}, "steps is 0"),
     (apgd, {"eps": 0.1, "n_targets": -1}, "n_targets is -1"),
     (apgd, {"eps": 0.1, "together": 0}, "together is 0"),
-    (apgd, {"eps": 0.1, "samples": 0}, "samples is 0"),
     (square, {"eps": 0.1, "norm": "l1"}, "choose one of linf, l2"),
-    (square, {"eps": 0.1, "share": 0.0}, "in \\(0, 1\\]"),
     (square, {"eps": 0.1, "queries": 0}, "queries is 0"),
     (worst_case, {"eps": 0.1, "budget": "huge"}, "choose one of quick, full"),
     (deepfool, {"norm": "l3"}, "choose one of linf, l2, l1, l0"),
-    (deepfool, {"candidates": 0}, "candidates is 0"),
+    (deepfool, {"steps": 0}, "steps is 0"),
     (fmn, {"norm": "l0"}, "choose one of linf, l2, l1"),
-    (fmn, {"gamma": 1.0}, "between 0 and 1"),
+    (fmn, {"steps": 0}, "steps is 0"),
     (fmn, {"walk": -1}, "walk is -1"),
-    (sigma_zero, {"sigma": 0.0}, "a positive number"),
+    (sigma_zero, {"steps": 0}, "steps is 0"),
     (minimal, {"eps": 0.1, "search_steps": -1}, "search_steps is -1"),
     (partial(evaluate, pgd), {"eps": 0.1, "batch_size": 0}, "batch_size is 0"),
     (robustness_curve, {"eps": [0.1], "level": 1.0}, "between 0 and 1"),
@@ -633,13 +632,23 @@ def test_averaging_sees_through_noise(trained: MLP, fashion: Dataset) -> None:
     x, y = fashion.x_test[:100], fashion.y_test[:100]
     eps, steps = 0.02, 10
     plain = pgd(trained, x, y, eps=eps, steps=steps)
-    model = Dithered(trained, 0.3)
-    found = pgd(model, x, y, eps=eps, steps=steps, samples=8)
-    assert (found.n_forward % 8 == 0).all() and (found.n_backward % 8 == 0).all()
+    model = EOT(Dithered(trained, 0.3), 8)
+    found = pgd(model, x, y, eps=eps, steps=steps)
     assert abs(found.robust_accuracy - plain.robust_accuracy) < 0.15
-    before = model.calls
-    apgd(model, x[:2], y[:2], eps=0.0, steps=3, samples=5)
-    assert (model.calls - before) % 5 == 0
+    assert found.n_forward.max() == steps + 1
+    before = model.model.calls
+    apgd(model, x[:2], y[:2], eps=0.0, steps=3)
+    assert model.model.calls - before == 8 * 4
+    with pytest.raises(ValueError, match="samples is 0"):
+        EOT(trained, 0)
+
+
+def test_the_mean_of_calls_is_taken_in_evaluation_mode() -> None:
+    model, x, y = awkward_task()
+    mean = EOT(model, 3)
+    found = pgd(mean, x, y, eps=0.05)
+    assert mean.training and model.training
+    assert found.x_adv.equal(pgd(model, x, y, eps=0.05).x_adv)
 
 
 @pytest.mark.parametrize("name", ["apgd targeted l2", "deepfool linf", "fmn l1"])

@@ -1,5 +1,6 @@
 """Importing crlib is quick and quiet; profiles, versions and public names."""
 
+import ast
 import importlib
 import inspect
 import os
@@ -72,6 +73,13 @@ def test_every_public_name_exists_and_is_documented(room: str) -> None:
         thing = getattr(module, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):
             assert inspect.getdoc(thing), f"{room}.{name} has no docstring"
+
+
+def test_the_attacks_stay_small_enough_to_be_read_aloud() -> None:
+    files = (Path(crlib.__file__).parent / "attacks").glob("*.py")
+    trees = [ast.parse(file.read_text()) for file in files]
+    statements = sum(isinstance(n, ast.stmt) for tree in trees for n in ast.walk(tree))
+    assert len(trees) > 5 and 500 < statements <= 1200
 
 
 def test_the_profile_chooses_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
