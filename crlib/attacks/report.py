@@ -124,20 +124,16 @@ def worst_case(
         for attack, options in stages:
             if not len(standing):
                 break
-            near, left, options = (
-                x[standing],
-                radius[standing],
-                options | {"norm": norm},
-            )
-            if attack in (fmn, to_each_rival):
-                part = attack(model, near, y[standing], **options)
+            near, left = x[standing], radius[standing]
+            given = {"norm": norm, **options}
+            if attack not in (fmn, to_each_rival):
+                given |= {"eps": left, "generator": generator}
+            if attack is apgd:
+                # As many points at once as at the start, however few stand.
+                given["together"] = len(x) // len(near)
+            part = attack(model, near, y[standing], **given)
+            if "eps" not in given:
                 part = _within(part, left, near)
-            else:
-                if attack is apgd:
-                    # As many points at once as at the start, however few stand.
-                    options["together"] = len(x) // len(near)
-                options |= {"eps": left, "generator": generator}
-                part = attack(model, near, y[standing], **options)
             _put(total, part, standing)
             standing = standing[~part.success]
     return total
