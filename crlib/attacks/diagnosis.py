@@ -30,17 +30,20 @@ class Check:
 
     Attributes:
         name: what should hold.
-        passed: whether it does.
         number: the quantity behind it.
         limit: what the number may be at most.
         meaning: what a failure usually means.
     """
 
     name: str
-    passed: bool
     number: float
     limit: float
     meaning: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the number keeps its limit."""
+        return self.number <= self.limit
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ def diagnose(
         numbers |= _attacks(model, x, y, eps, norm, steps, queries, source)
     return Report(
         tuple(
-            Check(name, numbers[name] <= limit, numbers[name], limit, meaning)
+            Check(name, numbers[name], limit, meaning)
             for name, (limit, meaning) in CHECKS.items()
         )
     )
