@@ -175,6 +175,7 @@ def fmn(
     *,
     norm: str = "l2",
     steps: int = 100,
+    step_size: float | None = None,
     walk: int = 0,
     search_steps: int = 10,
     target: Tensor | None = None,
@@ -184,9 +185,9 @@ def fmn(
     Step by :math:`\alpha\, g / \|g\|_2` and project onto a ball of radius
     :math:`\epsilon`. Fooled: :math:`\epsilon` becomes :math:`1 - \gamma` times the
     smallest distance found. Not fooled: :math:`1 + \gamma` times itself, or, before
-    the first success, what the linearised model asks for. Both :math:`\alpha`, at
-    first 1 for l2, else 10, and :math:`\gamma`, at first 0.2 for l1, else 0.05, fall
-    along a cosine (Pintor et al. 2021). A bisection ends it.
+    the first success, what the linearised model asks for. Both :math:`\alpha` and
+    :math:`\gamma`, at first 0.2 for l1, else 0.05, fall along a cosine (Pintor et al.
+    2021). A bisection ends it.
 
     From ``x`` a sample follows the rival it meets first, which need not be the nearest.
     With ``walk`` it starts where so many steps of :func:`deepfool`, to two candidates,
@@ -196,13 +197,16 @@ def fmn(
     at most ``walk + 1`` forward and ``K - 1 + 2 * walk`` backward more.
 
     Args:
+        step_size: length of the first step, in l2; None means 1 for l2, else 10.
         walk: steps of DeepFool to start with.
         search_steps: halvings of the final bisection.
     """
     check(x, y, 0.0, norm, target)
     at_least(1, steps=steps)
     at_least(0, walk=walk)
-    alpha, gamma = 1 if norm == "l2" else 10, 0.2 if norm == "l1" else 0.05
+    if step_size is None:
+        step_size = 1.0 if norm == "l2" else 10.0
+    gamma = 0.2 if norm == "l1" else 0.05
     with evaluating(model), torch.no_grad():
         found = Nearest(model, x, y, target, norm)
         if walk:
@@ -225,7 +229,7 @@ def fmn(
             near = torch.minimum(eps, found.distance) * (1 - shrink)
             eps = torch.where(fooled, near, grown)
             unit = sizes(g, "l2").clamp_min(1e-12)
-            z = z + alpha * max(fade, 0.01) * g / per_row(unit, g)
+            z = z + step_size * max(fade, 0.01) * g / per_row(unit, g)
             z = BALLS[norm](found.start, eps).project_(z)
         if len(z):
             found.near(z)
