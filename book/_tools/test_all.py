@@ -58,6 +58,8 @@ def steps() -> list[tuple[str, list[str]]]:
         (
             "notebooks",
             pytest(
+                "-p",
+                "book._tools.kernels",
                 "--nbval-lax",
                 "--nbval-current-env",
                 "-n2",

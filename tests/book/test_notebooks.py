@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import kernels
 import lints
 import manuscript
 import nbformat
@@ -29,6 +30,22 @@ def test_notebook(name: str) -> None:
     hidden = [c.body for m in BOOK.chapters for c in m.tagged("hidden-test")]
     problems = lints.lint_notebook(notebook, name, BOOK.macros, hidden)
     assert not problems, "\n".join(problems)
+
+
+def test_a_kernel_that_dies_as_it_starts_is_started_again() -> None:
+    tries = []
+
+    def start(name: str) -> str:
+        tries.append(name)
+        if len(tries) < 3:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return f"{name} {len(tries)}"
+
+    assert kernels.persistent(start)("python") == "python 3"
+    tries.clear()
+    with pytest.raises(RuntimeError, match="Kernel died"):
+        kernels.persistent(start, tries=2)("python")
+    assert len(tries) == 2
 
 
 MACROS = {"R": r"\mathbb{R}", "norm": [r"\lVert #1 \rVert", 1], "x": r"\mathbf x"}
