@@ -97,7 +97,7 @@ def halfspace_step(
     if norm in ("l1", "l0"):
         # Coordinates that do not enter the score have no room: they never move.
         room = room.masked_fill(c == 0, 0)
-        return fill_greedily(size, m, room, fractional=norm == "l1") * sign
+        return _fill_greedily(size, m, room, fractional=norm == "l1") * sign
     pace = size if norm == "l2" else sign.abs()
     wall = size * room if box else torch.zeros_like(size)
     worth, t = size * pace, torch.zeros_like(m)
@@ -116,7 +116,7 @@ def halfspace_step(
     return (t[:, None] * pace).minimum(room) * sign
 
 
-def fill_greedily(size: Tensor, m: Tensor, room: Tensor, fractional: bool) -> Tensor:
+def _fill_greedily(size: Tensor, m: Tensor, room: Tensor, fractional: bool) -> Tensor:
     """Spend coordinates in order of worth until ``sum size * move`` reaches m."""
     # Without walls one coordinate, the one of largest weight, does it all.
     cap = torch.where(room.isinf(), m[:, None] / size.clamp_min(1e-300), room)
