@@ -3,6 +3,7 @@
 import contextlib
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import tempfile
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 LONG = 2.5
 # Passes through the model that are watched for memory. Batches are whole there.
 WATCHED = 100
+# The profiler of the processes to come would announce its start and stop.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 class Counter:
