@@ -203,16 +203,19 @@ def main() -> int:
     facts["cpu seconds"] = f"{used:.0f}"
     # Judged as written, so that whoever reads the table comes to the same verdicts.
     demands = results.verdicts({k: text(v) for k, v in row.items()} for row in found)
-    table(list(demands[0]), demands, named=1)
+    if demands:
+        table(list(demands[0]), demands, named=1)
     print()
     for name, value in facts.items():
         print(f"{name}: {value}")
     print(f"wall seconds: {time.perf_counter() - started:.0f}")
     if args.write:
         results.write(args.write, COLUMNS, found, facts)
-        judged = args.write.with_name(f"{args.write.stem}-limits.csv")
-        results.write(judged, list(demands[0]), demands)
-        print(f"written: {args.write}, {judged}")
+        print(f"written: {args.write}")
+        if demands:
+            judged = args.write.with_name(f"{args.write.stem}-limits.csv")
+            results.write(judged, list(demands[0]), demands)
+            print(f"written: {judged}")
     return int(any("ratio" not in row for row in found))
 
 
