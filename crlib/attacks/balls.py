@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from crlib.attacks.base import check, per_row, sizes
+from crlib.theory.linear import room_towards, settled
 
 
 def draw(kind: Any, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -16,21 +17,10 @@ def draw(kind: Any, like: Tensor, generator: torch.Generator) -> Tensor:
     return out.to(like.device)
 
 
-def _settled(done: Tensor) -> bool:
-    """Say whether all is done; on a GPU asking costs more than the rounds it saves."""
-    return done.device.type == "cpu" and bool(done.all())
-
-
 def _shrink(delta: Tensor, eps: Tensor, norm: str) -> Tensor:
     """Scale what is longer than ``eps``, ``(N, d)``, which rounding may leave so."""
     excess = eps / sizes(delta, norm).clamp_min(1e-30)
     return delta.mul_(excess.clamp_max(1)[:, None])
-
-
-def _room(at: Tensor, g: Tensor) -> Tensor:
-    """Return how far each coordinate is from the wall that ``g`` points to."""
-    # Comparing in place stays in floating point, which is several times faster.
-    return g.clone().gt_(0).sub_(at).abs_()
 
 
 class Ball:
@@ -87,7 +77,7 @@ class L2Ball(Ball):
         d = v.clamp(low, high)
         size, wanted = sizes(d, "l2"), self.eps.square()
         inside = size <= self.eps
-        if _settled(inside):
+        if settled(inside):
             return d
         limit = (wanted / size.square().clamp_min(1e-30)).clamp_max(1)
         u = (self.eps / sizes(v, "l2").clamp_min(1e-30)).square().masked_fill(inside, 1)
@@ -96,7 +86,7 @@ class L2Ball(Ball):
             d = torch.mul(v, u.sqrt()[:, None], out=d).clamp_(low, high)
             got = sizes(d, "l2").square()
             done = inside | (got >= wanted * (1 - 2e-6))
-            if _settled(done):
+            if settled(done):
                 break
             slope = (got - got_before).clamp_min(1e-30) / (u - before)
             new = torch.where(done, u, (u + (wanted - got) / slope).minimum(limit))
@@ -126,11 +116,11 @@ class L1Ball(Ball):
         # The nearest point moves coordinate i by clip(|v_i| - cut, 0, room_i) with
         # one number cut: Newton's method on it, kept inside a bracket.
         size, sign = v.abs(), v.sign()
-        room = _room(self.x.flatten(1), v)
+        room = room_towards(self.x.flatten(1), v)
         left, moved = size, torch.minimum(size, room)
         spent, slack = moved.sum(1), 1e-6 * self.eps
         outside = spent > self.eps
-        if _settled(~outside):
+        if settled(~outside):
             return moved.mul_(sign)
         cut = torch.zeros_like(self.eps)
         low, high = cut, size.amax(1)
@@ -146,7 +136,7 @@ class L1Ball(Ball):
             new = torch.where(fresh, new, (low + high) / 2)
             new = torch.where(excess.abs() > slack, new, cut)
             # Rounding may keep a sum from coming closer: no cut lies in between.
-            if _settled(new == cut):
+            if settled(new == cut):
                 break
             cut, left = new, size - new[:, None]
             moved = left.clamp_min(0).minimum(room)
@@ -158,7 +148,7 @@ class L1Ball(Ball):
         # gradient go to their walls, one after another, until the length is spent.
         g, at = g.flatten(1), z.flatten(1)
         sign = g.sign()
-        room = _room(at, g).mul_(sign.abs())
+        room = room_towards(at, g).mul_(sign.abs())
         size = room.clone().gt_(0).mul_(g).abs_()
         order = size.argsort(1, descending=True)
         kept = room.gather(1, order)

@@ -130,6 +130,8 @@ def deepfool(
 
 def _walk(found: Nearest, steps: int, candidates: int) -> None:
     x, y, norm, at = found.start, found.labels, found.norm, found.start
+    if not len(x):
+        return
     rivals = rivals_of(found.logits, y) if found.goal is None else found.goal[:, None]
     # A step goes a little beyond the boundary. In l0 a coordinate more is much.
     beyond = 1.0002 if norm == "l0" else 1.02
@@ -138,7 +140,7 @@ def _walk(found: Nearest, steps: int, candidates: int) -> None:
         flat = halfspace_step(c.flatten(1), m * beyond, start.flatten(1), norm)
         return flat.view_as(start)
 
-    for _ in range(steps if len(x) else 0):
+    for _ in range(steps):
         with torch.enable_grad():
             z = at.clone().requires_grad_()
             logits, fooled = found.near(z)
@@ -164,8 +166,7 @@ def _walk(found: Nearest, steps: int, candidates: int) -> None:
         if rivals.shape[1] > candidates:
             first = torch.stack(lengths, 1).argsort(1)[:, :candidates]
             rivals = rivals.gather(1, first)
-    if len(x):
-        found.near(at)
+    found.near(at)
 
 
 def fmn(

@@ -49,8 +49,8 @@ MUTATIONS: list[Mutation] = [
     Mutation(
         "thm-box",
         "crlib.theory.linear.halfspace_step",
-        "c.clone().gt_(0)",
-        "c.clone().lt_(0)",
+        "room_towards(x, c)",
+        "room_towards(x, -c)",
     ),
     # The normal of the rival alone, not of the difference.
     Mutation(
