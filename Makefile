@@ -32,8 +32,8 @@ serve: $(READY) ## show the built book at http://localhost:8000
 study: $(READY) ## run a study or resume it: make study NAME=networks
 	@$(BIN)/crlib run $(NAME) --jobs -1 $(ARGS)
 
-bench: $(READY) ## time the attacks against bare loops
-	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file"; done
+bench: $(READY) ## time the training against plain loops
+	@$(BIN)/python benchmarks/training.py
 
 bench-attacks: $(BENCH_READY) ## compare the attacks with other libraries (ARGS=--quick)
 	@$(BENCH_VENV)/bin/python benchmarks/attacks $(ARGS)

@@ -108,6 +108,16 @@ def foolbox_pgd(attack: foolbox.Attack, eps: float) -> Iterator[Contestant]:
     yield Contestant("foolbox", "PGD, every step counts", on_the_way(run))
 
 
+def as_it_comes(norm: str, eps: float) -> Contestant:
+    """PGD with nothing said but the number of steps."""
+    same = {"eps": eps, "norm": norm, "steps": STEPS}
+    return Contestant(
+        "crlib",
+        "PGD, defaults",
+        lambda m, x, y: attacks.pgd(m, x, y, **same).x_adv,
+    )
+
+
 def pgd(norm: str, eps: float) -> Iterator[Contestant]:
     """Cross-entropy, equal steps from x; then crlib as it comes."""
     length = STEP * eps
@@ -118,11 +128,7 @@ def pgd(norm: str, eps: float) -> Iterator[Contestant]:
         "PGD",
         lambda m, x, y: attacks.pgd(m, x, y, loss="ce", step_size=length, **same).x_adv,
     )
-    yield Contestant(
-        "crlib",
-        "PGD, defaults",
-        lambda m, x, y: attacks.pgd(m, x, y, **same).x_adv,
-    )
+    yield as_it_comes(norm, eps)
     if norm == "l2":
 
         def clipped(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:

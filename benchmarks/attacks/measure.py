@@ -19,7 +19,7 @@ from judge import judge
 from torch import Tensor, nn
 
 # Seconds from which on an attack is run once. A shorter one is repeated.
-LONG = 2.5
+LONG = 5.0
 # Passes through the model that are watched for memory. Batches are whole there.
 WATCHED = 100
 # The profiler of the processes to come would announce its start and stop.

@@ -161,6 +161,22 @@ DEMANDS: tuple[Demand, ...] = (
         entry("PGD, defaults", "ratio"),
     ),
     (
+        "PGD as it comes, larger network: share of the bare loop's time",
+        "pgd",
+        "larger",
+        ("linf", "l2"),
+        0.25,
+        entry("PGD, defaults", "ratio"),
+    ),
+    (
+        "PGD, nothing dropped: share of the bare loop's time",
+        "firm",
+        "larger",
+        ALL,
+        1.1,
+        entry("PGD, defaults", "ratio"),
+    ),
+    (
         "PGD, undefended: share of the fastest library's time",
         "pgd",
         "undefended",

@@ -22,7 +22,9 @@ from judge import judge  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results"
 FACTS, ROWS = results.read(RESULTS / "attacks.csv")
 _, LIMITS = results.read(RESULTS / "attacks-limits.csv")
-GROUPS = ("bare", "pgd", "apgd", "ensemble", "minimal")
+GROUPS = dict.fromkeys(
+    ("undefended", "defended"), ("bare", "pgd", "apgd", "ensemble", "minimal")
+) | {"larger": ("bare", "pgd", "firm")}
 LIBRARIES = ("pyautoattack", "foolbox", "torchattacks", "adv-lib")
 Table = tuple[dict[str, str], list[dict[str, Any]], list[dict[str, Any]]]
 
@@ -44,11 +46,11 @@ def problems(facts: dict[str, str], rows: list[Any], limits: list[Any]) -> list[
         if not facts.get(name):
             found.append(f"nothing says the {name}")
     places = {(r["network"], r["norm"], r["group"], r["library"]) for r in rows}
-    for network in ("undefended", "defended"):
+    for network, groups in GROUPS.items():
         for norm in ("linf", "l2", "l1"):
-            for group in GROUPS:
+            for group in groups:
                 whose = {p[3] for p in places if p[:3] == (network, norm, group)}
-                if len(whose) < (1 if group == "bare" else 2):
+                if len(whose) < (1 if group in ("bare", "firm") else 2):
                     found.append(f"{network}, {norm}: {group} is incomplete")
     for row in rows:
         wanted = ["ratio", "seconds", "forward", "backward", "megabytes", "outside"]

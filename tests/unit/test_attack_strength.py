@@ -67,6 +67,26 @@ def test_fgsm_takes_the_steepest_step_of_full_length(seed: int, norm: str) -> No
     torch.testing.assert_close(delta @ c, (0.2 * dual).expand(8))
 
 
+@pytest.mark.parametrize("dim", [4, 40, 300])
+def test_fgsm_in_l1_is_the_best_step_in_ball_and_box(dim: int) -> None:
+    """A fractional knapsack, filled here one coordinate after the other."""
+    g = rng(dim)
+    weight = torch.randn(2, dim, generator=g)
+    x = with_walls(torch.rand(6, dim, generator=g), g, 0.3)
+    y = torch.zeros(6, dtype=torch.int64)
+    # Some spend their budget on a coordinate or two, one has more than it can spend.
+    eps = torch.tensor([0.1, 1.0, 8.0, 20.0, 70.0, 2.0 * dim])
+    found = fgsm(Affine(weight, torch.tensor([1e4, 0.0])), x, y, eps=eps, norm="l1")
+    c = weight[1] - weight[0]
+    for i in range(len(x)):
+        left, best = float(eps[i]), torch.zeros(dim)
+        for k in c.abs().argsort(descending=True).tolist():
+            room = float(1 - x[i, k] if c[k] > 0 else x[i, k])
+            best[k] = c[k].sign() * min(room, left)
+            left -= min(room, left)
+        torch.testing.assert_close(found.x_adv[i], x[i] + best, atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
 def test_pgd_fools_whatever_fgsm_fools(
