@@ -167,8 +167,10 @@ def earlier(args: argparse.Namespace, facts: dict[str, str]) -> list[Row]:
                 f"{args.write} is of {name} {known.get(name)}, this of {facts[name]}:"
                 " measure all of it."
             )
-    before = known["measured apart"] + "; " if "measured apart" in known else ""
-    facts["measured apart"] = f"{before}{', '.join(apart)}"
+    part = f"{', '.join(apart)} ({facts['date']}, {facts['device']})"
+    facts |= {name: known[name] for name in ("date", "device", "python")}
+    parts = [p for p in known.get("measured apart", "").split("; ") if p]
+    facts["measured apart"] = "; ".join(dict.fromkeys([*parts, part]))
     facts["cpu seconds"] = known["cpu seconds"]
     return old
 
