@@ -18,8 +18,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
-# A chapter may take 120 seconds by itself. The build runs two at once, and the machines
-# of continuous integration differ in speed by a half.
+# The promise is 120 seconds for a chapter by itself, which nothing measures yet: the
+# build runs two at once, on machines whose speeds differ by a half.
 CHAPTER_SECONDS = 180
 CHAPTER_MEGABYTES = 1500
 RAW = re.compile(r"\{[a-z:]+\}`|^:(label|name|class|tags):|```|\$\$|\?\?\?|\bUnknown\b")
