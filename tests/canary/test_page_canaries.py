@@ -125,7 +125,8 @@ def test_pale_text(
     driver: Browser, spoil: Callable[[str, str], Path], dark: bool
 ) -> None:
     colours = "#333;background:#222" if dark else "#ddd;background:#eee"
-    pale = f'<article><p style="color:{colours}">hard to read</p><x'
+    text = f'<p style="color:{colours}">hard to read</p>'
+    pale = f"<article><div hidden>{text}</div><div>{text}</div><x"
     with pages.opened(driver, spoil("<article", pale), dark=dark) as (tab, _):
         assert any(
             "color-contrast" in line for line in pages.accessibility(tab, dark=dark)
