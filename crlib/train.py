@@ -232,7 +232,7 @@ def fit(
         penalty: maps the model to a scalar to add to the loss; see
             :mod:`crlib.compress`.
         constraint: changes the model in place, before the first step, after every
-            ``constrain_every`` steps and after each epoch.
+            ``constrain_every`` steps and at the end of each epoch.
         constrain_every: steps between two constraints.
         adversary: maps model, x, y and a generator to perturbed inputs, such as
             :func:`pgd_adversary`.
@@ -328,7 +328,8 @@ def fit(
                 constrain()
             total += objective.detach() * len(batch)
             hits += (logits.argmax(1) == y_now).sum()
-        constrain()
+        if steps.count % constrain_every:
+            constrain()
         mean, accuracy = float(total) / len(x), int(hits) / len(x)
         if not mean < float("inf"):
             raise ValueError(
