@@ -19,9 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
-# The promise is 120 seconds for a chapter by itself, which nothing measures yet: the
-# build runs two at once, on machines whose speeds differ by a half.
-CHAPTER_SECONDS = 180
+CHAPTER_SECONDS = 120
 CHAPTER_MEGABYTES = 1500
 RAW = re.compile(r"\{[a-z:]+\}`|^:(label|name|class|tags):|```|\$\$|\?\?\?|\bUnknown\b")
 # Contrast is a matter of colours, size and weight. A page has thousands of words and a
