@@ -113,11 +113,13 @@ def rows(args: argparse.Namespace) -> Iterator[list[Row]]:
                 groups = {
                     "bare": ([measure.BARE], part, None),
                     "pgd": (contestants.pgd(norm, eps), part, eps),
-                    "firm": (entries, standing(model, *few, small, norm), small),
+                    "firm": (entries, few, small),
                 }
             for group, (entries, images, radius) in groups.items():
                 if args.group and group not in args.group:
                     continue
+                if group == "firm":
+                    images = standing(model, *images, radius, norm)
                 common = {"network": kind, "norm": norm}
                 if radius is not None:
                     common["eps"] = radius
