@@ -7,8 +7,6 @@ import pages
 import pytest
 from playwright.sync_api import Browser
 
-PAGES = pages.pages()
-
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[Browser]:
@@ -16,33 +14,14 @@ def driver() -> Iterator[Browser]:
         yield found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
-@pytest.mark.parametrize("mode", ["light", "dark"])
-def test_desktop(driver: Browser, page: Path, mode: str) -> None:
-    with pages.opened(driver, page, dark=mode == "dark") as (tab, trouble):
-        shown = tab.evaluate("document.documentElement.dataset.theme")
-        problems = [
-            *pages.mathematics(tab),
-            *pages.accessibility(tab, dark=mode == "dark"),
-            *trouble,
-        ]
-    assert shown == mode
-    assert not problems, "\n".join(problems)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
-def test_phone(driver: Browser, page: Path) -> None:
-    with pages.opened(driver, page, width=375) as (tab, trouble):
-        problems = [*pages.overflow(tab), *pages.mathematics(tab), *trouble]
-    assert not problems, "\n".join(problems)
-
-
-@pytest.mark.parametrize("page", pages.chapters(), ids=lambda p: p.stem)
-def test_chapter_by_keyboard(driver: Browser, page: Path) -> None:
+@pytest.mark.parametrize("page", pages.pages(), ids=lambda p: p.stem)
+def test_page_in_a_browser(driver: Browser, page: Path) -> None:
     with pages.opened(driver, page) as (tab, trouble):
-        problems = [
-            *pages.slider_by_keyboard(tab),
-            *pages.questions_by_keyboard(tab),
-            *trouble,
-        ]
+        problems = [*pages.mathematics(tab), *pages.overflow(tab)]
+        if page in pages.chapters():
+            problems += pages.slider_by_keyboard(tab)
+            problems += pages.questions_by_keyboard(tab)
+        problems += pages.accessibility(tab, dark=False)
+        problems += pages.darken(tab)
+        problems += [*pages.accessibility(tab, dark=True), *trouble]
     assert not problems, "\n".join(problems)
