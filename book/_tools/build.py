@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[2]
+# Networks this small gain nothing from more than one thread.
+KERNEL = {"CRLIB_BOOK": "1", "OMP_NUM_THREADS": "1"}
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 EVENT = re.compile(
     r"(?P<file>\S+\.(?:md|ipynb)): (?P<what>Execut\S+|Using) (?P<rest>.*)"
@@ -100,11 +102,9 @@ def progress(line: str) -> str | None:
 
 def run(folder: Path, config: Path) -> int:
     """Run the pages, then build; log everything, show progress; return the status."""
-    # The kernel must be this interpreter's, with this interpreter's crlib. One thread:
-    # networks this small gain nothing from more, and the numbers are those of nbval.
-    environment = os.environ | {
-        "CRLIB_BOOK": "1",
-        "OMP_NUM_THREADS": "1",
+    # The kernel must be this interpreter's, with this interpreter's crlib.
+    environment = os.environ | KERNEL
+    environment |= {
         "PYTHONUNBUFFERED": "1",
         "JUPYTER_PREFER_ENV_PATH": "1",
         "NO_COLOR": "1",

@@ -9,19 +9,25 @@ import sys
 from pathlib import Path
 
 from jupyter_cache import get_cache
+from jupyter_cache.cache.main import JupyterCacheBase
 from jupyter_cache.executors import load_executor
 
 READER = {"name": "myst_nb_md", "type": "plugin"}
 
 
+def cache(folder: Path) -> JupyterCacheBase:
+    """Return the cache of the build, where outputs are found by the code of a page."""
+    return get_cache(str(folder / "_build" / ".jupyter_cache"))
+
+
 def main(folder: Path, timeout: int) -> None:
-    cache = get_cache(str(folder / "_build" / ".jupyter_cache"))
+    outputs = cache(folder)
     for page in sorted(folder.glob("book/*.md")):
         if "```{code-cell}" in page.read_text(encoding="utf-8"):
-            cache.add_nb_to_project(str(page), read_data=READER)
+            outputs.add_nb_to_project(str(page), read_data=READER)
     # Its workers report one level above the chatter of multiprocessing.
     multiprocessing.log_to_stderr(logging.INFO + 1)
-    load_executor("local-parallel", cache).run_and_cache(timeout=timeout)
+    load_executor("local-parallel", outputs).run_and_cache(timeout=timeout)
 
 
 if __name__ == "__main__":

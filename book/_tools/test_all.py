@@ -59,7 +59,7 @@ def steps() -> list[tuple[str, list[str]]]:
             "notebooks",
             pytest(
                 "-p",
-                "book._tools.kernels",
+                "book._tools.nbval_plugin",
                 "--nbval-lax",
                 "--nbval-current-env",
                 "-n2",

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import chapter_code
+import execute
 import lints
 import manuscript
 import mutating
 import nbformat
 import notebooks
 import pytest
+from jupyter_cache.readers import get_reader
 from mutations import Mutation
 
 import crlib
@@ -313,6 +315,21 @@ def test_mutation_of_the_library(root: Path) -> None:
     mutating.check(book, "thm-hoelder")
 
 
+def nbval(*options: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the notebooks under ``folder``, from where no crlib hides the library."""
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env"]
+    command += ["-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(
+        [*command, *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+        cwd=folder.parent,
+        check=False,
+    )
+
+
 def test_nbval_finds_a_raising_cell_and_a_stale_number(root: Path) -> None:
     # Apart from the small book, whose folder crlib would hide the library.
     folder = root.parent / "run"
@@ -325,19 +342,29 @@ def test_nbval_finds_a_raising_cell_and_a_stale_number(root: Path) -> None:
         plant(root, find, replace)
         notebooks.main(["--root", str(root)])
         (root / "chapters/07_sample.ipynb").rename(folder / f"{name}.ipynb")
-    options = ["--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "-q"]
-    options += ["--rootdir", str(folder), str(folder)]
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", *options],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=folder,
-        check=False,
-    )
+    result = nbval(folder=folder)
     report = result.stdout
     assert result.returncode == 1, report
     failed = [line for line in report.splitlines() if line.startswith("FAILED")]
     assert any("raising.ipynb" in line for line in failed), report
     assert any("stale.ipynb" in line for line in failed), report
     assert not any("good.ipynb" in line for line in failed), report
+
+
+def test_a_page_shows_what_its_notebook_computed(root: Path) -> None:
+    for find, replace, kept in [
+        ("total = l1([1, 2, 3])", "total = l1([3, 2, 1]); print(total)", True),
+        ("print(total)", "print(total / 0)", False),
+    ]:
+        plant(root, find, replace)
+        notebooks.main(["--root", str(root)])
+        result = nbval("-p", "book._tools.nbval_plugin", folder=root)
+        page = get_reader(execute.READER)(str(root / CHAPTER))
+        try:
+            _, page = execute.cache(root).merge_match_into_notebook(page)
+        except KeyError:
+            page = None
+        assert (result.returncode == 0) is (page is not None) is kept, result.stdout
+        if page is not None:
+            outputs = [out for cell in page.cells for out in cell.get("outputs", [])]
+            assert any(out.get("text") == "6\n" for out in outputs), outputs
