@@ -14,6 +14,7 @@ from pathlib import Path
 import chromium
 
 ROOT = Path(__file__).resolve().parents[2]
+LIMITS = "tests/book/test_limits.py"
 PAGE_TESTS = [
     "tests/book/test_pages.py",
     "tests/book/test_browser.py",
@@ -52,7 +53,7 @@ def steps() -> list[tuple[str, list[str]]]:
                 "tests/canary",
                 "tests/book",
                 "-n2",
-                *(f"--ignore={path}" for path in PAGE_TESTS),
+                *(f"--ignore={path}" for path in (LIMITS, *PAGE_TESTS)),
             ),
         ),
         (
@@ -69,6 +70,7 @@ def steps() -> list[tuple[str, list[str]]]:
             ),
         ),
         ("book", [python, "book/_tools/build.py"]),
+        ("limits of time and memory", pytest(LIMITS)),
         ("pages", pytest(*PAGE_TESTS, "-n2")),
     ]
 

@@ -10,12 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import execute
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup, Tag
+from jupyter_cache.executors.utils import single_nb_execution
+from jupyter_cache.readers import get_reader
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +69,15 @@ def pages(html: Path = HTML) -> list[Path]:
 
 def chapters(html: Path = HTML) -> list[Path]:
     return [page for page in pages(html) if re.match(r"ch\d\d_", page.name)]
+
+
+def seconds_alone(manuscript: Path) -> float:
+    """Run the cells of a manuscript file and return how long they took."""
+    notebook = get_reader(execute.READER)(str(manuscript))
+    with TemporaryDirectory() as folder:
+        done = single_nb_execution(notebook, folder, timeout=600, allow_errors=False)
+    assert done.err is None, done.exc_string
+    return float(done.time)
 
 
 def article(page: Path) -> Tag:

@@ -197,3 +197,16 @@ def cell(code: str) -> str:
 def test_build(tmp_path: Path, body: str, code: int) -> None:
     result = build(tmp_path, body)
     assert bool(result.returncode) == bool(code), result.stdout + result.stderr
+
+
+def test_slow_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.format(body=cell("import time; time.sleep(3)")))
+    assert pages.seconds_alone(page) > 3
+
+
+def test_slow_page_that_raises(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.format(body=cell("raise ValueError('planted')")))
+    with pytest.raises(AssertionError, match="planted"):
+        pages.seconds_alone(page)
