@@ -431,6 +431,12 @@ def fit_many(
         )
         return out
 
+    def state(k: int) -> dict[str, Tensor]:
+        return {
+            name.removeprefix("model."): value[k].detach().clone()
+            for name, value in {**weights, **buffers}.items()
+        }
+
     together = torch.vmap(objective, randomness="error")
     strength = torch.tensor(factors, device=x.device)
     steps = _Steps(list(weights.values()), "adamw", "constant", lr, weight_decay, 1)
@@ -467,16 +473,13 @@ def fit_many(
             history[k].append(
                 Epoch(mean, accuracy, float(held[0, k]), float(held[1, k]))
             )
-            state = {
-                name.removeprefix("model."): v[k].detach().clone()
-                for name, v in {**weights, **buffers}.items()
-            }
             if held[0, k] < best[k]:
                 best[k] = float(held[0, k])
-                kept[k]["validation"] = epoch, state
+                kept[k]["validation"] = epoch, state(k)
             if match is not None and "matched" not in kept[k] and accuracy >= match:
-                kept[k]["matched"] = epoch, state
-            kept[k]["last"] = epoch, state
+                kept[k]["matched"] = epoch, state(k)
+            if epoch == epochs:
+                kept[k]["last"] = epoch, state(k)
         bar.set_postfix(loss=f"{float(total.mean()) / n:.3f}")
     seconds = (time.perf_counter() - started) / count
     return [
