@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import kernels
 import lints
 import manuscript
 import nbformat
+import nbval_plugin
 import notebooks
 import pytest
 
@@ -41,10 +41,10 @@ def test_a_kernel_that_dies_as_it_starts_is_started_again() -> None:
             raise RuntimeError("Kernel died before replying to kernel_info")
         return f"{name} {len(tries)}"
 
-    assert kernels.persistent(start)("python") == "python 3"
+    assert nbval_plugin.persistent(start)("python") == "python 3"
     tries.clear()
     with pytest.raises(RuntimeError, match="Kernel died"):
-        kernels.persistent(start, tries=2)("python")
+        nbval_plugin.persistent(start, tries=2)("python")
     assert len(tries) == 2
 
 
