@@ -11,6 +11,8 @@ from pathlib import Path
 from jupyter_cache import get_cache
 from jupyter_cache.cache.main import JupyterCacheBase
 from jupyter_cache.executors import load_executor
+from jupyter_cache.readers import get_reader
+from nbformat import NotebookNode
 
 READER = {"name": "myst_nb_md", "type": "plugin"}
 
@@ -18,6 +20,12 @@ READER = {"name": "myst_nb_md", "type": "plugin"}
 def cache(folder: Path) -> JupyterCacheBase:
     """Return the cache of the build, where outputs are found by the code of a page."""
     return get_cache(str(folder / "_build" / ".jupyter_cache"))
+
+
+def read(page: Path) -> NotebookNode:
+    """Return a page of the manuscript as a notebook."""
+    notebook: NotebookNode = get_reader(READER)(str(page))
+    return notebook
 
 
 def main(folder: Path, timeout: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from jupyter_cache.base import CacheBundleIn
-from jupyter_cache.readers import get_reader
+from nbformat import NotebookNode
 from nbval import kernel
 from nbval.plugin import IPyNbCell, IPyNbFile
 
@@ -48,26 +48,29 @@ def with_history(running: Any, source: str, allow_stdin: bool | None = None) -> 
     return running.kc.execute(source, allow_stdin=allow_stdin, stop_on_error=False)
 
 
+def shown(page: NotebookNode) -> list[NotebookNode]:
+    """Return the code cells of a page without the tests its reader must not see."""
+    code = [cell for cell in page.cells if cell.cell_type == "code"]
+    return [c for c in code if "hidden-test" not in c.metadata.get("tags", [])]
+
+
 def keep(root: Path, name: str, cells: list[IPyNbCell], seconds: float) -> None:
     """Let the page of a notebook have its outputs, if all cells have passed."""
-    page_file = root / "book" / f"ch{name}.md"
-    if not page_file.exists():
+    file = root / "book" / f"ch{name}.md"
+    if not file.exists():
         return
-    page = get_reader(execute.READER)(str(page_file))
-    code = [cell for cell in page.cells if cell.cell_type == "code"]
-    # What only a notebook has is its first cell, which installs crlib there; what only
-    # a page has is the tests that its reader must not see.
-    shown = [c for c in code if "hidden-test" not in c.metadata.get("tags", [])]
-    ran = cells[1:]
-    if [cell.source for cell in shown] != [item.cell.source for item in ran]:
+    page = execute.read(file)
+    # The first cell installs crlib: only the notebook has it.
+    wanted, ran = shown(page), cells[1:]
+    if [cell.source for cell in wanted] != [item.cell.source for item in ran]:
         return
-    for number, (cell, item) in enumerate(zip(shown, ran, strict=True), start=2):
+    for number, (cell, item) in enumerate(zip(wanted, ran, strict=True), start=2):
         outputs = item.test_outputs
         if outputs is None or any(out.output_type == "error" for out in outputs):
             return
         cell.outputs, cell.execution_count = outputs, number
     page.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
-    bundle = CacheBundleIn(page, str(page_file), data={"execution_seconds": seconds})
+    bundle = CacheBundleIn(page, str(file), data={"execution_seconds": seconds})
     execute.cache(root).cache_notebook_bundle(
         bundle, check_validity=False, overwrite=True
     )

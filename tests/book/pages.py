@@ -19,7 +19,6 @@ from axe_playwright_python.base import AXE_SCRIPT
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup, Tag
 from jupyter_cache.executors.utils import single_nb_execution
-from jupyter_cache.readers import get_reader
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -73,9 +72,10 @@ def chapters(html: Path = HTML) -> list[Path]:
 
 def seconds_alone(manuscript: Path) -> float:
     """Run the cells of a manuscript file and return how long they took."""
-    notebook = get_reader(execute.READER)(str(manuscript))
     with TemporaryDirectory() as folder:
-        done = single_nb_execution(notebook, folder, timeout=600, allow_errors=False)
+        done = single_nb_execution(
+            execute.read(manuscript), folder, timeout=600, allow_errors=False
+        )
     assert done.err is None, done.exc_string
     return float(done.time)
 

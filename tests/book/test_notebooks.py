@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import execute
 import lints
 import manuscript
 import nbformat
@@ -30,6 +31,14 @@ def test_notebook(name: str) -> None:
     hidden = [c.body for m in BOOK.chapters for c in m.tagged("hidden-test")]
     problems = lints.lint_notebook(notebook, name, BOOK.macros, hidden)
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_cells_of_a_page_are_those_of_its_notebook(name: str) -> None:
+    file = ROOT / "book" / f"ch{Path(name).stem}.md"
+    notebook = nbformat.reads(FILES[name], as_version=4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert code[1:] == [cell.source for cell in nbval_plugin.shown(execute.read(file))]
 
 
 def test_a_kernel_that_dies_as_it_starts_is_started_again() -> None:

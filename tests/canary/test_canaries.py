@@ -15,7 +15,6 @@ import mutating
 import nbformat
 import notebooks
 import pytest
-from jupyter_cache.readers import get_reader
 from mutations import Mutation
 
 import crlib
@@ -359,7 +358,7 @@ def test_a_page_shows_what_its_notebook_computed(root: Path) -> None:
         plant(root, find, replace)
         notebooks.main(["--root", str(root)])
         result = nbval("-p", "book._tools.nbval_plugin", folder=root)
-        page = get_reader(execute.READER)(str(root / CHAPTER))
+        page = execute.read(root / CHAPTER)
         try:
             _, page = execute.cache(root).merge_match_into_notebook(page)
         except KeyError:
