@@ -116,6 +116,12 @@ def leftovers(page: Path) -> Iterator[str]:
             yield f"{page.name}: a bare dollar sign: {line.strip()[:80]!r}"
 
 
+def complaints(page: Path) -> Iterator[str]:
+    """No cell has written to the error stream, as warnings do."""
+    for output in article(page).select(".output.stderr"):
+        yield f"{page.name}: a cell complains: {output.get_text(strip=True)[:120]!r}"
+
+
 def hosts(page: Path) -> Iterator[str]:
     """No page loads anything from elsewhere; links to follow are fine."""
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")

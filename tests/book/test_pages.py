@@ -23,6 +23,7 @@ def test_page(page: Path) -> None:
     problems = [
         *pages.pictures(page),
         *pages.leftovers(page),
+        *pages.complaints(page),
         *pages.hosts(page),
         *pages.buttons(page, CONFIG["repository"]["url"]),
     ]

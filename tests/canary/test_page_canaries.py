@@ -70,6 +70,13 @@ def test_raw_markup(spoil: Callable[[str, str], Path], text: str) -> None:
     assert list(pages.leftovers(spoil("<article", f"<article><p>{text}</p><x")))
 
 
+def test_warning(spoil: Callable[[str, str], Path]) -> None:
+    good = spoil("<article", "<article")
+    assert not list(pages.complaints(good))
+    output = '<div class="output stderr highlight-myst-ansi">A warning</div>'
+    assert list(pages.complaints(spoil("<article", f"<article>{output}<x")))
+
+
 def test_foreign_script(spoil: Callable[[str, str], Path]) -> None:
     script = '<script src="https://cdn.example.org/a.js"></script></head>'
     assert list(pages.hosts(spoil("</head>", script)))
