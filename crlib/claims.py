@@ -1,5 +1,6 @@
 """Claims the book makes, as assertions that read as sentences, and their numbers."""
 
+import json
 import math
 import os
 from collections.abc import Iterable
@@ -9,24 +10,59 @@ from typing import SupportsFloat
 import numpy as np
 from scipy import stats
 
-__all__ = ["ClaimError", "Interval", "claim", "glue", "interval"]
+__all__ = ["ClaimError", "Interval", "Verdict", "claim", "glue", "interval"]
 
 
 class ClaimError(AssertionError):
     """A sentence of the book does not hold for the numbers just computed."""
 
 
-def claim(sentence: str, holds: SupportsFloat, detail: str = "") -> None:
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an interval is where a claim says, and by how much.
+
+    Attributes:
+        slack: the room between the interval and the bound, in half-widths of the
+            interval: negative where the claim fails, near zero where it holds by a hair.
+    """
+
+    slack: float
+
+    def __bool__(self) -> bool:
+        return self.slack > 0
+
+    def __float__(self) -> float:
+        return float(bool(self))
+
+    def __and__(self, other: "Verdict") -> "Verdict":
+        """Return the verdict that both hold: its slack is the smaller one."""
+        return min(self, other, key=lambda verdict: verdict.slack)
+
+
+def claim(
+    sentence: str, holds: SupportsFloat | Verdict | bool, detail: str = ""
+) -> None:
     """Print ``sentence`` if it holds, refuse to go on if it does not.
+
+    A :class:`Verdict` also leaves its slack in the file that the environment variable
+    ``CRLIB_CLAIMS`` names, a line of JSON each.
 
     Args:
         sentence: a statement of the text, in words.
-        holds: a boolean, or a boolean array or tensor of one element.
+        holds: a boolean, or a boolean array or tensor of one element, or a
+            :class:`Verdict`.
         detail: numbers to show behind the sentence.
 
     Raises:
         ClaimError: ``holds`` is false (or NaN).
+
+    Example:
+        >>> claim("Three is odd.", 3 % 2 == 1)
+        ✓ Three is odd.
     """
+    if isinstance(holds, Verdict) and (file := os.environ.get("CRLIB_CLAIMS")):
+        with open(file, "a", encoding="utf-8") as record:
+            record.write(json.dumps([sentence, round(holds.slack, 4)]) + "\n")
     value = float(holds.item() if hasattr(holds, "item") else holds)
     suffix = f" ({detail})" if detail else ""
     if not value > 0:
@@ -75,6 +111,29 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+    def above(self, bound: float) -> Verdict:
+        """Return whether the whole interval lies above ``bound``.
+
+        Example:
+            >>> gap = interval([2.0, 2.2, 2.4])
+            >>> bool(gap.above(1)), bool(gap.above(2))
+            (True, False)
+        """
+        return self._verdict(self.low - bound)
+
+    def below(self, bound: float) -> Verdict:
+        """Return whether the whole interval lies below ``bound``."""
+        return self._verdict(bound - self.high)
+
+    def differs(self, value: float = 0.0) -> Verdict:
+        """Return whether ``value`` lies outside the interval, on either side."""
+        return self._verdict(max(self.low - value, value - self.high))
+
+    def _verdict(self, room: float) -> Verdict:
+        half = (self.high - self.low) / 2
+        # Runs that all agree leave no doubt: any room is as much as one likes.
+        return Verdict(room / half if half else math.copysign(math.inf, room or -1))
 
     def format(self, spec: str = ".3g", scale: float = 1.0) -> str:
         """Return ``mean [low, high]`` with each number times ``scale`` in ``spec``."""

@@ -106,14 +106,15 @@ def _factors(
             " side of the matrix."
         )
     generator = torch.Generator().manual_seed(seed)
-    left = torch.randn(n_out, rank, generator=generator)
-    right = torch.randn(rank, n_in, generator=generator)
+    # In float64, which processors agree on; rounded once, at the end.
+    left = torch.randn(n_out, rank, generator=generator, dtype=torch.float64)
+    right = torch.randn(rank, n_in, generator=generator, dtype=torch.float64)
     scale = math.sqrt(n_out / 3) / torch.linalg.matrix_norm(left @ right)
     # The two factors share the scale evenly, so that neither learns much faster.
     balance = torch.sqrt(torch.linalg.norm(right) / torch.linalg.norm(left))
     return (
-        nn.Parameter(left * scale.sqrt() * balance),
-        nn.Parameter(right * scale.sqrt() / balance),
+        nn.Parameter((left * scale.sqrt() * balance).float()),
+        nn.Parameter((right * scale.sqrt() / balance).float()),
     )
 
 

@@ -217,7 +217,8 @@ def fit(
 
     .. math:: \frac1n \sum_i \mathrm{CE}(f_\theta(x_i), y_i) + \mathrm{penalty}(\theta)
 
-    The model given is left alone: a copy is trained. The seed fixes the split, the
+    The model given is left alone: a copy is trained, in the precision of the data
+    (:meth:`crlib.data.Dataset.double` for one that processors agree on). The seed fixes the split, the
     order of the batches and the adversary (the initialisation belongs to the model).
 
     Args:
@@ -275,7 +276,7 @@ def fit(
     x, y, x_held, y_held = _split(data, n_held, generator)
     classes = int(data.y_train.max()) + 1
 
-    model = copy.deepcopy(model).train()
+    model = copy.deepcopy(model).to(x.dtype).train()
     head = weight_layers(model)[-1] if head_only else None
     frozen = [] if head is None else _freeze_all_but(head, model)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -416,7 +417,9 @@ def fit_many(
     sources = [torch.Generator().manual_seed(seed) for seed in seeds]
     parts = [_split(s, n_held, g) for s, g in zip(sets, sources, strict=True)]
     x, y, x_held, y_held = (torch.stack(part) for part in zip(*parts, strict=True))
-    wrapped = [_Objective(copy.deepcopy(m).train(), penalty) for m in models]
+    wrapped = [
+        _Objective(copy.deepcopy(m).to(x.dtype).train(), penalty) for m in models
+    ]
     try:
         weights, buffers = torch.func.stack_module_state(wrapped)
     except RuntimeError as error:
@@ -438,7 +441,7 @@ def fit_many(
         }
 
     together = torch.vmap(objective, randomness="error")
-    strength = torch.tensor(factors, device=x.device)
+    strength = torch.tensor(factors, device=x.device, dtype=x.dtype)
     steps = _Steps(list(weights.values()), "adamw", "constant", lr, weight_decay, 1)
     row = torch.arange(count, device=x.device)[:, None]
     history: list[list[Epoch]] = [[] for _ in models]
@@ -448,7 +451,7 @@ def fit_many(
     bar = tqdm(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
     for epoch in bar:
         orders = torch.stack([torch.randperm(n, generator=g) for g in sources])
-        total = torch.zeros(count, device=x.device)
+        total = torch.zeros(count, device=x.device, dtype=x.dtype)
         hits = torch.zeros_like(total)
         for batch in orders.to(x.device).split(batch_size, dim=1):
             value, _, right = together(
@@ -462,7 +465,7 @@ def fit_many(
                 f"A loss is not finite in epoch {epoch}: lower the learning rate or"
                 " the penalty."
             )
-        held = torch.full((2, count), float("nan"))
+        held = torch.full((2, count), float("nan"), dtype=x.dtype)
         if n_held:
             with torch.no_grad():
                 _, loss, right = together(weights, buffers, x_held, y_held, strength)

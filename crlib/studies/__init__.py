@@ -6,6 +6,8 @@ NAME`` prints its table. :func:`published` reads the tables that come with crlib
 """
 
 import importlib
+import math
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -17,6 +19,7 @@ from crlib.studies.engine import Study, StudyError, configurations, results, swe
 __all__ = [
     "Study",
     "StudyError",
+    "apart",
     "configurations",
     "find",
     "names",
@@ -96,3 +99,33 @@ def runs(table: pandas.DataFrame, **values: Any) -> pandas.DataFrame:
     if not found.index.is_unique:
         raise ValueError(f"Several runs of one seed have {values}: name more columns.")
     return found
+
+
+def apart(row: pandas.Series, numbers: Mapping[str, Any]) -> float:
+    """Return how far a run done again is from its row of a table.
+
+    Args:
+        row: of one run, such as ``runs(...).loc[seed]``.
+        numbers: what the study's function returned now; other columns do not matter.
+
+    Returns:
+        The largest relative difference over the numbers, infinite if a word or a truth
+        value differs. In float64 another processor stays below ``1e-6``.
+
+    Raises:
+        ValueError: a number that the table does not have.
+    """
+    missing = [name for name in numbers if name not in row]
+    if missing:
+        raise ValueError(f"No column {missing[0]!r}: choose from {list(row.index)}.")
+
+    def distance(told: Any, found: Any) -> float:
+        if isinstance(found, str | bool | np.bool_):
+            return 0.0 if told == found else math.inf
+        a, b = float(told), float(found)
+        if a == b or (math.isnan(a) and math.isnan(b)):
+            return 0.0
+        apart = abs(a - b) / max(abs(a), abs(b))
+        return math.inf if math.isnan(apart) else apart
+
+    return max(distance(row[name], found) for name, found in numbers.items())

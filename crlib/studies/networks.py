@@ -154,7 +154,7 @@ def judge(
     found["certificate"] = float(radius[right].median())
 
     delta = (near["l2"].x_adv - few)[right & near["l2"].success]
-    noise = torch.randn(few.shape, generator=g)
+    noise = torch.randn(few.shape, generator=g, dtype=x.dtype)
     other = few - few[torch.randperm(len(few), generator=g)]
     other = other[other.flatten(1).norm(dim=1) > 0]
     top = right_directions(net.weights[0], 10)
@@ -168,7 +168,7 @@ def judge(
             net, x, y, eps=eps, norm=norm
         ).fooling_rate
     found["top direction l2"] = attacks.top_direction(net, x, y, eps=1.5).fooling_rate
-    blind = torch.randn(x.shape, generator=g)
+    blind = torch.randn(x.shape, generator=g, dtype=x.dtype)
     blind *= 1.5 / blind.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
     changed = net((x + blind).clamp(0, 1)).argmax(1) != net(x).argmax(1)
     found["noise l2"] = float(changed.double().mean())
@@ -183,7 +183,7 @@ def _amplification(
     Both as the median of the relative movement of what the head sees.
     """
     lengths = delta.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
-    noise = torch.randn(x.shape, generator=generator)
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
     noise *= lengths / noise.flatten(1).norm(dim=1).view_as(lengths)
     with torch.no_grad():
         z = net.features(x)
