@@ -13,13 +13,13 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 book: $(READY) ## build the book into _build/html
-	@$(BIN)/python book/_tools/build.py
+	@$(BIN)/python -m book._tools.build
 
 test: $(READY) ## check everything: library, exercises, notebooks, pages
-	@$(BIN)/python book/_tools/test_all.py
+	@$(BIN)/python -m book._tools.test_all
 
 notebooks: $(READY) ## derive chapters/*.ipynb from book/*.md
-	@$(BIN)/python book/_tools/notebooks.py
+	@$(BIN)/python -m book._tools.notebooks
 
 lint: $(READY) ## style and types only
 	@$(BIN)/ruff check .

@@ -23,7 +23,7 @@ class Verdict:
 
     Attributes:
         slack: the room between the interval and the bound, in half-widths of the
-            interval: negative where the claim fails, near zero where it holds by a hair.
+            interval: negative where the claim fails, near zero where it barely holds.
     """
 
     slack: float

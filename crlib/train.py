@@ -217,9 +217,10 @@ def fit(
 
     .. math:: \frac1n \sum_i \mathrm{CE}(f_\theta(x_i), y_i) + \mathrm{penalty}(\theta)
 
-    The model given is left alone: a copy is trained, in the precision of the data
-    (:meth:`crlib.data.Dataset.double` for one that processors agree on). The seed fixes the split, the
-    order of the batches and the adversary (the initialisation belongs to the model).
+    The model given is left alone: a copy is trained, in the precision of the data, and
+    in that of :meth:`crlib.data.Dataset.double` two processors agree. The seed fixes
+    the split, the order of the batches and the adversary (the initialisation belongs to
+    the model).
 
     Args:
         model: maps ``(N, ...)`` to logits ``(N, K)``; on the device of the data.

@@ -1,20 +1,8 @@
-"""Let tests import the tools of the book and each other; fix what hypothesis draws."""
+"""What all tests share: no window, and the same examples in every run."""
 
 import os
-import sys
-from pathlib import Path
 
 from hypothesis import HealthCheck, settings
-
-TESTS = Path(__file__).parent
-FOLDERS = (
-    TESTS,
-    TESTS / "book",
-    TESTS / "exercises",
-    TESTS / "canary",
-    TESTS / "theory",
-)
-sys.path[:0] = [str(TESTS.parent / "book" / "_tools"), *map(str, FOLDERS)]
 
 # No window opens when a chapter's cell draws.
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -1,4 +1,4 @@
-"""Build the pages of the book: ``python book/_tools/build.py [folder]``.
+"""Build the pages of the book: ``python -m book._tools.build [folder]``.
 
 A folder without its own ``_config.yml`` is built with the one of this book, so that a
 small book in a temporary folder goes through the same gate. Any warning is a failure.
@@ -109,7 +109,7 @@ def run(folder: Path, config: Path) -> int:
         "JUPYTER_PREFER_ENV_PATH": "1",
         "NO_COLOR": "1",
     }
-    ahead = [sys.executable, str(ROOT / "book" / "_tools" / "execute.py")]
+    ahead = [sys.executable, "-m", "book._tools.execute"]
     ahead += [str(folder), str(timeout(config))]
     book = [
         sys.executable,
@@ -159,6 +159,7 @@ def follow(
     shown = set()
     with subprocess.Popen(
         command,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

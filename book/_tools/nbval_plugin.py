@@ -9,7 +9,6 @@ before it takes them, and now and then another process is faster.
 """
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,10 +20,7 @@ from nbformat import NotebookNode
 from nbval import kernel
 from nbval.plugin import IPyNbCell, IPyNbFile
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import build
-import execute
+from book._tools import build, execute
 
 BEGAN = pytest.StashKey[float]()
 

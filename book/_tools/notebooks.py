@@ -1,6 +1,6 @@
 """Derive the runnable notebooks in chapters/ from the manuscript in book/.
 
-    python book/_tools/notebooks.py [--check] [--root .]
+    python -m book._tools.notebooks [--check] [--root .]
 
 Nothing runs: directives and roles become plain Markdown, code cells keep their tags,
 and theorems, equations, figures and exercises carry the numbers of the pages. With
@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import manuscript as ms
 import nbformat
-from manuscript import Block, Label, Manuscript, ManuscriptError
+
+from book._tools import manuscript as ms
+from book._tools.manuscript import Block, Label, Manuscript, ManuscriptError
 
 INSTALL = """\
 import sys

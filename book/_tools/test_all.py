@@ -11,9 +11,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import chromium
+from book._tools import chromium
 
 ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ("book/_tools", "book/_ext")
 LIMITS = "tests/book/test_limits.py"
 PAGE_TESTS = [
     "tests/book/test_pages.py",
@@ -32,7 +33,7 @@ def steps() -> list[tuple[str, list[str]]]:
     return [
         ("style", [python, "-m", "ruff", "check", "."]),
         ("types of crlib", [python, "-m", "mypy"]),
-        ("types of the tools", [python, "-m", "mypy", "book/_tools", "book/_ext"]),
+        ("types of the tools", [python, "-m", "mypy", "--explicit-package-bases", *TOOLS]),
         (
             "unit tests and exercises with coverage",
             pytest(
@@ -69,7 +70,7 @@ def steps() -> list[tuple[str, list[str]]]:
                 "chapters",
             ),
         ),
-        ("book", [python, "book/_tools/build.py"]),
+        ("book", [python, "-m", "book._tools.build"]),
         ("limits of time and memory", pytest(LIMITS)),
         ("pages", pytest(*PAGE_TESTS, "-n2")),
     ]

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import manuscript as ms
-import notebooks
-from manuscript import Block, Manuscript, walk
+from book._tools import manuscript as ms
+from book._tools import notebooks
+from book._tools.manuscript import Block, Manuscript, walk
 
 LINES, WIDTH, MEDIAN, PERCENTILE_90 = 25, 88, 6, 15
 WORDS = 45
@@ -50,7 +50,6 @@ class Shelf:
     chapters: list[Manuscript]
     pages: list[Manuscript] = field(default_factory=list)
     entries: dict[str, dict[str, str]] = field(default_factory=dict)
-    wrong: dict[str, str] | None = None
 
     @cached_property
     def terms(self) -> set[str]:
@@ -69,9 +68,9 @@ class Shelf:
         return {k for m in [*self.chapters, *self.pages] for _, k in citations(m)}
 
 
-def shelf(root: Path, wrong: dict[str, str] | None = None) -> Shelf:
+def shelf(root: Path) -> Shelf:
     entries = ms.bibliography(root / "book/references.bib")
-    return Shelf(ms.chapters(root), ms.pages(root), entries, wrong)
+    return Shelf(ms.chapters(root), ms.pages(root), entries)
 
 
 def prose(book: Manuscript) -> Iterator[tuple[int, str]]:
@@ -310,12 +309,6 @@ def exercises(book: Manuscript, shelf: Shelf) -> Iterator[tuple[int, str]]:
                 yield block.line, f"{label} has no {part}: add it"
         if set(wanted) <= set(parts) and parts != wanted:
             yield block.line, f"{label}: bring its parts in this order: {wanted}"
-        if shelf.wrong is not None and label not in shelf.wrong:
-            yield (
-                block.line,
-                f"{label} has no plausible wrong answer: add one to"
-                " tests/exercises/wrong_answers.py",
-            )
     for cell in book.tagged("hidden-test"):
         if "remove-cell" not in cell.tags:
             yield cell.line, "a hidden test on the page: tag it remove-cell too"

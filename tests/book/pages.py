@@ -13,13 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import execute
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup, Tag
 from jupyter_cache.executors.utils import single_nb_execution
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+from book._tools import execute
 
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pages
 import pytest
 from playwright.sync_api import Browser
+
+from tests.book import pages
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-import pages
+from tests.book import pages
 
 BUILD = pages.ROOT / "_build"
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import lints
-import manuscript
 import pytest
-import wrong_answers
+
+from book._tools import manuscript
+from tests.book import lints
 
 ROOT = Path(__file__).parents[2]
-SHELF = lints.shelf(ROOT, wrong_answers.WRONG)
+SHELF = lints.shelf(ROOT)
 
 
 @pytest.mark.parametrize("rule", lints.RULES)

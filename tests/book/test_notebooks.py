@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import execute
-import lints
-import manuscript
 import nbformat
-import nbval_plugin
-import notebooks
 import pytest
+
+from book._tools import execute, manuscript, nbval_plugin, notebooks
+from tests.book import lints
 
 ROOT = Path(__file__).parents[2]
 BOOK = notebooks.load(ROOT)

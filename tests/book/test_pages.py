@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-import manuscript
-import notebooks
-import pages
 import pytest
+
+from book._tools import manuscript, notebooks
+from tests.book import pages
 
 PAGES = pages.pages()
 CONFIG = manuscript.config(pages.ROOT)

@@ -4,9 +4,10 @@ import ast
 import re
 from pathlib import Path
 
-import lints
-import manuscript as ms
 import pytest
+
+from book._tools import manuscript as ms
+from tests.book import lints
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "book" / "paper_versus_ours.md"

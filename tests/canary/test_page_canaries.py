@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import manuscript
-import pages
 import pytest
 from playwright.sync_api import Browser
 
+from book._tools import manuscript
+from tests.book import pages
+
 ROOT = pages.ROOT
-BUILD = ROOT / "book" / "_tools" / "build.py"
 PAGE = """---
 jupytext:
   text_representation: {{extension: .md, format_name: myst}}
@@ -180,7 +180,10 @@ def build(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
     (folder / "book").mkdir()
     (folder / "book" / "references.bib").write_text("")
     return subprocess.run(
-        [sys.executable, str(BUILD), str(folder)], capture_output=True, text=True
+        [sys.executable, "-m", "book._tools.build", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
 
 

@@ -93,7 +93,8 @@ def test_unit_tests(tmp_path: Path, fault: str) -> None:
     source = file.read_text()
     assert source.count(good) == 1
     file.write_text(source.replace(good, bad))
-    # The working directory comes first on the path: there the faulty copy lies.
+    # The working directory comes first on the path, since the tests' own home is
+    # appended to it: there the faulty copy lies.
     tests = str(ROOT / "tests" / "unit" / tests)
-    result = run("pytest", tests, "-x", "-q", folder=tmp_path)
+    result = run("pytest", "--import-mode=append", tests, "-x", "-q", folder=tmp_path)
     assert result.returncode == 1, result.stdout

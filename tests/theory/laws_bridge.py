@@ -1,12 +1,12 @@
 """What survives a first layer bounds the distance of every network behind it."""
 
 import torch
-from law import Mistake, at_most, equal, law
-from matrices import Generator, integer, many
 from scipy import stats
 from torch import Tensor
 
 from crlib import metrics, theory
+from tests.theory.law import Mistake, at_most, equal, law
+from tests.theory.matrices import Generator, integer, many
 
 DIRECTIONS = "crlib.theory.bridge._directions"
 

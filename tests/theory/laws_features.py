@@ -5,13 +5,13 @@ import math
 from collections.abc import Iterator
 
 import torch
-from law import Mistake, at_most, equal, law
-from matrices import Generator, many
 from scipy import special, stats
 from torch import Tensor
 
 from crlib import theory
 from crlib.models import MLP
+from tests.theory.law import Mistake, at_most, equal, law
+from tests.theory.matrices import Generator, many
 
 LIKELY = 1e-3  # fixed seeds: a right statement passes, a wrong one is far below
 

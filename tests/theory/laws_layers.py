@@ -1,10 +1,10 @@
 """One layer: operator norms from compressibility."""
 
 import torch
-from law import Mistake, at_most, equal, law
-from matrices import integer, many
 
 from crlib import metrics, theory
+from tests.theory.law import Mistake, at_most, equal, law
+from tests.theory.matrices import integer, many
 
 EXPONENTS = (0.5, 1.0, 1.5, 2.0, 3.0)
 

@@ -4,11 +4,11 @@ import itertools
 import math
 
 import torch
-from law import Mistake, at_most, equal, law
-from matrices import integer, many
 from torch import Tensor
 
 from crlib import metrics, theory
+from tests.theory.law import Mistake, at_most, equal, law
+from tests.theory.matrices import integer, many
 
 ORDERS = {"l2": 2, "linf": math.inf}
 NORMS = tuple(ORDERS)

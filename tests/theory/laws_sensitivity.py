@@ -3,12 +3,12 @@
 import math
 
 import torch
-from law import Mistake, at_most, equal, law
-from matrices import integer, many
 from scipy import stats
 from torch import Tensor
 
 from crlib import metrics, theory
+from tests.theory.law import Mistake, at_most, equal, law
+from tests.theory.matrices import integer, many
 
 
 def directions(g: torch.Generator, n: int, size: int) -> Tensor:

@@ -1,13 +1,16 @@
 """Every law holds on thousands of cases and fails under each of its mistakes."""
 
-import laws_bridge  # noqa: F401
-import laws_features  # noqa: F401
-import laws_layers  # noqa: F401
-import laws_networks  # noqa: F401
-import laws_sensitivity  # noqa: F401
 import pytest
-from law import LAWS, Law, Mistake
-from mutated import mutated
+
+from tests.mutated import mutated
+from tests.theory import (
+    laws_bridge,  # noqa: F401
+    laws_features,  # noqa: F401
+    laws_layers,  # noqa: F401
+    laws_networks,  # noqa: F401
+    laws_sensitivity,  # noqa: F401
+)
+from tests.theory.law import LAWS, Law, Mistake
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)

@@ -9,18 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import (
-    SEEDS,
-    Affine,
-    Changed,
-    Counting,
-    Never,
-    affine_task,
-    predictions,
-    rng,
-    with_walls,
-)
-from test_attack_hygiene import BAD_INPUT, GOOD, awkward_task
 from torch import Tensor, nn
 
 from crlib import attacks
@@ -46,6 +34,18 @@ from crlib.attacks.report import to_each_rival
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.theory import linear_minimal
+from tests.unit.support import (
+    SEEDS,
+    Affine,
+    Changed,
+    Counting,
+    Never,
+    affine_task,
+    predictions,
+    rng,
+    with_walls,
+)
+from tests.unit.test_attack_hygiene import BAD_INPUT, GOOD, awkward_task
 
 ORDER = {"linf": math.inf, "l2": 2, "l1": 1, "l0": 0}
 BUDGET = {"linf": 8 / 255, "l2": 0.7, "l1": 6.0}

@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import SEEDS, Affine, Changed, Counting, Never, affine_task, rng
 from torch import Tensor, nn
 
 from crlib.attacks import fgsm, pgd, random_noise
 from crlib.data import Dataset
 from crlib.models import MLP
+from tests.unit.support import SEEDS, Affine, Changed, Counting, Never, affine_task, rng
 
 NORMS = ("linf", "l2", "l1")
 ATTACKS = {

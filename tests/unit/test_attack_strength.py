@@ -7,7 +7,6 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from support import SEEDS, Affine, Changed, affine_task, rng, with_walls
 from torch import nn
 
 from crlib.attacks import AttackResult, fgsm, pgd, random_noise, robustness_curve
@@ -15,6 +14,7 @@ from crlib.data import Dataset
 from crlib.metrics import accuracy
 from crlib.models import MLP
 from crlib.theory import linear_minimal
+from tests.unit.support import SEEDS, Affine, Changed, affine_task, rng, with_walls
 
 NORMS = ("linf", "l2")
 DUAL = {"linf": 1, "l2": 2}

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from support import Affine, Changed, Never, rng
 from torch import nn
 
 from crlib.attacks import top_direction, universal
 from crlib.data import Dataset
 from crlib.models import MLP, Normalize
+from tests.unit.support import Affine, Changed, Never, rng
 
 SIZE = {"linf": 0.1, "l2": 2.5}
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import SEEDS, Affine, Changed, predictions, rng, with_walls
 from torch import nn
 
 from crlib.attacks import (
@@ -25,6 +24,7 @@ from crlib.attacks import (
     sigma_zero,
     square,
 )
+from tests.unit.support import SEEDS, Affine, Changed, predictions, rng, with_walls
 
 ORDER = {"linf": math.inf, "l2": 2, "l1": 1, "l0": 0}
 BUDGETS = (0.0, 1e-3, 8 / 255, 0.3, 1.0, 4.0)

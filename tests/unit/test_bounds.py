@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matrices import KINDS
-from support import SEEDS, rng
-from test_metrics import vectors
 from torch import Tensor
 
 from crlib import metrics, theory
 from crlib.theory import Bounds
+from tests.theory.matrices import KINDS
+from tests.unit.support import SEEDS, rng
+from tests.unit.test_metrics import vectors
 
 SLACK = 1e-9
 MATRICES = KINDS | {

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from hypothesis import given
-from support import SEEDS, rng
 
 from crlib import metrics, models, theory
+from tests.unit.support import SEEDS, rng
 
 
 def points(seed: int, *shape: int) -> torch.Tensor:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from scipy import stats
-from support import Affine, Changed, Never, predictions, rng, with_walls
 from torch import Tensor, nn
 
 from crlib import attacks, certify, metrics, theory
 from crlib.models import MLP, LowRankLinear, Normalize
+from tests.unit.support import Affine, Changed, Never, predictions, rng, with_walls
 
 
 def randomised(model: nn.Module, shape: tuple[int, ...], seed: int) -> nn.Module:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from support import rng
 from torch import Tensor, nn
 
 from crlib import compress, metrics
 from crlib.data import Dataset, gaussian_classes
 from crlib.models import MLP, ConvNet, LowRankConv2d, ResNet, ViT, weight_layers
 from crlib.train import fit
+from tests.unit.support import rng
 
 
 def mlp(**options: Any) -> MLP:

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from support import Never
 from torch import Tensor, nn
 
 from crlib.attacks import diagnose
 from crlib.data import Dataset
 from crlib.models import MLP, Normalize
+from tests.unit.support import Never
 
 EPS = {"linf": 8 / 255, "l2": 0.7, "l1": 6.0}
 

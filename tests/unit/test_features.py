@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from support import rng
 from torch import Tensor
 
 from crlib import theory
+from tests.unit.support import rng
 
 X = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
-from support import rng
 
 from crlib import figures
 from crlib.claims import interval
+from tests.unit.support import rng
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import SEEDS, rng
 
 from crlib import data
 from crlib.data import Dataset
+from tests.unit.support import SEEDS, rng
 
 MEANS = torch.tensor([[0.3, 0.3, 0.5], [0.7, 0.3, 0.5], [0.5, 0.7, 0.5]])
 MAKERS = {

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from support import rng
 from torch import Tensor, nn
 
 from crlib import metrics, models
+from tests.unit.support import rng
 
 CONVOLUTIONS: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "plain": ({"kernel_size": 3}, (3, 6, 6)),

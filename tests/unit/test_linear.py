@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
-from support import SEEDS, affine_task, rng
 from torch import Tensor
 
 from crlib.theory import linear_minimal
+from tests.unit.support import SEEDS, affine_task, rng
 
 NORMS = ("linf", "l2", "l1", "l0")
 DUAL = {"linf": 1, "l2": 2, "l1": math.inf}

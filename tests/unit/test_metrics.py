@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import SEEDS, Affine, Never, rng
 from torch import Tensor, nn
 
 from crlib import metrics
+from tests.unit.support import SEEDS, Affine, Never, rng
 
 Q = st.sampled_from([0.5, 1.0, 2.0, 4.0])
 KINDS: dict[str, Callable[[int, torch.Generator], Tensor]] = {

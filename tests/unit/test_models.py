@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import SEEDS, rng
 from torch import nn
 
 from crlib.models import (
@@ -20,6 +19,7 @@ from crlib.models import (
     evaluating,
     weight_layers,
 )
+from tests.unit.support import SEEDS, rng
 
 
 @given(SEEDS, st.integers(2, 40), st.integers(2, 40), st.data())

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import SEEDS, rng, with_walls
 from torch import Tensor
 
 from crlib.attacks import project
+from tests.unit.support import SEEDS, rng, with_walls
 
 NORMS = ("linf", "l2", "l1")
 ORDERS = {"linf": float("inf"), "l2": 2, "l1": 1}

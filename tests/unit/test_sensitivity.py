@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from support import rng
 
 from crlib import metrics, theory
+from tests.unit.support import rng
 
 
 def test_a_flat_spectrum_has_ratio_inputs_over_rank() -> None:

@@ -128,8 +128,8 @@ def test_a_failing_run_loses_nothing(tmp_path: Path) -> None:
 
 SCRIPT = """
 import sys
-sys.path[:0] = [{tests!r}, {root!r}]
-import test_sweep
+sys.path.insert(0, {root!r})
+from tests.unit import test_sweep
 test_sweep.run(__import__("pathlib").Path(sys.argv[1]))
 """
 
@@ -170,7 +170,7 @@ def _slowly(out: Path) -> None:
 
 def test_two_processes_may_share_a_folder(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    script = SCRIPT.format(tests=str(Path(__file__).parent), root=str(root))
+    script = SCRIPT.format(root=str(root))
     command = [sys.executable, "-c", script, str(tmp_path / "shared")]
     environment = os.environ | {"SWEEP_SLOW": "1"}
     children = [subprocess.Popen(command, env=environment) for _ in range(2)]

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from support import rng
 from torch import Tensor, nn
 
 from crlib import attacks, compress
@@ -12,6 +11,7 @@ from crlib.data import Dataset, gaussian_classes
 from crlib.metrics import accuracy
 from crlib.models import MLP, ConvNet, ResNet
 from crlib.train import Fit, augment, fit, fit_many, new_head, pgd_adversary
+from tests.unit.support import rng
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,12 @@ import linecache
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from manuscript import Block, Manuscript
+from book._tools.manuscript import Block, Manuscript, read
 
+ROOT = Path(__file__).parents[2]
 MODULE = "chapter_under_test"
 
 
@@ -43,6 +45,24 @@ def run_all(cells: list[Block], namespace: dict[str, Any]) -> Any:
     for cell in cells:
         value = run(cell.body, namespace, f"<cell at line {cell.line}>")
     return value
+
+
+def defined(name: str, *functions: str) -> list[Any]:
+    """Return functions of a unit: its setup cells and the cells that define them.
+
+    Args:
+        name: of the unit, such as ``"ch05"``.
+        functions: the names that some cell defines with ``def``.
+    """
+    (path,) = (ROOT / "book").glob(f"{name}_*.md")
+    book = read(path)
+    namespace = fresh()
+    run_all(book.tagged("setup"), namespace)
+    for function in functions:
+        if function not in namespace:
+            cells = [c for c in book.cells if f"def {function}(" in c.body]
+            run_all(cells[:1], namespace)
+    return [namespace[function] for function in functions]
 
 
 def exercise_labels(book: Manuscript) -> Iterator[str]:
@@ -89,7 +109,7 @@ def faults(
         if not passed:
             found.append(f"the solution fails the {kind} test")
     if wrong is None:
-        found.append("no wrong answer in tests/exercises/wrong_answers.py")
+        found.append("no wrong answer in the file of this unit under tests/units")
     elif all(verdicts(book, label, names, wrong).values()):
         found.append("the wrong answer passes both tests")
     return [f"{book.path.name}: {label}: {problem}" for problem in found]

@@ -2,10 +2,9 @@
 
 import contextlib
 
-import chapter_code
-from manuscript import Manuscript, walk
-from mutated import mutated, replaced
-from mutations import Mutation
+from book._tools.manuscript import Manuscript, walk
+from tests.mutated import mutated, replaced
+from tests.units import Mutation, cells
 
 CHECKED = ("theorem", "proposition", "lemma", "corollary")
 
@@ -39,7 +38,7 @@ def check(book: Manuscript, label: str, mutation: Mutation | None = None) -> Non
             test = replaced(test, *fault, f"the check of {label}")
         else:
             library = mutated(where, *fault)
-    namespace = chapter_code.fresh()
+    namespace = cells.fresh()
     with library:
-        chapter_code.run(setup, namespace, f"<setup of {book.path.name}>")
-        chapter_code.run(test, namespace, f"<check-{label}>")
+        cells.run(setup, namespace, f"<setup of {book.path.name}>")
+        cells.run(test, namespace, f"<check-{label}>")

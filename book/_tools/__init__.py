@@ -1,0 +1,1 @@
+"""The tools that read, run and build the manuscript."""

@@ -1,0 +1,96 @@
+"""Chapter 10: mutations of its theorems, wrong answers, its code from scratch."""
+
+import pytest
+import torch
+
+from crlib import theory
+from tests.units import Mutation
+from tests.units.cells import defined
+
+MUTATIONS = [
+    # The last direction of the row space forgotten.
+    Mutation(
+        "thm-bridge",
+        "crlib.theory.bridge._directions",
+        "vh[:kept].T",
+        "vh[: kept - 1].T",
+    ),
+    # The square dropped.
+    Mutation(
+        "prop-bridge-random",
+        "check",
+        "stats.kstest((chi**2).numpy()",
+        "stats.kstest(chi.numpy()",
+    ),
+    # The second singular value left out, not the first.
+    Mutation(
+        "thm-bridge-tail",
+        "crlib.theory.bridge._directions",
+        "float(s[kept]) if",
+        "float(s[kept + 1]) if",
+    ),
+    # The error without its square.
+    Mutation("prop-price-error", "check", "error, eps**2", "error, eps"),
+    # The same probe twice.
+    Mutation(
+        "cor-bridge-probes",
+        "crlib.theory.two_probe_radius",
+        "[probe_i, probe_j]",
+        "[probe_i, probe_i]",
+    ),
+    # One gradient in place of two.
+    Mutation(
+        "prop-bridge-local",
+        "check",
+        "bridge_attack(slopes, u, target)",
+        "bridge_attack(slopes[:1], u, target)",
+    ),
+    # One degree of freedom too many.
+    Mutation("prop-bridge-bottleneck", "check", "k - n + 1", "k - n + 2"),
+    # Divided by the norm twice.
+    Mutation(
+        "prop-bridge-aligned",
+        "check",
+        "(cloud @ mu).abs() / mu.norm())",
+        "(cloud @ mu).abs() / mu.norm() ** 2)",
+    ),
+]
+
+WRONG = {
+    # What the layer makes of the difference, not what it lets through.
+    "ex-bridge-survives": """
+def survives(w, difference):
+    gain = torch.linalg.matrix_norm(w, ord=2)
+    return float((w @ difference).norm() / (gain * difference.norm()))
+""",
+    # The nearest input by the eye, not by the network.
+    "ex-bridge-cheapest": """
+def cheapest(w, x, label, others, labels):
+    differences = others[labels != label] - x
+    nearest = differences[differences.norm(dim=1).argmin()]
+    return nearest @ (torch.linalg.pinv(w) @ w)
+""",
+    # The two projections added.
+    "ex-bridge-bypass": """
+def bypass(w, s, x, x_prime):
+    one = theory.bridge_attack(w, x, x_prime).e
+    return one + theory.bridge_attack(s, x, x_prime).e
+""",
+    # The bound in place of the residual.
+    "ex-bridge-fewest": """
+def fewest_directions(w, x, x_prime, radius):
+    for k in range(1, min(w.shape) + 1):
+        if theory.bridge_attack(w, x, x_prime, k).residual_bound <= radius:
+            return k
+    return 0
+""",
+}
+
+
+@pytest.mark.parametrize(("h", "k", "m"), [(1, 1, 6), (9, 3, 12), (5, 5, 5)])
+def test_bridge(h: int, k: int, m: int) -> None:
+    (bridge,) = defined("ch10", "bridge")
+    g = torch.Generator().manual_seed(3)
+    w = torch.randn(h, k, generator=g) @ torch.randn(k, m, generator=g)
+    x, other = torch.randn(2, 40, m, generator=g)
+    assert torch.allclose(bridge(w, x, other), theory.bridge_attack(w, x, other).e)

@@ -1,0 +1,55 @@
+"""Chapter 12: mutations of its theorems, wrong answers, its code from scratch."""
+
+from tests.units import Mutation
+
+MUTATIONS = [
+    # The plain mean of the norms in place of the one weighted by themselves.
+    Mutation(
+        "prop-rows-push",
+        "setup",
+        "star = rho.square().sum() / rho.sum()",
+        "star = rho.mean()",
+    ),
+    # The root of the factor dropped: in and out are exchanged, not balanced.
+    Mutation(
+        "prop-rows-balanced",
+        "setup",
+        "(v.norm(dim=0) / w.norm(dim=1)).sqrt()",
+        "(v.norm(dim=0) / w.norm(dim=1))",
+    ),
+]
+
+WRONG = {
+    # The strongest row taken for the one of largest sum.
+    "ex-rows-share": """
+def row_share(w):
+    strongest = w[w.norm(dim=1).argmax()]
+    share = strongest.abs().sum() / w.norm()
+    return float(share), float(strongest.norm() / w.norm())
+""",
+    # The mean of the norms for the limit.
+    "ex-rows-giants": """
+def inflated(w):
+    rho = w.norm(dim=1)
+    return rho > rho.mean()
+""",
+    # Neurons without weights divided by zero.
+    "ex-rows-balance": """
+def balance(w, v):
+    c = (v.norm(dim=0) / w.norm(dim=1)).sqrt()
+    return c[:, None] * w, v / c
+""",
+    # Not paired: the scatter of the seeds hides the effect.
+    "ex-rows-stories": """
+def stories(table, setting, control, column):
+    found = {}
+    for rule in set(table.checkpoint):
+        part = table[(table.checkpoint == rule) & table.met]
+        ours, base = (np.log(part[(part.way == w) & (part.strength == s)][column])
+                      for w, s in (setting, control))
+        mark = interval(ours)
+        below = "lower" if mark.high < base.mean() else "open"
+        found[rule] = "higher" if mark.low > base.mean() else below
+    return found
+""",
+}

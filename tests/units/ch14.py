@@ -1,0 +1,42 @@
+"""Chapter 14: mutations of its theorems, wrong answers, its code from scratch."""
+
+from tests.units import Mutation
+
+MUTATIONS = [
+    # The fewest windows in place of the most.
+    Mutation(
+        "prop-cifar-kernel",
+        "setup",
+        "torch.ones_like(like.weight)).max())",
+        "torch.ones_like(like.weight)).min())",
+    ),
+    # The small number added outside the root.
+    Mutation(
+        "prop-cifar-bn", "setup", "(variance + eta).sqrt()", "(variance.sqrt() + eta)"
+    ),
+    # A gradient that grows with the filter, in place of shrinking.
+    Mutation("prop-cifar-bn", "check", "slopes[0] / t", "slopes[0] * t"),
+]
+
+WRONG = {
+    # The mean left in the bias without the factor of the filter.
+    "ex-cifar-fold": """
+def fold(kernel, gamma, beta, mean, variance, eta):
+    scale = gamma / (variance + eta).sqrt()
+    return scale.view(-1, 1, 1, 1) * kernel, beta - mean
+""",
+    # The bound, which a short axis does not reach.
+    "ex-cifar-windows": """
+def windows(size, k, stride, padding):
+    return math.ceil(k / stride)
+""",
+    # Sorted by fit: a second crossing is taken for the first.
+    "ex-cifar-fit": """
+def at_fit(fits, distances, level):
+    if not fits[0] <= level <= max(fits):
+        return math.nan
+    order = np.argsort(fits)
+    fits, distances = np.array(fits)[order], np.array(distances)[order]
+    return float(np.exp(np.interp(level, fits, np.log(distances))))
+""",
+}
