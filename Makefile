@@ -1,7 +1,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lint serve study bench bench-attacks clean
+.PHONY: help book check test notebooks unit lint lock serve study processors bench \
+	bench-attacks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,11 +16,22 @@ help: ## this list
 book: $(READY) ## build the book into _build/html
 	@$(BIN)/python -m book._tools.build
 
-test: $(READY) ## check everything: library, exercises, notebooks, pages
-	@$(BIN)/python -m book._tools.test_all
+check: $(READY) ## what a change can have touched, in minutes; no pages
+	@$(BIN)/python -m book._tools.check --quick
+
+# COLD=1: nothing that was proven before counts, and nbval runs every notebook.
+test: $(READY) ## check everything; COLD=1 leaves nothing out as proven before
+	@$(if $(COLD),rm -rf _build/cold; export CRLIB_BOOK_CACHE=$(CURDIR)/_build/cold;) \
+		$(BIN)/python -m book._tools.check
 
 notebooks: $(READY) ## derive chapters/*.ipynb from book/*.md
 	@$(BIN)/python -m book._tools.notebooks
+
+unit: $(READY) ## the skeleton of a chapter or lab: make unit KIND=lab NAME=slug
+	@$(BIN)/python -m book._tools.skeleton $(KIND) $(NAME)
+
+processors: $(READY) ## run pages as older processors do: make processors PAGES="ch05"
+	@$(BIN)/python -m book._tools.processors $(PAGES)
 
 lint: $(READY) ## style and types only
 	@$(BIN)/ruff check .
@@ -37,6 +49,13 @@ bench: $(READY) ## time the training against plain loops
 
 bench-attacks: $(BENCH_READY) ## compare the attacks with other libraries (ARGS=--quick)
 	@$(BENCH_VENV)/bin/python benchmarks/attacks $(ARGS)
+
+# Newer versions of all but torch, whose default build is ten times as large.
+lock: ## remake requirements.lock from the bounds in pyproject.toml
+	@rm -rf _build/lock && python3 -m venv _build/lock
+	@grep '^torch==' requirements.lock > _build/lock/keep.txt
+	@_build/lock/bin/python -m pip install -qq -c _build/lock/keep.txt -e .[book,test]
+	@_build/lock/bin/python -m pip freeze -qq --exclude-editable > requirements.lock
 
 clean: ## remove what was built; the environment stays
 	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

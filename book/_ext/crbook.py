@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,19 +34,23 @@ from sphinx_proof.nodes import proof_node
 
 from crlib.version import __version__
 
+BOOK = Path(__file__).resolve().parent.parent
+# Also where somebody calls jupyter-book by hand.
+sys.path.insert(0, str(BOOK.parent))
+
+from book._tools.units import Unit  # noqa: E402
+
 logger = logging.getLogger(__name__)
 
-BOOK = Path(__file__).resolve().parent.parent
-CHAPTER = re.compile(r"(?:.*/)?ch(\d+)_(\w+)$")
 RAW_DIRECTIVE = re.compile(r"(```|:::)\{[\w:-]+\}")
 WORDS_PER_MINUTE = 180
 SECONDS_PER_CODE_LINE = 4
 
 
-def chapter_number(docname: str) -> int | None:
-    """Return 5 for ``book/ch05_slug``, None for a page that is no chapter."""
-    match = CHAPTER.match(docname)
-    return int(match[1]) if match else None
+def unit_label(docname: str) -> str | None:
+    """Return 5 for ``book/ch05_slug``, L3 for ``book/lab03_slug``, else None."""
+    unit = Unit.of(docname)
+    return unit.label if unit else None
 
 
 def number_by_file_name(
@@ -59,18 +64,18 @@ def number_by_file_name(
     old = env.toc_secnumbers
     TocTreeCollector.assign_section_numbers(collector, env)
     for docname, numbers in env.toc_secnumbers.items():
-        chapter = chapter_number(docname)
-        if chapter is None:
+        own = unit_label(docname)
+        if own is None:
             continue
         for anchor, number in numbers.items():
-            numbers[anchor] = (chapter, *number[1:]) if number else number
+            numbers[anchor] = (own, *number[1:]) if number else number
         headings: list[nodes.Element] = [
             env.titles[docname],
             *env.tocs[docname].findall(nodes.reference),
         ]
         for heading in headings:
             if heading.get("secnumber"):
-                heading["secnumber"] = [chapter, *heading["secnumber"][1:]]
+                heading["secnumber"] = [own, *heading["secnumber"][1:]]
     return [d for d, n in env.toc_secnumbers.items() if n != old.get(d)]
 
 
@@ -275,7 +280,7 @@ class FillInTimes(SphinxPostTransform):
             seconds = seconds_to_run(self.env, docname)
             if seconds is None:
                 continue
-            number = chapter_number(docname)
+            number = unit_label(docname)
             link = addnodes.pending_xref(
                 refdoc=self.env.docname,
                 reftarget=f"/{docname}",
@@ -454,13 +459,13 @@ def drop_thebe(context: dict[str, Any]) -> None:
 
 def launch_buttons(app: Sphinx, docname: str) -> dict[str, Any] | None:
     """Return the menu that opens a chapter's notebook, None for other pages."""
-    match = CHAPTER.match(docname)
-    if not match:
+    unit = Unit.of(docname)
+    if not unit:
         return None
     options = app.config.html_theme_options
     repository = options["repository_url"].removeprefix("https://github.com/")
     branch = options["repository_branch"]
-    notebook = f"chapters/{match[1]}_{match[2]}.ipynb"
+    notebook = f"chapters/{unit.notebook}.ipynb"
     urls = {
         "Binder": f"https://mybinder.org/v2/gh/{repository}/{branch}"
         f"?urlpath=lab/tree/{notebook}",
@@ -469,14 +474,14 @@ def launch_buttons(app: Sphinx, docname: str) -> dict[str, Any] | None:
     }
     return {
         "type": "group",
-        "tooltip": "Run this chapter",
+        "tooltip": f"Run this {unit.rules.word}",
         "icon": "fas fa-rocket",
         "label": "launch-buttons",
         "buttons": [
             {
                 "type": "link",
                 "text": name,
-                "tooltip": f"Run this chapter on {name}",
+                "tooltip": f"Run this {unit.rules.word} on {name}",
                 "icon": "fas fa-play",
                 "url": url,
             }

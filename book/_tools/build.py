@@ -1,116 +1,107 @@
 """Build the pages of the book: ``python -m book._tools.build [folder]``.
 
+First the pages run, two at once, or their outputs are at hand; then Sphinx makes HTML.
 A folder without its own ``_config.yml`` is built with the one of this book, so that a
 small book in a temporary folder goes through the same gate. Any warning is a failure.
 The whole log is in ``_build/build.log``.
 """
 
 import argparse
-import hashlib
+import json
+import multiprocessing
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TextIO
 
-ROOT = Path(__file__).resolve().parents[2]
-# Networks this small gain nothing from more than one thread.
-KERNEL = {"CRLIB_BOOK": "1", "OMP_NUM_THREADS": "1"}
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+
+from book._tools import cache
+from book._tools import run as runs
+from book._tools.depends import ROOT, Sources, digest, digest_of
+
+HOME = "html/index.html"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-EVENT = re.compile(
-    r"(?P<file>\S+\.(?:md|ipynb)): (?P<what>Execut\S+|Using) (?P<rest>.*)"
-)
-AHEAD = re.compile(
-    r"(?P<what>Executing|Execution Successful): \S*?(?P<name>[\w-]+)\.md$"
-)
-SECONDS = re.compile(r"in ([\d.]+) seconds")
 TROUBLE = re.compile(r"WARNING|ERROR|CRITICAL|^[\w. ]*([Ee]rror|Exception)\b.*: *\S")
-# What a kernel prints as it starts, and the wrappers around the error of a cell.
-NOISE = re.compile(r"\[IPKernelApp\]|nbclient\S+CellExecutionError|myst_nb\S+Error")
+# Sphinx finds every output. Where it does not, it would run the page once more.
+RUNS = re.compile(r"(?P<file>\S+)\.md: Executing notebook")
 
 
-def digest(base: Path, *names: str) -> str:
-    """Return a hash of the named files and folders, with their places in ``base``."""
-    total = hashlib.sha256()
-    for name in names:
-        place = base / name
-        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
-            if path.is_file() and "__pycache__" not in path.parts:
-                total.update(path.relative_to(base).as_posix().encode())
-                total.update(path.read_bytes())
-    return total.hexdigest()
-
-
-def fingerprints(folder: Path, config: Path) -> tuple[str, str]:
-    """Return what the outputs of cells depend on, and what the pages depend on."""
-    profile = os.environ.get("CRLIB_PROFILE", "quick")
-    library = digest(ROOT, "crlib", "benchmarks/results", "requirements.lock")
-    computed = f"{library} {sys.version_info[:2]} {profile}"
+def made_of(folder: Path, config: Path, keys: list[str]) -> str:
+    """Return a digest of all that decides what the pages look like."""
     pages = (".md", ".ipynb", ".yml", ".bib")
     manuscript = [path.name for path in folder.iterdir() if path.suffix in pages]
-    made = (
-        digest(folder, "book", *sorted(manuscript))
-        + digest(ROOT, "book/_ext", "book/_static")
-        + digest(config.parent, config.name)
+    return digest(
+        digest_of(folder, "book", *sorted(manuscript)),
+        digest_of(ROOT, "book/_ext", "book/_static", "book/_tools"),
+        digest_of(ROOT, "crlib", "requirements.lock"),
+        digest_of(config.parent, config.name),
+        *keys,
     )
-    return computed, made
 
 
-def forget_what_is_stale(build: Path, computed: str, made: str) -> None:
-    """Drop outputs that another crlib computed, and pages unless nothing changed.
+def forget(build: Path) -> None:
+    """Drop the pages.
 
-    The execution cache knows the text of the cells, not the library they import. And
     Sphinx warns only about the pages it works on: a page that was faulty, or whose
     target went away elsewhere, would pass untouched. Reading all is cheap.
     """
-    stamp = build / "made-with.txt"
-    old = stamp.read_text().splitlines() if stamp.exists() else []
-    if old[:1] != [computed]:
-        shutil.rmtree(build / ".jupyter_cache", ignore_errors=True)
-        (build / "peak.txt").unlink(missing_ok=True)
-    if old != [computed, made]:
-        shutil.rmtree(build / ".doctrees", ignore_errors=True)
-        shutil.rmtree(build / "html", ignore_errors=True)
+    for name in (".doctrees", "html"):
+        shutil.rmtree(build / name, ignore_errors=True)
     build.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(f"{computed}\n")
+    (build / "made-of.txt").unlink(missing_ok=True)
 
 
-def progress(line: str) -> str | None:
-    """Return what a person waits for: pages that run, and whatever is wrong."""
-    ahead = AHEAD.search(line)
-    if ahead:
-        state = "running" if ahead["what"] == "Executing" else "done"
-        return f"{ahead['name']}: {state}"
-    event = EVENT.search(line)
-    if event:
-        name = Path(event["file"]).stem
-        seconds = SECONDS.search(event["rest"])
-        if event["what"] == "Executing":
-            return f"{name}: running"
-        if event["what"] == "Executed" and seconds:
-            return f"{name}: {float(seconds[1]):.1f} s"
-        if event["what"] == "Using":
-            return f"{name}: outputs at hand"
-    if TROUBLE.search(line) and not NOISE.match(line):
-        return line
-    return None
+def outputs(pages: list[Path], keys: list[str]) -> tuple[dict[Path, runs.Run], int]:
+    """Run pages or find their outputs; return these, and how many pages failed."""
+    found: dict[Path, runs.Run] = {}
+    missing = []
+    for page, key in zip(pages, keys, strict=True):
+        known = cache.get("pages", key)
+        if known is None:
+            missing.append(page)
+        else:
+            found[page] = runs.Run(**known)
+    if len(found):
+        print(f"  outputs at hand: {len(found)} of {len(pages)} pages", flush=True)
+    # Fresh interpreters: a fork would inherit locks that somebody holds.
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=fresh) as pool:
+        jobs = {pool.submit(runs.outputs, page): page for page in missing}
+        failed = 0
+        for job in as_completed(jobs):
+            page = jobs[job]
+            try:
+                found[page] = job.result()
+                print(f"  {page.stem}: {found[page].seconds:.1f} s", flush=True)
+            except runs.PageError as error:
+                failed += 1
+                print(COLOUR.sub("", str(error)), flush=True)
+    return found, failed
 
 
-def run(folder: Path, config: Path) -> int:
-    """Run the pages, then build; log everything, show progress; return the status."""
-    # The kernel must be this interpreter's, with this interpreter's crlib.
-    environment = os.environ | KERNEL
-    environment |= {
-        "PYTHONUNBUFFERED": "1",
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "NO_COLOR": "1",
-    }
-    ahead = [sys.executable, "-m", "book._tools.execute"]
-    ahead += [str(folder), str(timeout(config))]
+def hand_over(folder: Path, found: dict[Path, runs.Run]) -> None:
+    """Put outputs where Sphinx looks for them."""
+    place = folder / "_build" / ".jupyter_cache"
+    shutil.rmtree(place, ignore_errors=True)
+    outputs = get_cache(str(place))
+    for page, ran in found.items():
+        bundle = CacheBundleIn(
+            runs.filled(page, ran), str(page), data={"execution_seconds": ran.seconds}
+        )
+        outputs.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    claims = {page.stem: ran.claims for page, ran in sorted(found.items())}
+    (folder / "_build" / "claims.json").write_text(json.dumps(claims, indent=1))
+
+
+def sphinx(folder: Path, config: Path) -> int:
+    """Make HTML; log everything, show trouble; return the status."""
     book = [
         sys.executable,
         "-c",
@@ -126,37 +117,13 @@ def run(folder: Path, config: Path) -> int:
         "--keep-going",
     ]
     with (folder / "_build" / "build.log").open("w", encoding="utf-8") as log:
-        # A page that fails ahead of the build fails in it again, and is reported there.
-        # Pages that are still standing were made from what is there now.
-        if not (folder / "_build" / "html").exists():
-            follow(ahead, environment, log, quiet=True)
-            record_peak(folder / "_build" / "peak.txt")
-        return follow(book, environment, log)
+        return follow(book, log)
 
 
-def record_peak(file: Path) -> None:
-    """Write the megabytes of the largest process so far, and in builds before.
-
-    Asked between the run of the pages and Sphinx, that is a kernel.
-    """
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
-    before = float(file.read_text()) if file.exists() else 0.0
-    file.write_text(f"{max(peak, before):.0f}\n")
-
-
-def timeout(config: Path) -> int:
-    """Return the seconds that the configuration gives to a cell."""
-    found = re.search(r"^  timeout: (\d+)$", config.read_text(), re.MULTILINE)
-    return int(found[1]) if found else 30
-
-
-def follow(
-    command: list[str], environment: dict[str, str], log: TextIO, *, quiet: bool = False
-) -> int:
-    """Run a command, log what it says, and show what a person waits for."""
+def follow(command: list[str], log: TextIO) -> int:
+    """Run a command, log what it says, and show what a person must know."""
     shown = set()
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -171,11 +138,10 @@ def follow(
         for raw in process.stdout:
             line = COLOUR.sub("", raw).rstrip()
             log.write(line + "\n")
-            text = progress(line)
-            wanted = AHEAD.search(line) if quiet else text
-            if text and wanted and text not in shown:
-                shown.add(text)
-                print(f"  {text}", flush=True)
+            wanted = TROUBLE.search(line) or RUNS.search(line)
+            if wanted and line not in shown:
+                shown.add(line)
+                print(f"  {line}", flush=True)
     return process.returncode
 
 
@@ -187,18 +153,30 @@ def build(folder: Path) -> int:
         config = ROOT / "_config.yml"
     started = time.perf_counter()
     print(f"Building the book in {folder}", flush=True)
-    computed, made = fingerprints(folder, config)
-    forget_what_is_stale(folder / "_build", computed, made)
-    status = run(folder, config)
-    index = folder / "_build" / "html" / "index.html"
+    cache.trim()
+    sources = Sources()
+    pages = runs.pages(folder)
+    keys = [sources.page(page) for page in pages]
+    made = made_of(folder, config, keys)
+    stamp, index = (folder / "_build" / name for name in ("made-of.txt", HOME))
+    if index.exists() and stamp.exists() and stamp.read_text() == made:
+        print(f"Nothing has changed. Open {index.as_uri()}")
+        return 0
+    forget(folder / "_build")
+    found, failed = outputs(pages, keys)
+    if failed:
+        print(f"The book is NOT built: {failed} of {len(pages)} pages did not run.")
+        return 1
+    hand_over(folder, found)
+    status = sphinx(folder, config)
     seconds = time.perf_counter() - started
     if status or not index.exists():
         log = folder / "_build" / "build.log"
         print(f"The book is NOT built ({seconds:.0f} s). Everything is in {log}")
         return status or 1
-    (folder / "_build" / "made-with.txt").write_text(f"{computed}\n{made}\n")
-    pages = len(list(index.parent.glob("book/*.html")))
-    print(f"Built {pages} pages in {seconds:.0f} s.")
+    stamp.write_text(made)
+    count = len(list(index.parent.glob("book/*.html")))
+    print(f"Built {count} pages in {seconds:.0f} s.")
     print(f"Open {index.as_uri()}")
     print("or run `make serve` and open http://localhost:8000")
     return 0

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from book._tools.units import Unit, units
+
 THEOREMS = (
     "axiom",
     "theorem",
@@ -61,7 +63,6 @@ _TARGET = re.compile(r"^\(([\w:.-]+)\)=\s*$")
 _HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*$")
 _MATH_LINE = re.compile(r"^( *)\$\$(.+?)\$\$\s*(?:\(([\w-]+)\))?\s*$")
 _MATH_END = re.compile(r"^(.*?)\$\$\s*(?:\(([\w-]+)\))?\s*$")
-_FILE = re.compile(r"^ch(\d\d)_([a-z0-9_]+)$")
 
 
 class ManuscriptError(Exception):
@@ -115,13 +116,17 @@ class Block:
 
 @dataclass
 class Manuscript:
-    """One file of the book. ``number`` is 0 on pages that are no chapter."""
+    """One file of the book; ``unit`` is None on pages that are no chapter or lab."""
 
     path: Path
-    number: int
-    slug: str
+    unit: Unit | None
     text: str
     blocks: list[Block]
+
+    @property
+    def number(self) -> str:
+        """What numbers begin with: 5 in chapter 5, L3 in lab 3, else empty."""
+        return self.unit.label if self.unit else ""
 
     @property
     def title(self) -> str:
@@ -144,7 +149,6 @@ class Label:
     kind: str
     number: str
     text: str
-    page: str
 
 
 def walk(blocks: list[Block]) -> Iterator[Block]:
@@ -168,20 +172,18 @@ def read(path: Path) -> Manuscript:
         start = next((i + 1 for i in range(1, len(lines)) if lines[i] == "---"), 0)
         if not start:
             raise ManuscriptError(path, 1, "the YAML header does not end")
-    match = _FILE.match(path.stem)
-    number, slug = (int(match[1]), match[2]) if match else (0, path.stem)
-    return Manuscript(path, number, slug, text, _parse(lines[start:], start + 1, path))
+    return Manuscript(path, Unit.of(path), text, _parse(lines[start:], start + 1, path))
 
 
 def chapters(root: Path) -> list[Manuscript]:
-    """Read all chapters of the book under ``root``, in order."""
-    return [read(p) for p in sorted((root / "book").glob("ch[0-9][0-9]_*.md"))]
+    """Read all units of the book under ``root``: chapters, then labs."""
+    return [read(root / "book" / f"{unit.stem}.md") for unit in units(root)]
 
 
 def pages(root: Path) -> list[Manuscript]:
-    """Read the pages of the book that are no chapters."""
+    """Read the pages of the book that are no units."""
     names = sorted((root / "book").glob("*.md"))
-    return [read(p) for p in names if not _FILE.match(p.stem)]
+    return [read(p) for p in names if not Unit.of(p)]
 
 
 def _parse(lines: list[str], first: int, path: Path, top: bool = True) -> list[Block]:
@@ -345,7 +347,7 @@ def index(
                 number = section_number(book, sections, block.level)
                 if target:
                     text = block.argument
-                    add(book, block, target, Label("section", number, text, book.slug))
+                    add(book, block, target, Label("section", number, text))
             target = block.label if block.kind == "target" else ""
             kind, name = _numbered(block)
             if not kind or not book.number:
@@ -359,17 +361,17 @@ def index(
             block.options["number"] = number
             block.options["numbered"] = text
             if name:
-                add(book, block, name, Label(kind, number, text, book.slug))
+                add(book, block, name, Label(kind, number, text))
     return labels
 
 
 def section_number(book: Manuscript, sections: list[int], level: int) -> str:
     """Count one more heading of ``level`` and return its number, such as 5.2.1."""
     if level == 1:
-        return str(book.number)
+        return book.number
     sections[level - 1] += 1
     sections[level:] = [0] * (6 - level)
-    return ".".join(map(str, [book.number, *sections[1:level]]))
+    return ".".join([book.number, *map(str, sections[1:level])])
 
 
 def _numbered(block: Block) -> tuple[str, str]:

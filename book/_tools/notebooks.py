@@ -33,7 +33,7 @@ import crlib
 crlib.require("{version}")"""
 
 ABOUT = """\
-Chapter {number} of *{book}*, version {version}. This notebook is derived from the book.
+{unit} of *{book}*, version {version}. This notebook is derived from the book.
 
 A number that the book computes appears here as **‹name›**. The cell that computes it
 prints the name with its value."""
@@ -336,8 +336,9 @@ class Derivation:
         text = f"{'#' * block.level} {number} {title}"
         if block.level > 1:
             return text
+        assert self.chapter.unit
         about = ABOUT.format(
-            number=self.chapter.number,
+            unit=f"{self.chapter.unit.rules.word.capitalize()} {self.chapter.number}",
             book=self.book.settings["title"],
             version=self.book.version,
         )
@@ -563,7 +564,8 @@ def derive(book: Book) -> tuple[dict[str, str], list[str]]:
             problems.append(str(error))
             continue
         text = nbformat.writes(notebook, version=4, indent=1)
-        files[f"{chapter.number:02d}_{chapter.slug}.ipynb"] = text.rstrip("\n") + "\n"
+        assert chapter.unit
+        files[f"{chapter.unit.notebook}.ipynb"] = text.rstrip("\n") + "\n"
     return files, problems
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from book._tools import manuscript as ms
 from book._tools import notebooks
 from book._tools.manuscript import Block, Manuscript, walk
+from book._tools.units import KINDS, Kind
 
 LINES, WIDTH, MEDIAN, PERCENTILE_90 = 25, 88, 6, 15
 WORDS = 45
@@ -71,6 +72,11 @@ class Shelf:
 def shelf(root: Path) -> Shelf:
     entries = ms.bibliography(root / "book/references.bib")
     return Shelf(ms.chapters(root), ms.pages(root), entries)
+
+
+def rules(book: Manuscript) -> Kind:
+    """Return what a unit of this kind must have."""
+    return book.unit.rules if book.unit else KINDS["ch"]
 
 
 def prose(book: Manuscript) -> Iterator[tuple[int, str]]:
@@ -196,16 +202,17 @@ def card(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
         yield 1, "no chapter-card right after the title: write one"
     for block in cards:
         goals = notebooks.items(block)
-        if not 3 <= len(goals) <= 6:
-            yield block.line, f"{len(goals)} objectives: state three to six"
+        least = rules(book).objectives
+        if not least <= len(goals) <= 6:
+            yield block.line, f"{len(goals)} objectives: state {least} to 6"
         if not block.options.get("needs"):
             yield block.line, "the card has no :needs:: say what the reader must know"
 
 
 def predicts(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
     found = [b for b in walk(book.blocks) if b.name == "predict"]
-    if len(found) < 5:
-        yield 1, f"{len(found)} questions to predict: ask five or more"
+    if len(found) < rules(book).questions:
+        yield 1, f"{len(found)} questions to predict: ask {rules(book).questions}"
     for block in found:
         options = notebooks.options(block)
         if not block.argument:
@@ -289,8 +296,8 @@ def exercises(book: Manuscript, shelf: Shelf) -> Iterator[tuple[int, str]]:
     starts = [
         (n, b) for n, b in enumerate(book.blocks) if b.name.startswith("exercise-start")
     ]
-    if len(starts) < 3:
-        yield 1, f"{len(starts)} exercises: set three or more"
+    if len(starts) < rules(book).exercises:
+        yield 1, f"{len(starts)} exercises: set {rules(book).exercises} or more"
     for n, block in starts:
         title, stars, minutes, points = notebooks.exercise(block)
         label = block.label
@@ -338,8 +345,8 @@ def _exercise_parts(blocks: list[Block], label: str) -> Iterator[str]:
 
 def failures(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
     found = book.tagged("failure")
-    if len(found) < 2:
-        yield 1, f"{len(found)} cells tagged failure: show two failures or more"
+    if len(found) < rules(book).failures:
+        yield 1, f"{len(found)} cells tagged failure: show {rules(book).failures}"
     for cell in found:
         if not asserts(cell):
             yield cell.line, "a failure that asserts nothing: claim that it fails"
@@ -356,9 +363,12 @@ def sections(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
     if first is None or first.kind != "heading" or first.level != 1:
         yield 1, "the first line after the header is not `# Title`: put it there"
     found = {b.argument for b in book.blocks if b.kind == "heading"}
-    for title in ("What could go wrong", "What to remember", "Background"):
+    for title in rules(book).sections:
         if title not in found:
             yield 1, f"no section {title!r}: add it"
+    length = len(book.text.splitlines())
+    if length > rules(book).lines:
+        yield 1, f"{length} lines: shorten it to {rules(book).lines} or split it"
 
 
 def leftovers(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
@@ -407,7 +417,7 @@ def cited(book: Manuscript, shelf: Shelf) -> Iterator[tuple[int, str]]:
 
 
 def glued(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
-    prefix = f"ch{book.number:02d}_"
+    prefix = f"{book.unit.name}_" if book.unit else ""
     defined: dict[str, int] = {}
     for cell in book.cells:
         for call in calls(cell, "glue"):

@@ -10,24 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup, Tag
-from jupyter_cache.executors.utils import single_nb_execution
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-from book._tools import execute
+from book._tools import chromium
+from book._tools.units import Unit
 
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
-CHAPTER_SECONDS = 120
 DESKTOP = ViewportSize(width=1280, height=900)
 PHONE = ViewportSize(width=375, height=900)
-CHAPTER_MEGABYTES = 1500
 RAW = re.compile(r"\{[a-z:]+\}`|^:(label|name|class|tags):|```|\$\$|\?\?\?|\bUnknown\b")
 # Contrast is a matter of colours, size and weight. A page has thousands of words and a
 # hundred looks: one word of each is judged. And nine in ten elements are words of code
@@ -68,17 +65,8 @@ def pages(html: Path = HTML) -> list[Path]:
 
 
 def chapters(html: Path = HTML) -> list[Path]:
-    return [page for page in pages(html) if re.match(r"ch\d\d_", page.name)]
-
-
-def seconds_alone(manuscript: Path) -> float:
-    """Run the cells of a manuscript file and return how long they took."""
-    with TemporaryDirectory() as folder:
-        done = single_nb_execution(
-            execute.read(manuscript), folder, timeout=600, allow_errors=False
-        )
-    assert done.err is None, done.exc_string
-    return float(done.time)
+    """Return the pages of chapters and labs."""
+    return [page for page in pages(html) if Unit.of(page)]
 
 
 def article(page: Path) -> Tag:
@@ -142,12 +130,12 @@ def buttons(page: Path, repository: str) -> Iterator[str]:
         str(a["href"]) for a in article(page).find_all("a", href=True) if a is not None
     }
     owner = repository.removeprefix("https://github.com/")
-    match = re.match(r"ch(\d\d_\w+)\.html", page.name)
-    if not match:
+    unit = Unit.of(page)
+    if not unit:
         if running:
             yield f"{page.name}: a page without a notebook offers {sorted(running)}"
         return
-    notebook = f"chapters/{match[1]}.ipynb"
+    notebook = f"chapters/{unit.notebook}.ipynb"
     if not (ROOT / notebook).exists():
         yield f"{page.name}: {notebook} does not exist"
     for service in ("mybinder.org", "colab.research.google.com"):
@@ -177,8 +165,6 @@ def secrets(html: Path, hidden: list[str]) -> Iterator[str]:
 @contextmanager
 def browser() -> Iterator[Browser]:
     """Open the Chromium that the variable CHROMIUM names, or a usual one."""
-    import chromium
-
     path = chromium.find()
     if path is None:
         if os.environ.get("CI", "").lower() == "true":

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+DEPENDS = ("benchmarks", "requirements.lock")
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks" / "attacks"))
 

@@ -7,6 +7,7 @@ import pytest
 from book._tools import manuscript
 from tests.book import lints
 
+DEPENDS = ("book",)
 ROOT = Path(__file__).parents[2]
 SHELF = lints.shelf(ROOT)
 

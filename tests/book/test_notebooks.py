@@ -5,10 +5,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from book._tools import execute, manuscript, nbval_plugin, notebooks
+from book._tools import manuscript, notebooks, run
 from tests.book import lints
 
 ROOT = Path(__file__).parents[2]
+DEPENDS = ("_config.yml", "book", "chapters", "crlib/version.py")
 BOOK = notebooks.load(ROOT)
 FILES, PROBLEMS = notebooks.derive(BOOK)
 
@@ -33,26 +34,11 @@ def test_notebook(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_cells_of_a_page_are_those_of_its_notebook(name: str) -> None:
-    file = ROOT / "book" / f"ch{Path(name).stem}.md"
-    notebook = nbformat.reads(FILES[name], as_version=4)
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    assert code[1:] == [cell.source for cell in nbval_plugin.shown(execute.read(file))]
-
-
-def test_a_kernel_that_dies_as_it_starts_is_started_again() -> None:
-    tries = []
-
-    def start(name: str) -> str:
-        tries.append(name)
-        if len(tries) < 3:
-            raise RuntimeError("Kernel died before replying to kernel_info")
-        return f"{name} {len(tries)}"
-
-    assert nbval_plugin.persistent(start)("python") == "python 3"
-    tries.clear()
-    with pytest.raises(RuntimeError, match="Kernel died"):
-        nbval_plugin.persistent(start, tries=2)("python")
-    assert len(tries) == 2
+    stem = Path(name).stem
+    (book,) = (m for m in BOOK.chapters if m.unit and m.unit.notebook == stem)
+    cells = run.code(nbformat.reads(FILES[name], as_version=4))
+    page = [cell for cell in run.code(run.read(book.path)) if not run.is_hidden(cell)]
+    assert [cell.source for cell in cells[1:]] == [cell.source for cell in page]
 
 
 MACROS = {"R": r"\mathbb{R}", "norm": [r"\lVert #1 \rVert", 1], "x": r"\mathbf x"}

@@ -1,11 +1,11 @@
 """The built pages: alternative texts, no leftovers, no host, the right numbers."""
 
-import re
 from pathlib import Path
 
 import pytest
 
 from book._tools import manuscript, notebooks
+from book._tools.units import Unit
 from tests.book import pages
 
 PAGES = pages.pages()
@@ -53,6 +53,6 @@ def test_numbers_equal_those_of_the_notebooks() -> None:
 @pytest.mark.parametrize("page", pages.chapters(), ids=lambda p: p.stem)
 def test_title_carries_the_number_of_the_chapter(page: Path) -> None:
     heading = pages.article(page).find("h1")
-    match = re.match(r"ch(\d\d)", page.name)
-    assert heading and match
-    assert heading.get_text(" ", strip=True).startswith(f"{int(match[1])}.")
+    unit = Unit.of(page)
+    assert heading and unit
+    assert heading.get_text(" ", strip=True).startswith(f"{unit.label}.")

@@ -9,6 +9,7 @@ import pytest
 from book._tools import manuscript as ms
 from tests.book import lints
 
+DEPENDS = ("book",)
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "book" / "paper_versus_ours.md"
 LINES = ["As reported", "Ours", "Verdict", "Where"]

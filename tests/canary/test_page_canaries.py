@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 from book._tools import manuscript
 from tests.book import pages
 
+DEPENDS = ("_config.yml", "book/_ext", "book/_static", "book/_tools")
 ROOT = pages.ROOT
 PAGE = """---
 jupytext:
@@ -175,9 +176,9 @@ def test_dead_question(driver: Browser, spoil: Callable[[str, str], Path]) -> No
 
 
 def build(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: page\n")
-    (folder / "page.md").write_text(PAGE.format(body=body))
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/page\n")
     (folder / "book").mkdir()
+    (folder / "book" / "page.md").write_text(PAGE.format(body=body))
     (folder / "book" / "references.bib").write_text("")
     return subprocess.run(
         [sys.executable, "-m", "book._tools.build", str(folder)],
@@ -209,14 +210,3 @@ def test_build(tmp_path: Path, body: str, code: int) -> None:
     assert bool(result.returncode) == bool(code), result.stdout + result.stderr
 
 
-def test_slow_page(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(PAGE.format(body=cell("import time; time.sleep(3)")))
-    assert pages.seconds_alone(page) > 3
-
-
-def test_slow_page_that_raises(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(PAGE.format(body=cell("raise ValueError('planted')")))
-    with pytest.raises(AssertionError, match="planted"):
-        pages.seconds_alone(page)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+DEPENDS = ("pyproject.toml", "crlib", "tests/unit")
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "pyproject.toml"
 

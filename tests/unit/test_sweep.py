@@ -2,10 +2,8 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -127,32 +125,46 @@ def test_a_failing_run_loses_nothing(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys
-sys.path.insert(0, {root!r})
+import sys, time
+from pathlib import Path
+from crlib.studies import engine
 from tests.unit import test_sweep
-test_sweep.run(__import__("pathlib").Path(sys.argv[1]))
+# A slow disk, so that many a kill meets a file half written.
+engine.os.fsync = lambda handle: time.sleep(0.01)
+print("begins", flush=True)
+test_sweep.run(Path(sys.argv[1]))
 """
 
 
-def test_a_sweep_killed_twenty_times_ends_like_an_uninterrupted_one(
+def begun(out: Path) -> subprocess.Popen[str]:
+    """Return a process that sweeps slowly, in a fresh interpreter.
+
+    A fork would inherit locks that this one's threads hold, and might wait for ever.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(out)],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"SWEEP_SLOW": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout and process.stdout.readline() == "begins\n"
+    return process
+
+
+def test_a_sweep_killed_again_and_again_ends_like_an_uninterrupted_one(
     tmp_path: Path,
 ) -> None:
-    # Forked, so that a child begins at once and dies in the middle of the work.
-    fork = multiprocessing.get_context("fork")
     out, chance, counts = tmp_path / "killed", random.Random(0), []
-    started = time.perf_counter()
-    undisturbed = fork.Process(target=_slowly, args=(tmp_path / "whole",))
-    undisturbed.start()
-    undisturbed.join()
-    length = time.perf_counter() - started
     whole = run(tmp_path / "whole")
-    for _ in range(20):
-        child = fork.Process(target=_slowly, args=(out,))
-        child.start()
-        time.sleep(chance.uniform(0.1, 0.4) * length)
-        assert child.pid is not None
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
+    for wanted in range(1, 7):
+        child = begun(out)
+        # Until it has finished one run more, and is in the midst of the next.
+        while len(list(out.rglob("*.json"))) < min(wanted, 5) and child.poll() is None:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.03))
+        child.kill()
+        child.wait()
         counts.append(len(list(out.rglob("*.json"))))
     assert counts == sorted(counts) and len(set(counts)) > 2, "not in its midst"
     for file in (out / "noisy").glob("*.json"):
@@ -161,19 +173,8 @@ def test_a_sweep_killed_twenty_times_ends_like_an_uninterrupted_one(
     assert last[COLUMNS].values.tolist() == whole[COLUMNS].values.tolist()
 
 
-def _slowly(out: Path) -> None:
-    os.environ["SWEEP_SLOW"] = "1"
-    # A slow disk, so that many a kill meets a file half written.
-    engine.os.fsync = lambda handle: time.sleep(0.01)
-    run(out)
-
-
 def test_two_processes_may_share_a_folder(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
-    script = SCRIPT.format(root=str(root))
-    command = [sys.executable, "-c", script, str(tmp_path / "shared")]
-    environment = os.environ | {"SWEEP_SLOW": "1"}
-    children = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    children = [begun(tmp_path / "shared") for _ in range(2)]
     assert [child.wait(120) for child in children] == [0, 0]
     shared = results(tmp_path / "shared", NOISY).sort_values(["width", "seed"])
     assert shared["mean"].tolist() == run(tmp_path / "alone")["mean"].tolist()

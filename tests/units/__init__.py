@@ -5,9 +5,7 @@ Such a file holds ``MUTATIONS``, for each theorem a mistake that its check must 
 tests that what the unit writes from scratch equals crlib.
 """
 
-import importlib
 from dataclasses import dataclass
-from types import ModuleType
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,5 @@ class Mutation:
     find: str
     replace: str
 
-
-def of(name: str) -> ModuleType:
-    """Return what belongs to a unit, such as ``"ch01"``."""
-    return importlib.import_module(f"tests.units.{name}")
+    def __str__(self) -> str:
+        return f"{self.label}: {self.find} -> {self.replace}"

@@ -5,6 +5,7 @@ import torch
 from crlib import attacks, models
 from tests.units import Mutation
 from tests.units.cells import defined
+from tests.units.every import *
 
 MUTATIONS = [
     # Outputs counted in place of inputs.

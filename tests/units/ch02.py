@@ -8,6 +8,7 @@ import torch
 from crlib import theory
 from tests.units import Mutation
 from tests.units.cells import defined
+from tests.units.every import *
 
 MUTATIONS = [
     # The norm of the attack for its dual.

@@ -6,6 +6,7 @@ import torch
 from crlib import attacks, models
 from tests.units import Mutation
 from tests.units.cells import defined
+from tests.units.every import *
 
 MUTATIONS = [
     # All attacks must succeed, in place of one.

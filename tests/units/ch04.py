@@ -5,6 +5,7 @@ import torch
 from crlib import certify, models
 from tests.units import Mutation
 from tests.units.cells import defined
+from tests.units.every import *
 
 MUTATIONS = [
     # Two logits move, and only one is counted.

@@ -8,6 +8,7 @@ import torch
 from crlib import metrics
 from tests.units import Mutation
 from tests.units.cells import defined
+from tests.units.every import *
 
 MUTATIONS = [
     # The smallest entries kept.

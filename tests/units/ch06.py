@@ -8,6 +8,7 @@ import torch
 from crlib import metrics, theory
 from tests.units import Mutation
 from tests.units.cells import defined
+from tests.units.every import *
 
 MUTATIONS = [
     # The number of dominant directions for the number of all.

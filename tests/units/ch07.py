@@ -8,6 +8,7 @@ import torch
 from crlib import metrics, theory
 from tests.units import Mutation
 from tests.units.cells import defined
+from tests.units.every import *
 
 MUTATIONS = [
     # No masks: the layers multiplied as if there were no ReLU.

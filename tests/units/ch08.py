@@ -6,6 +6,7 @@ import torch
 from crlib import theory
 from tests.units import Mutation
 from tests.units.cells import defined
+from tests.units.every import *
 
 MUTATIONS = [
     Mutation(

@@ -5,6 +5,7 @@ import torch
 from crlib import theory
 from tests.units import Mutation
 from tests.units.cells import defined
+from tests.units.every import *
 
 MUTATIONS = [
     # The root dropped from the part orthogonal to the teacher.

@@ -1,6 +1,7 @@
 """Chapter 12: mutations of its theorems, wrong answers, its code from scratch."""
 
 from tests.units import Mutation
+from tests.units.every import *
 
 MUTATIONS = [
     # The plain mean of the norms in place of the one weighted by themselves.

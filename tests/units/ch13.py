@@ -5,6 +5,7 @@ import torch
 from crlib import compress, models
 from tests.units import Mutation
 from tests.units.cells import defined
+from tests.units.every import *
 
 MUTATIONS = [
     # A step by signs, as of Adam: it leaves the span of the data.

@@ -1,6 +1,7 @@
 """Chapter 14: mutations of its theorems, wrong answers, its code from scratch."""
 
 from tests.units import Mutation
+from tests.units.every import *
 
 MUTATIONS = [
     # The fewest windows in place of the most.

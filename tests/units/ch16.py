@@ -5,6 +5,7 @@ import torch
 from crlib import compress, models
 from tests.units import Mutation
 from tests.units.cells import defined
+from tests.units.every import *
 
 MUTATIONS = [
     # One row short: the error is exceeded.

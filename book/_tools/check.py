@@ -1,0 +1,345 @@
+"""Check everything, or what a change can have touched; go on after a fault.
+
+    python -m book._tools.check            # make test
+    python -m book._tools.check --quick    # make check: no pages, no canaries
+
+What passed for the very key it has now is not run again (``depends.py``). At the end
+stand all faults, each with the command that repeats it, and one line that adds up.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+from book._tools import cache, chromium, run
+from book._tools.depends import ROOT, Sources, digest, digest_of
+
+PYTHON = ".venv/bin/python"
+COVERAGE = (
+    "--cov=crlib",
+    "--cov-branch",
+    "--cov-fail-under=95",
+    "--cov-report=term-missing:skip-covered",
+)
+WORKERS = min(os.cpu_count() or 1, 4)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What failed, what it said, and the command that repeats it."""
+
+    what: str
+    said: str
+    repeat: str
+
+
+@dataclass
+class Step:
+    """A command with a limit by the clock, after which it dumps its stacks and ends.
+
+    Attributes:
+        proves: for what it names in its reports, the key to keep when that passed: a
+            file of tests, such as ``tests/unit/test_data.py``.
+        all_or_nothing: further keys, kept when everything passed.
+    """
+
+    name: str
+    command: list[str]
+    limit: float
+    proves: dict[str, str] = field(default_factory=dict)
+    all_or_nothing: tuple[str, ...] = ()
+
+
+@dataclass
+class Outcome:
+    status: int
+    faults: list[Fault]
+    counts: Counter[str]
+
+
+def python(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", *arguments]
+
+
+def pytest(*arguments: str) -> list[str]:
+    return python("pytest", "-q", *arguments)
+
+
+TYPES = python("mypy", "--explicit-package-bases", "book/_tools", "book/_ext")
+
+
+def shown(command: Iterable[str]) -> str:
+    """Return a command as one would type it."""
+    words = [PYTHON if word == sys.executable else word for word in command]
+    return " ".join(f"'{w}'" if re.search(r"[^\w./=:,+-]", w) else w for w in words)
+
+
+def follow(command: list[str], limit: float) -> tuple[int, str]:
+    """Run a command and show what it says; return its status and its last lines."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    last: list[str] = []
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        began = time.monotonic()
+        guard = threading.Timer(limit, end, [process])
+        guard.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = [*last[-5:], line.rstrip()]
+        guard.cancel()
+    if time.monotonic() - began >= limit:
+        return 1, f"did not end within {limit:.0f} s; its stacks are above"
+    return process.returncode, "\n  ".join(filter(None, last))
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a process and all that it started, after a dump of its stacks."""
+    with contextlib.suppress(ProcessLookupError):
+        # faulthandler answers with the stacks of all threads.
+        os.killpg(process.pid, signal.SIGABRT)
+        deadline = time.monotonic() + 10
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def perform(step: Step) -> Outcome:
+    """Run a step; keep what it proves; return its faults."""
+    counts: Counter[str] = Counter()
+    faults: list[Fault] = []
+    failed: set[str] = set()
+    ran: set[str] = set()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        tested = "pytest" in step.command
+        command = [*step.command, f"--junitxml={report}"] if tested else step.command
+        status, said = follow(command, step.limit)
+        if tested and report.exists():
+            for case in ElementTree.parse(report).iter("testcase"):
+                place = case.get("classname", "").replace(".", "/") + ".py"
+                name = case.get("name", "")
+                wrong = [*case.findall("failure"), *case.findall("error")]
+                ran.add(place)
+                if wrong:
+                    failed.add(place)
+                    # A file that cannot be collected has no test to name.
+                    node = f"{place}::{name}" if (ROOT / place).exists() else name
+                    message = (wrong[0].get("message") or "").strip().splitlines()
+                    repeat = shown(pytest(node))
+                    faults.append(Fault(node, (message or ["?"])[0][:200], repeat))
+                kind = "failed" if wrong else "passed"
+                skipped = case.find("skipped") is not None
+                counts["skipped" if skipped else kind] += 1
+    if status and not faults:
+        faults.append(Fault(step.name, said, shown(step.command)))
+        counts["failed"] += 1
+    for place, key in step.proves.items():
+        if place in ran - failed and not (status and not failed):
+            cache.put("proofs", key, place)
+    if not status:
+        for key in step.all_or_nothing:
+            cache.put("proofs", key, step.name)
+    return Outcome(status, faults, counts)
+
+
+def proven(key: str) -> bool:
+    return cache.get("proofs", key) is not None
+
+
+def stale(files: Iterable[Path], sources: Sources) -> dict[str, str]:
+    """Return the files of tests that are not proven, with their keys."""
+    found = {}
+    for file in files:
+        key = digest("tests", sources.test(file))
+        if not proven(key):
+            found[file.relative_to(ROOT).as_posix()] = key
+    return found
+
+
+def tests(
+    name: str, patterns: Iterable[str], limit: float, *options: str
+) -> Step | None:
+    """Return the step that runs what is not proven, None if all is."""
+    files = sorted(file for pattern in patterns for file in ROOT.glob(pattern))
+    found = stale(files, Sources())
+    print(f"--- {name}: {len(found)} of {len(files)} files are to be run", flush=True)
+    if not found:
+        return None
+    if len(found) > 1:
+        options = (*options, f"-n{WORKERS}", "--dist=worksteal")
+    if len(found) < len(files):
+        # Of a part of the tests the coverage says nothing.
+        options = tuple(option for option in options if option not in COVERAGE)
+    return Step(name, pytest(*found, *options), limit, found)
+
+
+def examples() -> Step | None:
+    key = digest("examples", digest_of(ROOT, "crlib", "requirements.lock"))
+    if proven(key):
+        return None
+    command = pytest("--doctest-modules", "crlib", "-p", "no:cacheprovider")
+    return Step("examples of docstrings", command, 600, {}, (key,))
+
+
+def notebooks() -> Step | None:
+    """Return the step that runs by nbval the notebooks whose cells may have changed."""
+    sources, keys = Sources(), {}
+    for page in run.pages():
+        unit = run.Unit.of(page)
+        notebook = ROOT / "chapters" / f"{unit.notebook}.ipynb" if unit else None
+        if notebook and notebook.exists():
+            key = digest(
+                "nbval", sources.page(page), digest_of(ROOT, "crlib/version.py")
+            )
+            if not proven(key):
+                keys[notebook.relative_to(ROOT).as_posix()] = key
+    print(f"--- notebooks: {len(keys)} are to be run", flush=True)
+    if not keys:
+        return None
+    options = ["--nbval-lax", "--nbval-current-env", f"-n{WORKERS}", "--dist=loadfile"]
+    command = pytest(*options, "--nbval-cell-timeout=600", *keys)
+    return Step("notebooks", command, 3600, {}, tuple(keys.values()))
+
+
+def pages() -> Step | None:
+    """Return the step that opens the pages whose HTML changed."""
+    html = ROOT / "_build" / "html"
+    judges = [ROOT / "tests/book/test_pages.py", ROOT / "tests/book/test_browser.py"]
+    canaries = ROOT / "tests/canary/test_page_canaries.py"
+    sources = Sources()
+    fixed = digest(*map(sources.test, judges), digest_of(html, "_static"))
+    keys = {
+        page.stem: digest("page", fixed, page.read_bytes())
+        for page in sorted(html.glob("book/*.html"))
+    }
+    keys = {name: key for name, key in keys.items() if not proven(key)}
+    files = stale([canaries], sources)
+    print(f"--- pages: {len(keys)} are to be opened", flush=True)
+    if not keys and not files:
+        return None
+    chosen = [str(file.relative_to(ROOT)) for file in judges] if keys else []
+    chosen += [f"--page={name}" for name in keys]
+    command = pytest(*files, *chosen, f"-n{WORKERS}")
+    return Step("pages", command, 3600, files, tuple(keys.values()))
+
+
+def find_browser() -> bool:
+    """Tell the page tests which browser to use; False if a required one is missing."""
+    browser = chromium.install()
+    if browser:
+        os.environ["CHROMIUM"] = browser
+        return True
+    print("No Chromium found and none could be installed: browser tests are SKIPPED.")
+    return os.environ.get("CI", "").lower() != "true"
+
+
+def steps(quick: bool) -> list[tuple[str, Callable[[], Step | None]]]:
+    """Return the steps, cheapest first; each says what it runs when its turn comes."""
+    library = ["tests/unit/test_*.py", "tests/theory/test_*.py", "tests/gpu/test_*.py"]
+    written = ["tests/book/test_[!pb]*.py", "tests/book/test_p*s_*.py"]
+    written += ["tests/book/test_benchmarks.py"]
+    canaries = ["tests/canary/test_canaries.py", "tests/canary/test_tool_canaries.py"]
+    unit = ["tests/units/ch[0-9][0-9].py", "tests/units/lab[0-9][0-9].py"]
+    found: list[tuple[str, Callable[[], Step | None]]] = [
+        ("style", lambda: Step("style", python("ruff", "check", "."), 300)),
+        ("types", lambda: Step("types", python("mypy"), 900)),
+        ("types of the tools", lambda: Step("types of the tools", TYPES, 900)),
+        ("tools", lambda: tests("tools", ["tests/tools/test_*.py"], 900)),
+        ("manuscript", lambda: tests("manuscript", written, 900)),
+        ("library", lambda: tests("library", library, 3600, *COVERAGE)),
+        ("examples", examples),
+        ("units", lambda: tests("units", unit, 5400)),
+    ]
+    if quick:
+        return found
+    return [
+        *found,
+        ("canaries", lambda: tests("canaries", canaries, 1800)),
+        ("notebooks", notebooks),
+        ("book", lambda: Step("book", python("book._tools.build"), 3600)),
+        ("pages", pages),
+    ]
+
+
+def dearest() -> None:
+    """Print the cells that took most, of the pages whose outputs are at hand."""
+    sources, cells = Sources(), []
+    for page in run.pages():
+        known = cache.get("pages", sources.page(page))
+        if known:
+            cells += [(s, f"book/{page.name}:{n}") for n, s, _ in known["cells"]]
+    print("The five dearest cells, in seconds of one core:")
+    for seconds, place in sorted(cells, reverse=True)[:5]:
+        print(f"  {seconds:5.1f}  {place}")
+
+
+def summary(counts: Counter[str], seconds: float) -> str:
+    """Return the totals in the form of pytest's own last line."""
+    order = ("failed", "passed", "skipped")
+    told = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
+    return f" {told or 'nothing to run: all is proven'} in {seconds:.2f}s ".center(
+        80, "="
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="no pages, no canaries")
+    quick = parser.parse_args(arguments).quick
+    began = time.perf_counter()
+    counts: Counter[str] = Counter()
+    faults: list[Fault] = []
+    built = True
+    for name, prepare in steps(quick):
+        start = time.perf_counter()
+        if name == "pages" and not built:
+            print("--- pages: left out, since the book is not built")
+            continue
+        if name == "pages" and not find_browser():
+            faults.append(
+                Fault(name, "CI needs a Chromium", "apt-get install chromium")
+            )
+            counts["failed"] += 1
+            continue
+        step = prepare()
+        if step is None:
+            continue
+        outcome = perform(step)
+        counts += outcome.counts
+        faults += outcome.faults
+        built &= not (name == "book" and outcome.status)
+        verdict = "FAILED" if outcome.faults else "passed"
+        print(f"--- {name}: {verdict}, {time.perf_counter() - start:.0f} s", flush=True)
+    if not quick:
+        dearest()
+    if faults:
+        print(f"\n{len(faults)} faults, each with the command that repeats it:")
+    for fault in faults:
+        print(f"\n* {fault.what}\n  {fault.said}\n  {fault.repeat}")
+    print(summary(counts, time.perf_counter() - began), flush=True)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,334 @@
+"""What a page or a test depends on, as one key: the same key, the same outcome.
+
+A page depends on its cells, on every definition of our packages that its cells reach by
+name, on the tables that these name, on the pins, Python and the profile. A comment, a
+docstring or a function that nothing here calls changes no key. The reach is read from
+the sources, without importing them, and errs on the safe side: a module that is used
+as a whole is reached as a whole.
+"""
+
+import ast
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from book._tools.manuscript import read
+
+ROOT = Path(__file__).resolve().parents[2]
+# Networks this small gain nothing from more than one thread.
+KERNEL = {"CRLIB_BOOK": "1", "OMP_NUM_THREADS": "1"}
+PACKAGES = ("crlib", "book/_tools", "tests")
+TABLES = ("crlib/results", "crlib/embedded", "benchmarks/results")
+
+
+def digest(*parts: str | bytes) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(f"{len(data)} ".encode() + data)
+    return total.hexdigest()[:32]
+
+
+def digest_of(root: Path, *names: str) -> str:
+    """Return a digest of files and folders, with their places under ``root``."""
+    parts: list[str | bytes] = []
+    for name in names:
+        place = root / name
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                parts += [path.relative_to(root).as_posix(), path.read_bytes()]
+    return digest(*parts)
+
+
+@dataclass
+class Piece:
+    """A definition, or other statements, with what it names.
+
+    Attributes:
+        text: of its syntax tree, without docstrings.
+        chains: dotted names in it, such as ``("attacks", "pgd")``.
+        imports: names that imports inside it bind, and what they stand for.
+        strings: constants in it, which may name tables or definitions.
+    """
+
+    text: str
+    chains: set[tuple[str, ...]] = field(default_factory=set)
+    imports: dict[str, str] = field(default_factory=dict)
+    strings: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Module:
+    """The pieces of a module by name; ``rest`` is what runs when it is imported."""
+
+    pieces: dict[str, Piece]
+    rest: Piece
+    imports: dict[str, str]
+
+
+def piece(nodes: Iterable[ast.AST], package: str) -> Piece:
+    """Read statements: what they are, and what they name."""
+    found = Piece("")
+    for node in nodes:
+        parts = list(ast.walk(node))
+        for part in parts:
+            _drop_docstring(part)
+        found.text += ast.dump(node)
+        inner = set()
+        for part in parts:
+            if isinstance(part, ast.Attribute):
+                chain = _chain(part)
+                if chain:
+                    found.chains.add(chain)
+                    inner.add(id(_base(part)))
+            elif isinstance(part, ast.Import | ast.ImportFrom):
+                found.imports |= dict(_imported(part, package))
+            elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+                found.strings.add(part.value)
+        for part in parts:
+            if isinstance(part, ast.Name) and id(part) not in inner:
+                found.chains.add((part.id,))
+    return found
+
+
+def _drop_docstring(node: ast.AST) -> None:
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body:
+        first = node.body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            node.body = node.body[1:] or [ast.Pass()]
+
+
+def _base(node: ast.expr) -> ast.expr:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node
+
+
+def _chain(node: ast.Attribute) -> tuple[str, ...]:
+    """Return the names of ``a.b.c``, empty if it does not begin with a name."""
+    names: list[str] = []
+    at: ast.expr = node
+    while isinstance(at, ast.Attribute):
+        names.append(at.attr)
+        at = at.value
+    return (at.id, *reversed(names)) if isinstance(at, ast.Name) else ()
+
+
+def _imported(
+    node: ast.Import | ast.ImportFrom, package: str
+) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            if alias.asname:
+                yield alias.asname, alias.name
+            else:
+                top = alias.name.partition(".")[0]
+                yield top, top
+        return
+    module = node.module or ""
+    if node.level:
+        parents = package.split(".")
+        parents = parents[: len(parents) - node.level + 1]
+        module = ".".join(filter(None, [*parents, module]))
+    for alias in node.names:
+        # All of a module, for ``import *``.
+        whole = alias.name == "*"
+        yield alias.asname or alias.name, module if whole else f"{module}.{alias.name}"
+
+
+def module(source: str, package: str) -> Module:
+    """Read the source of a module."""
+    tree = ast.parse(source)
+    _drop_docstring(tree)
+    pieces: dict[str, list[ast.AST]] = {}
+    rest: list[ast.AST] = []
+    imports: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imports |= dict(_imported(node, package))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            pieces.setdefault(node.name, []).append(node)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [name for target in targets for name in _stored(target)]
+            for name in names:
+                pieces.setdefault(name, []).append(node)
+            if not names:
+                rest.append(node)
+        else:
+            rest.append(node)
+    return Module(
+        {name: piece(nodes, package) for name, nodes in pieces.items()},
+        piece(rest, package),
+        imports,
+    )
+
+
+def _stored(target: ast.expr) -> list[str]:
+    """Return the names that an assignment to a target binds."""
+    names = [node for node in ast.walk(target) if isinstance(node, ast.Name)]
+    return [name.id for name in names if isinstance(name.ctx, ast.Store)]
+
+
+@dataclass
+class Sources:
+    """The modules of our packages under a root, read when they are first needed."""
+
+    root: Path = ROOT
+    _read: dict[str, Module] = field(default_factory=dict)
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """Where each module stands, by its dotted name."""
+        found = {}
+        for name in PACKAGES:
+            for path in (self.root / name).rglob("*.py"):
+                parts = path.relative_to(self.root).with_suffix("").parts
+                found[".".join(parts).removesuffix(".__init__")] = path
+        return found
+
+    def module(self, name: str) -> Module:
+        if name not in self._read:
+            path = self.files[name]
+            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+            self._read[name] = module(path.read_text(encoding="utf-8"), package)
+        return self._read[name]
+
+    def reach(self, *start: Module) -> dict[str, Piece]:
+        """Return every definition that modules reach by name, with those it reaches."""
+        found: dict[str, Piece] = {}
+        todo: list[tuple[Piece, dict[str, str], str]] = []
+
+        def add(name: str, symbol: str) -> None:
+            known = self.module(name)
+            for part in (symbol, ""):
+                place = f"{name}:{part}"
+                if place not in found:
+                    found[place] = known.pieces[part] if part else known.rest
+                    todo.append((found[place], known.imports, name))
+
+        def whole(name: str) -> None:
+            known = self.module(name)
+            for symbol in known.pieces:
+                add(name, symbol)
+            for target in known.imports.values():
+                resolve(target.split("."))
+
+        def resolve(target: list[str]) -> None:
+            """Reach what a dotted name stands for, if it is ours."""
+            if (tuple(target)) in seen:
+                return
+            seen.add(tuple(target))
+            depth = next(
+                (
+                    n
+                    for n in range(len(target), 0, -1)
+                    if ".".join(target[:n]) in self.files
+                ),
+                0,
+            )
+            if not depth:
+                return
+            name, more = ".".join(target[:depth]), target[depth:]
+            if not more:
+                whole(name)
+                return
+            known, symbol = self.module(name), more[0]
+            if symbol in known.pieces:
+                add(name, symbol)
+            elif symbol in known.imports:
+                resolve([*known.imports[symbol].split("."), *more[1:]])
+            elif not symbol.startswith("__"):
+                whole(name)
+
+        seen: set[tuple[str, ...]] = set()
+        for own in start:
+            named = {
+                chain[0]
+                for part in [own.rest, *own.pieces.values()]
+                for chain in part.chains
+            }
+            for part in (own.rest, *own.pieces.values()):
+                todo.append((part, own.imports | own.rest.imports, ""))
+            for alias, target in own.imports.items():
+                if alias not in named:
+                    resolve(target.split("."))
+        while todo:
+            part, imports, home = todo.pop()
+            bound = imports | part.imports
+            for chain in part.chains:
+                if chain[0] in bound:
+                    resolve([*bound[chain[0]].split("."), *chain[1:]])
+                elif home and chain[0] in self.module(home).pieces:
+                    add(home, chain[0])
+            for text in part.strings:
+                if text.partition(".")[0] in ("crlib", "tests") and text.isascii():
+                    resolve(text.split("."))
+                elif home and text in self.module(home).pieces:
+                    # As in __all__, or in a table of names.
+                    add(home, text)
+        return found
+
+    def key(self, own: Sequence[Module], *more: str) -> str:
+        """Return the key of what modules do, with whatever else decides it."""
+        reached = self.reach(*own)
+        pieces = [part for one in own for part in (one.rest, *one.pieces.values())]
+        strings = {
+            text for part in [*pieces, *reached.values()] for text in part.strings
+        }
+        tables = [
+            path.relative_to(self.root).as_posix()
+            for folder in TABLES
+            for path in sorted((self.root / folder).glob("*.*"))
+            if path.suffix != ".py" and {path.name, path.stem} & strings
+        ]
+        return digest(
+            *(part.text for part in pieces),
+            *(f"{name} {part.text}" for name, part in sorted(reached.items())),
+            digest_of(self.root, "requirements.lock", *tables),
+            f"{sys.version_info[:2]} {platform.system()} {platform.machine()}",
+            os.environ.get("CRLIB_PROFILE", "quick"),
+            str(sorted(KERNEL.items())),
+            *more,
+        )
+
+    def page(self, path: Path) -> str:
+        """Return the key of the outputs of a page of the manuscript."""
+        cells = [cell.body for cell in read(path).cells]
+        # A cell that is no Python fails when it runs, not here.
+        return self.key([module("\n\n".join(filter(_parses, cells)), "")], *cells)
+
+    def test(self, path: Path) -> str:
+        """Return the key of the outcome of a file of tests.
+
+        What such a file reads as text it names itself: ``DEPENDS = ("book", ...)``.
+        """
+        around = [parent / "conftest.py" for parent in path.parents]
+        files = [path, *(file for file in around if file.is_file())]
+        own = [self.module(self._name(file)) for file in files]
+        named = own[0].pieces.get("DEPENDS")
+        # Its unit's cells, which its tests run.
+        cells = [
+            self.page(page)
+            for page in (self.root / "book").glob(f"{path.stem}_*.md")
+            if path.parent.name == "units"
+        ]
+        return self.key(
+            own, digest_of(self.root, *sorted(named.strings if named else ())), *cells
+        )
+
+    def _name(self, path: Path) -> str:
+        return ".".join(path.relative_to(self.root).with_suffix("").parts)
+
+
+def _parses(cell: str) -> bool:
+    try:
+        ast.parse(cell)
+    except SyntaxError:
+        return False
+    return True

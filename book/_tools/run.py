@@ -1,0 +1,254 @@
+"""Run the cells of a page, or find what they gave when all they depend on was the same.
+
+    python -m book._tools.run ch05
+
+A page runs in a kernel of its own, without the tests its reader must not see. Kept are
+the outputs, the seconds of one core that each cell took, the memory, and the slack of
+each claim.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+from jupyter_cache.readers import get_reader
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from traitlets.config import Config
+
+from book._tools import cache, manuscript
+from book._tools.depends import KERNEL, ROOT, Sources
+from book._tools.units import Unit
+
+READER = {"name": "myst_nb_md", "type": "plugin"}
+# Seconds by the clock after which a cell is stopped, however busy the machine.
+PATIENCE = 600
+CELL_SECONDS = 30
+PAGE_SECONDS = 120
+MEGABYTES = 1500
+
+
+class PageError(RuntimeError):
+    """A cell failed, or did not end; the message says which, and shows its trace."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the cells of a page gave and took.
+
+    Attributes:
+        cells: for each code cell, its line in the manuscript, the seconds of one core
+            it took, and its outputs; of a hidden test there are none.
+        megabytes: the most memory the kernel had.
+        claims: sentences and slacks of the claims that rest on an interval.
+    """
+
+    cells: list[tuple[int, float, list[Any]]]
+    megabytes: float
+    claims: list[tuple[str, float]]
+
+    @property
+    def seconds(self) -> float:
+        return sum(seconds for _, seconds, _ in self.cells)
+
+
+def read(page: Path) -> NotebookNode:
+    """Return a page of the manuscript as the notebook that Sphinx will ask for."""
+    notebook: NotebookNode = get_reader(READER)(str(page))
+    return notebook
+
+
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def is_hidden(cell: NotebookNode) -> bool:
+    return "hidden-test" in cell.metadata.get("tags", [])
+
+
+def run(page: Path, patience: float = PATIENCE) -> Run:
+    """Run the cells of a page.
+
+    Args:
+        page: the manuscript.
+        patience: seconds by the clock that a cell may take.
+
+    Raises:
+        PageError: a cell raised, did not end, or ended its kernel.
+    """
+    lines = [cell.line for cell in manuscript.read(page).cells]
+    notebook = read(page)
+    wanted = [
+        (line, cell)
+        for line, cell in zip(lines, code(notebook), strict=True)
+        if not is_hidden(cell)
+    ]
+    notebook.cells = [cell for _, cell in wanted]
+    place = dict(enumerate(line for line, _ in wanted))
+    took: dict[int, float] = {}
+    at = [0, 0.0]
+    with _client(notebook, patience) as (client, claims, environment):
+
+        def used() -> float:
+            times = psutil.Process(_pid(client)).cpu_times()
+            return float(times.user + times.system)
+
+        def before(cell: NotebookNode, cell_index: int) -> None:
+            at[:] = cell_index, used()
+
+        def after(cell: NotebookNode, cell_index: int, execute_reply: Any) -> None:
+            took[cell_index] = used() - at[1]
+
+        client.on_cell_execute, client.on_cell_executed = before, after
+        memory = 0.0
+        try:
+            with client.setup_kernel(env=environment):
+                for index, cell in enumerate(notebook.cells):
+                    client.execute_cell(cell, index)
+                memory = _megabytes(_pid(client))
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            raise PageError(
+                f"book/{page.name}:{place.get(int(at[0]), 0)}: {_said(error)}"
+            ) from None
+        told = [tuple(json.loads(line)) for line in claims.read_text().splitlines()]
+    outputs = {place[i]: cell.outputs for i, cell in enumerate(notebook.cells)}
+    seconds = {place[i]: round(took[i], 3) for i in took}
+    return Run(
+        [(line, seconds.get(line, 0.0), outputs.get(line, [])) for line in lines],
+        round(memory),
+        told,
+    )
+
+
+@contextlib.contextmanager
+def _client(
+    notebook: NotebookNode, patience: float
+) -> Iterator[tuple[NotebookClient, Path, dict[str, str]]]:
+    """Prepare a kernel in an empty folder, this interpreter's and this crlib's."""
+    with tempfile.TemporaryDirectory() as folder:
+        claims = Path(folder) / "claims.jsonl"
+        claims.touch()
+        (Path(folder) / "cells").mkdir()
+        environment = os.environ | KERNEL | {"CRLIB_CLAIMS": str(claims)}
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
+        os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+        # In a folder: a port could go to another process as the kernel starts.
+        sockets = {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}
+        client = NotebookClient(
+            notebook,
+            timeout=patience,
+            # The trace then says where the cell stood.
+            interrupt_on_timeout=True,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(Path(folder) / "cells")}},
+            config=Config({"KernelManager": sockets}),
+        )
+        yield client, claims, environment
+
+
+def _pid(client: NotebookClient) -> int:
+    assert client.km is not None
+    return int(getattr(client.km.provisioner, "pid"))  # noqa: B009
+
+
+def _megabytes(pid: int) -> float:
+    """Return the most memory a process had, or has where nobody keeps the most."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) / 1000
+    except (OSError, StopIteration):
+        return float(psutil.Process(pid).memory_info().rss) / 1e6
+
+
+def _said(error: Exception) -> str:
+    return getattr(error, "traceback", "") or str(error)
+
+
+def outputs(page: Path, sources: Sources | None = None) -> Run:
+    """Return what the cells of a page gave: from the cache, or by running them.
+
+    Raises:
+        PageError: as :func:`run`; nothing is kept then.
+    """
+    key = (sources or Sources()).page(page)
+    known = cache.get("pages", key)
+    if known is not None:
+        return Run(**known)
+    found = run(page)
+    cache.put("pages", key, asdict(found))
+    return found
+
+
+def faults(page: Path, found: Run) -> list[str]:
+    """Return where a page took more than it may; seconds are those of one core."""
+    unit = Unit.of(page)
+    most = unit.rules.seconds if unit else PAGE_SECONDS
+    told = [
+        f"book/{page.name}:{line}: the cell took {seconds:.0f} s: at most"
+        f" {CELL_SECONDS}, more belongs into a study"
+        for line, seconds, _ in found.cells
+        if seconds > CELL_SECONDS
+    ]
+    if found.seconds > most:
+        told.append(f"book/{page.name}: took {found.seconds:.0f} s: at most {most}")
+    if found.megabytes > MEGABYTES:
+        told.append(
+            f"book/{page.name}: took {found.megabytes:.0f} MB: at most {MEGABYTES}"
+        )
+    return told
+
+
+def filled(page: Path, found: Run) -> NotebookNode:
+    """Return a page as a notebook with its outputs."""
+    notebook = read(page)
+    for count, (cell, (_, _, outputs)) in enumerate(
+        zip(code(notebook), found.cells, strict=True), start=1
+    ):
+        cell.outputs = [nbformat.from_dict(output) for output in outputs]
+        cell.execution_count = count
+    notebook.metadata["language_info"] = {
+        "name": "python",
+        "pygments_lexer": "ipython3",
+    }
+    return notebook
+
+
+def pages(root: Path = ROOT) -> list[Path]:
+    """Return the pages of the book that have cells to run."""
+    found = sorted((root / "book").glob("*.md"))
+    return [page for page in found if "```{code-cell}" in page.read_text("utf-8")]
+
+
+def main() -> int:
+    """Run the pages named on the command line, whatever the cache knows."""
+    names = sys.argv[1:]
+    for page in pages():
+        if not any(page.stem.startswith(name) for name in names):
+            continue
+        try:
+            found = run(page)
+        except PageError as error:
+            print(error)
+            return 1
+        print(f"{page.stem}: {found.seconds:.1f} s, {found.megabytes:.0f} MB")
+        for line, seconds, _ in sorted(found.cells, key=lambda c: -c[1])[:5]:
+            print(f"  {seconds:5.1f} s  book/{page.name}:{line}")
+        for fault in faults(page, found):
+            print(fault)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

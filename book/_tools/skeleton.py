@@ -1,0 +1,191 @@
+"""Make the skeleton of a new unit: ``python -m book._tools.skeleton lab spiking_nets``.
+
+It writes the manuscript, the tests of its exercises and the file of its own tests, and
+enters the unit in the table of contents. What is still to be written says TODO, which no
+check lets pass.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from book._tools.depends import ROOT
+from book._tools.units import KINDS, Unit, units
+
+MANUSCRIPT = """\
+---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+# {title}
+
+```{{chapter-card}}
+:needs: TODO what the reader must know
+{goals}
+```
+
+```{{code-cell}} ipython3
+:tags: [setup]
+import torch
+
+from crlib import exercises
+from crlib.claims import claim, glue
+from crlib.exercises import {name}
+```
+{sections}
+"""
+QUESTION = """
+```{predict} TODO a question?
+- TODO a wrong answer. :: Why not.
+- [x] TODO the right one. :: Why.
+```
+"""
+FAILURE = """
+```{code-cell} ipython3
+:tags: [failure]
+claim("TODO what fails.", False)
+```
+"""
+EXERCISE = """
+```{{exercise-start}} TODO a title
+:label: ex-{short}-{n}
+:class: stars-1 minutes-10 points-2
+```
+TODO the task.
+```{{exercise-end}}
+```
+
+```{{hint}}
+:class: dropdown
+TODO one hint.
+```
+
+```{{code-cell}} ipython3
+:tags: [exercise, ex-{short}-{n}]
+def answer_{n}(v):
+    raise NotImplementedError
+```
+
+```{{code-cell}} ipython3
+:tags: [public-test, ex-{short}-{n}]
+exercises.check({name}.answer_{n}, answer_{n})
+```
+
+```{{code-cell}} ipython3
+:tags: [hidden-test, ex-{short}-{n}, remove-cell]
+exercises.check({name}.answer_{n}_hidden, answer_{n})
+```
+
+```{{solution-start}} ex-{short}-{n}
+:class: dropdown
+```
+```{{code-cell}} ipython3
+:tags: [solution, ex-{short}-{n}]
+def answer_{n}(v):
+    return v
+exercises.check({name}.answer_{n}, answer_{n})
+```
+```{{solution-end}}
+```
+"""
+TESTS = '''\
+"""Tests of the exercises of {words}: each takes the learner's function."""
+
+from collections.abc import Callable
+from typing import Any
+{functions}'''
+FUNCTION = '''
+
+def answer_{n}{hidden}(answer: Callable[..., Any]) -> None:
+    """TODO what is tested."""
+    raise AssertionError("TODO what the learner reads.")
+'''
+OWN = '''\
+"""{Words}: mutations of its theorems, wrong answers, its code from scratch."""
+
+from tests.units import Mutation
+from tests.units.every import *
+
+MUTATIONS: list[Mutation] = []
+
+WRONG: dict[str, str] = {{}}
+'''
+
+
+def files(unit: Unit) -> dict[str, str]:
+    """Return the files of a new unit by their places."""
+    rules, short = unit.rules, unit.slug.replace("_", "-")
+    words = f"{rules.word} {unit.number}"
+    sections = ""
+    for title in rules.sections:
+        if title == "What could go wrong":
+            sections += QUESTION * rules.questions
+        sections += f"\n## {title}\n"
+        if title == "What could go wrong":
+            sections += FAILURE * rules.failures + "\n## Exercises\n"
+            for n in range(1, rules.exercises + 1):
+                sections += EXERCISE.format(short=short, n=n, name=unit.name)
+    manuscript = MANUSCRIPT.format(
+        title=unit.slug.replace("_", " ").capitalize(),
+        goals="\n".join(["- TODO an objective."] * rules.objectives),
+        name=unit.name,
+        sections=sections,
+    )
+    functions = "".join(
+        FUNCTION.format(n=n, hidden=hidden)
+        for n in range(1, rules.exercises + 1)
+        for hidden in ("", "_hidden")
+    )
+    return {
+        f"book/{unit.stem}.md": manuscript.rstrip("\n") + "\n",
+        f"crlib/exercises/{unit.name}.py": TESTS.format(
+            words=words, functions=functions
+        ),
+        f"tests/units/{unit.name}.py": OWN.format(Words=words.capitalize()),
+    }
+
+
+def enter(contents: str, unit: Unit, before: list[Unit]) -> str:
+    """Return a table of contents with the unit after the last one of its kind."""
+    line = f"  - file: book/{unit.stem}\n"
+    if before:
+        last = f"  - file: book/{before[-1].stem}\n"
+        return contents.replace(last, last + line)
+    part = f"- caption: {unit.rules.word.capitalize()}s\n  numbered: true\n"
+    return contents.replace(
+        "- caption: Back matter\n", f"{part}  chapters:\n{line}- caption: Back matter\n"
+    )
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("kind", choices=sorted(KINDS), help="ch or lab")
+    parser.add_argument("slug", help="such as spiking_nets")
+    parser.add_argument("--number", type=int, help="the next one if left out")
+    options = parser.parse_args(arguments)
+    if not re.fullmatch(r"[a-z0-9_]+", options.slug):
+        parser.error(f"the name is {options.slug!r}: write it like spiking_nets")
+    same = [unit for unit in units(root) if unit.kind == options.kind]
+    number = options.number or (same[-1].number if same else 0) + 1
+    unit = Unit(options.kind, number, options.slug)
+    if any(other.number == number for other in same):
+        parser.error(f"{unit.name} exists: choose another number")
+    for name, text in files(unit).items():
+        (root / name).write_text(text, encoding="utf-8")
+        print(name)
+    contents = root / "_toc.yml"
+    before = [other for other in same if other.number < number]
+    contents.write_text(enter(contents.read_text(), unit, before))
+    print(f"_toc.yml now names it. Next: pytest tests/units/{unit.name}.py")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""A key changes with whatever can change the outcome, and with nothing else."""
+
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from book._tools import manuscript
+from book._tools.depends import ROOT, Sources, module
+from tests.units import cells
+
+DEPENDS = ("book",)
+FILES = {
+    "requirements.lock": "torch==2.13.0\n",
+    "crlib/__init__.py": "",
+    "crlib/norms.py": """
+'''Norms.'''
+SIZES = {"l1": 1}
+
+
+def helper(v):
+    '''Add up.'''
+    return sum(v)  # all of them
+
+
+def l1(v):
+    return helper(v) * SIZES["l1"]
+
+
+def unused(v):
+    return 0
+
+
+class Ball:
+    def project(self, v):
+        return l1(v)
+""",
+    "crlib/attacks/__init__.py": "from crlib.attacks.ascent import pgd, fgsm\n",
+    "crlib/attacks/ascent.py": """
+from crlib import norms
+
+
+def fgsm(x):
+    return norms.Ball().project(x)
+
+
+def pgd(x):
+    from crlib.late import step
+
+    return step(x)
+""",
+    "crlib/late.py": "import random\nprint('imported')\n\n\ndef step(x):\n    return x\n",
+    "crlib/results/first.csv": "seed,value\n0,1\n",
+    "crlib/results/second.csv": "seed,value\n0,1\n",
+    "book/ch01_first.md": """# First
+
+```{code-cell} ipython3
+from crlib import attacks, norms
+norms.l1([1, 2])
+attacks.fgsm([1])
+table = "first"
+```
+""",
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def key(root: Path) -> str:
+    return Sources(root).page(root / "book/ch01_first.md")
+
+
+def change(root: Path, name: str, find: str, replace: str) -> None:
+    text = (root / name).read_text()
+    assert text.count(find) == 1, f"{find!r} occurs {text.count(find)} times"
+    (root / name).write_text(text.replace(find, replace))
+
+
+@pytest.mark.parametrize(
+    ("name", "find", "replace"),
+    [
+        ("crlib/norms.py", "return sum(v)", "return max(v)"),
+        ("crlib/norms.py", '{"l1": 1}', '{"l1": 2}'),
+        ("crlib/norms.py", "return l1(v)", "return helper(v)"),
+        ("crlib/attacks/ascent.py", ".project(x)", ".project([x])"),
+        ("crlib/attacks/__init__.py", "pgd, fgsm", "pgd, pgd as fgsm"),
+        ("crlib/results/first.csv", "0,1", "0,2"),
+        ("requirements.lock", "2.13.0", "2.13.1"),
+        ("book/ch01_first.md", "norms.l1([1, 2])", "norms.l1([1, 3])"),
+        ("book/ch01_first.md", "norms.l1([1, 2])", "norms.l1([1, 2])  # so"),
+    ],
+)
+def test_what_decides_the_outcome_changes_the_key(
+    root: Path, name: str, find: str, replace: str
+) -> None:
+    before = key(root)
+    change(root, name, find, replace)
+    assert key(root) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "find", "replace"),
+    [
+        ("crlib/norms.py", "# all of them", "# every one"),
+        ("crlib/norms.py", "Add up.", "Return the sum."),
+        ("crlib/norms.py", "return 0", "return 1"),
+        ("crlib/late.py", "return x", "return -x"),
+        ("crlib/results/second.csv", "0,1", "0,2"),
+        ("book/ch01_first.md", "# First", "# The first"),
+    ],
+)
+def test_what_decides_nothing_leaves_the_key(
+    root: Path, name: str, find: str, replace: str
+) -> None:
+    before = key(root)
+    change(root, name, find, replace)
+    assert key(root) == before
+
+
+def test_profile_and_python_belong_to_the_key(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = key(root)
+    monkeypatch.setenv("CRLIB_PROFILE", "full")
+    assert key(root) != before
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "version_info", (3, 99))
+    assert key(root) != before
+
+
+def test_an_import_inside_a_function_counts_with_what_the_import_runs(
+    root: Path,
+) -> None:
+    change(root, "book/ch01_first.md", "attacks.fgsm", "attacks.pgd")
+    before = key(root)
+    change(root, "crlib/late.py", "print('imported')", "print('again')")
+    assert key(root) != before
+
+
+@pytest.mark.parametrize("use", ["vars(norms)", "getattr(norms, name)"])
+def test_a_module_used_as_a_whole_is_reached_as_a_whole(root: Path, use: str) -> None:
+    change(root, "book/ch01_first.md", "norms.l1([1, 2])", use)
+    before = key(root)
+    change(root, "crlib/norms.py", "return 0", "return 1")
+    assert key(root) != before
+
+
+def test_a_test_depends_on_its_fixtures_and_on_the_files_it_names(root: Path) -> None:
+    folder = root / "tests/unit"
+    folder.mkdir(parents=True)
+    (folder / "conftest.py").write_text("def one():\n    return 1\n")
+    test = folder / "test_norms.py"
+    test.write_text("DEPENDS = ('requirements.lock',)\n\n\ndef test():\n    pass\n")
+    keys = [Sources(root).test(test)]
+    change(root, "tests/unit/conftest.py", "return 1", "return 2")
+    keys.append(Sources(root).test(test))
+    change(root, "crlib/norms.py", "return 0", "return 1")
+    assert Sources(root).test(test) == keys[-1]
+    change(root, "requirements.lock", "2.13.0", "2.13.1")
+    keys.append(Sources(root).test(test))
+    assert len(set(keys)) == 3
+
+
+def called(book: manuscript.Manuscript) -> set[tuple[str, int]]:
+    """Return file and line of every function of crlib that setup and checks call."""
+    seen: set[tuple[str, int]] = set()
+
+    def watch(frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        if event == "call" and "crlib" in code.co_filename:
+            seen.add((code.co_filename, code.co_firstlineno))
+
+    wanted = [c for c in book.cells if any(t.startswith("check-") for t in c.tags)]
+    namespace = cells.fresh()
+    sys.setprofile(watch)
+    try:
+        cells.run_all([*book.tagged("setup"), *wanted], namespace)
+    finally:
+        sys.setprofile(None)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["ch02", "ch05"])
+def test_what_a_page_really_calls_is_reached(name: str) -> None:
+    """The reach is read from the sources; here it is held against a run."""
+    import ast
+
+    (path,) = (ROOT / "book").glob(f"{name}_*.md")
+    book, sources = manuscript.read(path), Sources()
+    own = module("\n\n".join(cell.body for cell in book.cells), "")
+    reached = set(sources.reach(own))
+    names = {str(file): name for name, file in sources.files.items()}
+    missed = set()
+    for file, line in called(book):
+        if file not in names:
+            continue
+        for node in ast.parse(Path(file).read_text()).body:
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+                continue
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            if first <= line <= (node.end_lineno or 0):
+                missed |= {f"{names[file]}:{node.name}"} - reached
+    # Importing runs these, whoever asks for the module.
+    assert missed <= {"crlib:__getattr__", "crlib.exercises:__getattr__"}

@@ -1,0 +1,80 @@
+"""Running a page: outputs, seconds and claims are kept; every way to fail has a name."""
+
+from pathlib import Path
+
+import pytest
+
+from book._tools import run
+
+PAGE = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+# A page
+"""
+
+
+def page(folder: Path, *cells: str, tags: str = "[claim]") -> Path:
+    file = folder / "ch01_page.md"
+    body = "".join(
+        f"\n```{{code-cell}} ipython3\n:tags: {tags}\n{cell}\n```\n" for cell in cells
+    )
+    file.write_text(PAGE + body)
+    return file
+
+
+CLAIM = """from crlib.claims import claim, interval
+claim("It is above one.", interval([2.0, 2.2, 2.4]).above(1))"""
+
+
+def test_a_page_gives_outputs_seconds_and_slacks_and_is_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRLIB_BOOK_CACHE", str(tmp_path / "cache"))
+    file = page(tmp_path, "print(6 * 7)", CLAIM)
+    found = run.outputs(file)
+    (first, _, printed), (second, seconds, _) = found.cells
+    assert printed[0]["text"] == "42\n" and second > first > 5
+    assert 0 < seconds < found.seconds + 1e-9 and 20 < found.megabytes < 1500
+    ((sentence, slack),) = found.claims
+    assert sentence == "It is above one." and 1 < slack < 2
+    notebook = run.filled(file, found)
+    assert run.code(notebook)[0].outputs[0].text == "42\n"
+    monkeypatch.setattr(run, "run", lambda page: pytest.fail("it ran again"))
+    again = run.outputs(file)
+    assert again.seconds == found.seconds and again.claims[0][1] == slack
+
+
+def test_hidden_tests_do_not_run(tmp_path: Path) -> None:
+    file = page(tmp_path, "raise ValueError", tags="[hidden-test]")
+    ((_, seconds, outputs),) = run.run(file).cells
+    assert not seconds and not outputs
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("while True:\n    pass", "KeyboardInterrupt"),
+        ("import os\nos._exit(3)", "died"),
+    ],
+    ids=["raises", "never ends", "ends its kernel"],
+)
+def test_a_cell_that_fails_is_named(tmp_path: Path, cell: str, message: str) -> None:
+    file = page(tmp_path, "x = 1", cell)
+    with pytest.raises(run.PageError) as error:
+        run.run(file, patience=5)
+    assert "book/ch01_page.md:13: " in str(error.value)
+    assert message in str(error.value)
+
+
+def test_the_limits_count_seconds_of_a_core_and_memory(tmp_path: Path) -> None:
+    def told(seconds: float, megabytes: float, name: str) -> list[str]:
+        cells = [(7, seconds, []), (9, 25.0, [])] + [(11, 20.0, [])] * 4
+        return run.faults(Path(name), run.Run(cells, megabytes, []))
+
+    assert told(10, 900, "ch01_page.md") == []
+    assert "ch01_page.md:7: the cell took 31 s" in told(31, 900, "ch01_page.md")[0]
+    assert "1501 MB" in told(10, 1501, "ch01_page.md")[0]
+    assert any("at most 30" in line for line in told(10, 900, "lab01_page.md"))
