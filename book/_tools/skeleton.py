@@ -1,8 +1,8 @@
 """Make the skeleton of a new unit: ``python -m book._tools.skeleton lab spiking_nets``.
 
-It writes the manuscript, the tests of its exercises and the file of its own tests, and
-enters the unit in the table of contents. What is still to be written says TODO, which no
-check lets pass.
+It writes the manuscript, the tests of its exercises and the file of its own tests,
+and enters the unit in the table of contents. What is still to be written says TODO,
+which no check lets pass.
 """
 
 import argparse

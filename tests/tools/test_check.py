@@ -91,7 +91,7 @@ def test_a_test_that_never_ends_is_a_named_failure(
 ) -> None:
     monkeypatch.setattr(check, "ROOT", tmp_path)
     body = "def test_loops():\n    while True:\n        pass\n"
-    wait = "import subprocess\n\n\ndef test_waits():\n    subprocess.run(['sleep', '99'])\n"
+    wait = "import subprocess as s\n\n\ndef test_waits():\n    s.run(['sleep', '99'])\n"
     (tmp_path / "test_loop.py").write_text(body)
     (tmp_path / "test_wait.py").write_text(wait)
     command = check.pytest("-p", "no:cacheprovider", "--rootdir=.", "--timeout=3", ".")

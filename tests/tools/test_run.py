@@ -1,4 +1,4 @@
-"""Running a page: outputs, seconds and claims are kept; every way to fail has a name."""
+"""A page gives outputs, seconds and slacks; every way to fail has a name."""
 
 from pathlib import Path
 
