@@ -7,7 +7,6 @@ pages that ask no other host for anything.
 
 import importlib.util
 import json
-import os
 import platform
 import re
 import shutil
@@ -45,6 +44,8 @@ logger = logging.getLogger(__name__)
 RAW_DIRECTIVE = re.compile(r"(```|:::)\{[\w:-]+\}")
 WORDS_PER_MINUTE = 180
 SECONDS_PER_CODE_LINE = 4
+# Of the half-width of an interval: a claim with less room is listed as a thin one.
+THIN = 0.5
 
 
 def unit_label(docname: str) -> str | None:
@@ -235,6 +236,29 @@ class RunningTimes(SphinxDirective):
         return [running_times()]
 
 
+class ThinClaims(SphinxDirective):
+    """The table of claims that hold with little room, from the run of the pages."""
+
+    def run(self) -> list[nodes.Node]:
+        file = Path(self.env.app.outdir).parent / "claims.json"
+        told = json.loads(file.read_text()) if file.exists() else {}
+        every = sorted(
+            (slack, page, sentence)
+            for page, claims in told.items()
+            for sentence, slack in claims
+        )
+        rows = [
+            (nodes.Text(f"{unit_label(page) or page}: {sentence}"), f"{slack:.2f}")
+            for slack, page, sentence in every
+            if slack < THIN
+        ]
+        count = nodes.Text(
+            f"{len(every)} claims rest on an interval. In {len(rows)} of them the room"
+            f" is less than {THIN} of its half-width:"
+        )
+        return [paragraph(count), two_columns(("Claim", "Room"), rows)]
+
+
 def reading_minutes(document: nodes.document) -> int:
     """Return minutes to read the text and the code of a page, without outputs."""
     words = lines = 0
@@ -295,21 +319,11 @@ class FillInTimes(SphinxPostTransform):
             total += seconds
         rows.append((nodes.strong(text="Sum"), f"{total:.1f}"))
         machine = (
-            f"Measured on {os.cpu_count()} processors ({platform.machine()}) with"
+            f"Seconds of one processor ({platform.machine()}), with"
             f" Python {platform.python_version()}, crlib {__version__}."
         )
-        table = two_columns(("Chapter", "Seconds"), rows)
+        table = two_columns(("Page", "Seconds"), rows)
         return [table, paragraph(nodes.Text(machine))]
-
-
-def record_costs(app: Sphinx, error: Exception | None) -> None:
-    """Write how long the chapters ran, for the test that holds them to a limit."""
-    if error or app.builder.format != "html":
-        return
-    times = {d: seconds_to_run(app.env, d) for d in sorted(app.env.found_docs)}
-    costs = {d: seconds for d, seconds in times.items() if seconds is not None}
-    file = Path(app.outdir).parent / "seconds.json"
-    file.write_text(json.dumps(costs, indent=1) + "\n")
 
 
 def spell(seconds: float) -> str:
@@ -522,11 +536,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("chapter-card", ChapterCard)
     app.add_directive("predict", Predict)
     app.add_directive("running-times", RunningTimes)
+    app.add_directive("thin-claims", ThinClaims)
     app.add_transform(TidyBlocks)
     app.add_post_transform(FillInTimes)
     app.connect("config-inited", configure)
     app.connect("env-updated", rewrite_times)
     app.connect("html-page-context", dress_page, priority=900)
     app.connect("build-finished", copy_mathjax)
-    app.connect("build-finished", record_costs)
     return {"version": __version__, "env_version": 1, "parallel_read_safe": False}

@@ -33,6 +33,8 @@ READER = {"name": "myst_nb_md", "type": "plugin"}
 # Seconds by the clock after which a cell is stopped, however busy the machine.
 PATIENCE = 600
 CELL_SECONDS = 30
+# Of the half-width of its interval: a claim with less room holds by a hair.
+SLACK = 0.05
 PAGE_SECONDS = 120
 MEGABYTES = 1500
 
@@ -192,7 +194,10 @@ def outputs(page: Path, sources: Sources | None = None) -> Run:
 
 
 def faults(page: Path, found: Run) -> list[str]:
-    """Return where a page took more than it may; seconds are those of one core."""
+    """Return where a page took more than it may, or claims with too little room.
+
+    Seconds are those of one core.
+    """
     unit = Unit.of(page)
     most = unit.rules.seconds if unit else PAGE_SECONDS
     told = [
@@ -203,6 +208,12 @@ def faults(page: Path, found: Run) -> list[str]:
     ]
     if found.seconds > most:
         told.append(f"book/{page.name}: took {found.seconds:.0f} s: at most {most}")
+    told += [
+        f"book/{page.name}: {sentence!r} holds by a hair ({slack:.2f} half-widths of"
+        " its interval): claim less, or say that it may not be so"
+        for sentence, slack in found.claims
+        if slack < SLACK
+    ]
     if found.megabytes > MEGABYTES:
         told.append(
             f"book/{page.name}: took {found.megabytes:.0f} MB: at most {MEGABYTES}"

@@ -72,9 +72,14 @@ def test_a_cell_that_fails_is_named(tmp_path: Path, cell: str, message: str) -> 
 def test_the_limits_count_seconds_of_a_core_and_memory(tmp_path: Path) -> None:
     def told(seconds: float, megabytes: float, name: str) -> list[str]:
         cells = [(7, seconds, []), (9, 25.0, [])] + [(11, 20.0, [])] * 4
-        return run.faults(Path(name), run.Run(cells, megabytes, []))
+        return run.faults(Path(name), run.Run(cells, megabytes, [("So.", 0.3)]))
 
     assert told(10, 900, "ch01_page.md") == []
     assert "ch01_page.md:7: the cell took 31 s" in told(31, 900, "ch01_page.md")[0]
     assert "1501 MB" in told(10, 1501, "ch01_page.md")[0]
     assert any("at most 30" in line for line in told(10, 900, "lab01_page.md"))
+
+
+def test_a_claim_that_holds_by_a_hair_is_a_fault() -> None:
+    (told,) = run.faults(Path("ch01_page.md"), run.Run([], 900, [("So.", 0.01)]))
+    assert "'So.' holds by a hair (0.01" in told
