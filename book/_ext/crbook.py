@@ -69,7 +69,9 @@ def number_by_file_name(
         if own is None:
             continue
         for anchor, number in numbers.items():
-            numbers[anchor] = (own, *number[1:]) if number else number
+            # Sphinx joins what stands in here by dots, be it a number or L3.
+            first: Any = own
+            numbers[anchor] = (first, *number[1:]) if number else number
         headings: list[nodes.Element] = [
             env.titles[docname],
             *env.tocs[docname].findall(nodes.reference),

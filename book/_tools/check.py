@@ -259,7 +259,7 @@ def steps(quick: bool) -> list[tuple[str, Callable[[], Step | None]]]:
     library = ["tests/unit/test_*.py", "tests/theory/test_*.py", "tests/gpu/test_*.py"]
     written = ["tests/book/test_[!pb]*.py", "tests/book/test_p*s_*.py"]
     written += ["tests/book/test_benchmarks.py"]
-    canaries = ["tests/canary/test_canaries.py", "tests/canary/test_tool_canaries.py"]
+    canaries = ["tests/canary/test_[!p]*.py", "tests/canary/test_processors.py"]
     unit = ["tests/units/ch[0-9][0-9].py", "tests/units/lab[0-9][0-9].py"]
     found: list[tuple[str, Callable[[], Step | None]]] = [
         ("style", lambda: Step("style", python("ruff", "check", "."), 300)),

@@ -5,13 +5,14 @@ Only the MyST that the book uses is understood. Anything else raises
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pybtex.database import parse_file
+from pybtex.richtext import Text
 
 from book._tools.units import Unit, units
 
@@ -32,6 +33,7 @@ THEOREMS = (
     "assumption",
     "notation",
 )
+ADDRESSES = ("doi", "eprint", "url")
 # The defaults of Sphinx and sphinx-exercise; _config.yml may change them.
 NUMBER_FORMATS = {
     "figure": "Fig. %s",
@@ -401,79 +403,37 @@ def number_formats(settings: dict[str, Any]) -> dict[str, str]:
     return {**NUMBER_FORMATS, **(sphinx.get("numfig_format") or {})}
 
 
-def bibliography(path: Path) -> dict[str, dict[str, str]]:
-    """Read a BibTeX file: key -> fields, in plain Unicode (``type`` is one of them)."""
-    text = path.read_text(encoding="utf-8")
-    entries: dict[str, dict[str, str]] = {}
-    for match in re.finditer(r"@(\w+)\s*\{\s*([^,\s]+)\s*,", text):
-        entry, at = {"type": match[1].lower()}, match.end()
-        while name := re.compile(r"\s*(\w+)\s*=\s*").match(text, at):
-            value, at = _value(text, name.end())
-            entry[name[1].lower()] = value
-            comma = re.compile(r"\s*,").match(text, at)
-            at = comma.end() if comma else at
-        entries[match[2]] = entry
-    return entries
+@dataclass(frozen=True)
+class Entry:
+    """A work that the book cites: its fields in plain Unicode, addresses as written.
 
+    ``authors`` are (last name, first names); "others" stands for those left out.
+    """
 
-def _value(text: str, at: int) -> tuple[str, int]:
-    """Return a field's raw value, without its delimiters, and where it ends."""
-    if text[at] not in '{"':
-        plain = re.compile(r"[\w.-]+").match(text, at)
-        assert plain, f"no value at {text[at : at + 20]!r}"
-        return plain[0], plain.end()
-    close, depth = ("}" if text[at] == "{" else '"'), 0
-    for k in range(at + 1, len(text)):
-        if text[k] == close and depth == 0:
-            return re.sub(r"\s+", " ", text[at + 1 : k]).strip(), k + 1
-        depth += {"{": 1, "}": -1}.get(text[k], 0)
-    raise ValueError(f"a BibTeX value does not end: {text[at : at + 40]!r}")
-
-
-_ACCENTS = {
-    "`": "\u0300",
-    "'": "\u0301",
-    "^": "\u0302",
-    '"': "\u0308",
-    "~": "\u0303",
-    "=": "\u0304",
-    ".": "\u0307",
-    "u": "\u0306",
-    "v": "\u030c",
-    "H": "\u030b",
-    "c": "\u0327",
-    "k": "\u0328",
-    "r": "\u030a",
-}
-_LETTERS = {"ss": "ß", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł", "ae": "æ", "i": "i"}
+    fields: dict[str, str]
+    authors: list[tuple[str, str]]
 
 
 def plain(tex: str) -> str:
     """Return BibTeX text as Unicode: accents resolved, braces dropped."""
-
-    def accent(match: re.Match[str]) -> str:
-        letter = match[2] or match[3] or match[4]
-        return unicodedata.normalize("NFC", letter + _ACCENTS[match[1]])
-
-    # One group per spelling: \c{S}, \"\i, \"u.
-    accents = r"\\([`'^\"~=.]|[uvHckr](?=[{\s]))\s*(?:\{\\?(\w)\}|\\(\w)|(\w))"
-    tex = re.sub(accents, accent, tex)
-    tex = re.sub(r"\\(ss|ae|[oOlLi])(?:\{\}|\s+|(?=\W))", lambda m: _LETTERS[m[1]], tex)
-    tex = re.sub(r"\\([&%_#$])", r"\1", tex)
-    return tex.replace("{", "").replace("}", "").replace("--", "–").replace("~", " ")
+    return str(Text.from_latex(tex).render_as("text"))
 
 
-def authors(entry: dict[str, str]) -> list[tuple[str, str]]:
-    """Return (last name, first names) of the authors or editors of an entry."""
-    names = []
-    people = entry.get("author") or entry.get("editor") or ""
-    for name in re.split(r"\s+and\s+", people):
-        if name.startswith("{") and name.endswith("}"):
-            names.append((plain(name), ""))
-        elif "," in name:
-            last, _, given = name.partition(",")
-            names.append((plain(last).strip(), plain(given).strip()))
-        else:
-            given, _, last = plain(name).rpartition(" ")
-            names.append((last, given))
-    return names
+def bibliography(path: Path) -> dict[str, Entry]:
+    """Read a BibTeX file; return its entries by key."""
+    found = {}
+    for key, entry in parse_file(str(path)).entries.items():
+        fields = {
+            name.lower(): value if name in ADDRESSES else plain(value)
+            for name, value in entry.fields.items()
+        }
+        people = entry.persons.get("author") or entry.persons.get("editor") or []
+        authors = [
+            (
+                plain(" ".join([*p.prelast_names, *p.last_names, *p.lineage_names])),
+                plain(" ".join([*p.first_names, *p.middle_names])),
+            )
+            for p in people
+        ]
+        found[key] = Entry(fields, authors)
+    return found

@@ -20,7 +20,7 @@ from typing import Any
 import nbformat
 
 from book._tools import manuscript as ms
-from book._tools.manuscript import Block, Label, Manuscript, ManuscriptError
+from book._tools.manuscript import Block, Entry, Label, Manuscript, ManuscriptError
 
 INSTALL = """\
 import sys
@@ -79,7 +79,7 @@ class Book:
     chapters: list[Manuscript]
     labels: dict[str, Label]
     titles: dict[str, str]
-    entries: dict[str, dict[str, str]]
+    entries: dict[str, Entry]
 
     @property
     def macros(self) -> dict[str, Any]:
@@ -206,8 +206,8 @@ def count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def short_authors(entry: dict[str, str]) -> str:
-    names = [last for last, _ in ms.authors(entry)]
+def short_authors(entry: Entry) -> str:
+    names = [last for last, _ in entry.authors]
     if len(names) == 1:
         return names[0]
     if len(names) == 2 and names[1] != "others":
@@ -215,26 +215,27 @@ def short_authors(entry: dict[str, str]) -> str:
     return f"{names[0]} et al."
 
 
-def reference(entry: dict[str, str]) -> str:
+def reference(entry: Entry) -> str:
     """Return one line of a list of references."""
-    names = [f"{given} {last}".strip() for last, given in ms.authors(entry)]
+    fields = entry.fields
+    names = [f"{given} {last}".strip() for last, given in entry.authors]
     if names and names[-1] == "others":
         who = ", ".join(names[:-1]) + " and others"
     else:
         who = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
     parts = [
-        f"{who} ({entry.get('year', 'no year')}).",
-        f"*{ms.plain(entry['title'])}*.",
+        f"{who} ({fields.get('year', 'no year')}).",
+        f"*{fields['title']}*.",
     ]
-    place = entry.get("journal") or entry.get("booktitle") or entry.get("publisher")
+    place = fields.get("journal") or fields.get("booktitle") or fields.get("publisher")
     if place:
-        parts.append(f"{ms.plain(place)}.")
-    if "doi" in entry:
-        parts.append(f"<https://doi.org/{entry['doi']}>")
-    elif "eprint" in entry:
-        parts.append(f"<https://arxiv.org/abs/{entry['eprint']}>")
-    elif "url" in entry:
-        parts.append(f"<{entry['url']}>")
+        parts.append(f"{place}.")
+    if "doi" in fields:
+        parts.append(f"<https://doi.org/{fields['doi']}>")
+    elif "eprint" in fields:
+        parts.append(f"<https://arxiv.org/abs/{fields['eprint']}>")
+    elif "url" in fields:
+        parts.append(f"<{fields['url']}>")
     return " ".join(parts)
 
 
@@ -545,7 +546,7 @@ class Derivation:
                 raise self.error(line, f"references.bib has no entry {key!r}")
             self.cited.add(key)
             entry = self.book.entries[key]
-            year = entry.get("year", "no year")
+            year = entry.fields.get("year", "no year")
             who = short_authors(entry)
             textual = role in ("cite:t", "cite:ts")
             shown.append(f"{who} ({year})" if textual else f"{who}, {year}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from book._tools import manuscript as ms
 from book._tools import notebooks
-from book._tools.manuscript import Block, Manuscript, walk
+from book._tools.manuscript import Block, Entry, Manuscript, walk
 from book._tools.units import KINDS, Kind
 
 LINES, WIDTH, MEDIAN, PERCENTILE_90 = 25, 88, 6, 15
@@ -50,7 +50,7 @@ class Shelf:
 
     chapters: list[Manuscript]
     pages: list[Manuscript] = field(default_factory=list)
-    entries: dict[str, dict[str, str]] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
 
     @cached_property
     def terms(self) -> set[str]:
@@ -494,7 +494,7 @@ def references(shelf: Shelf) -> list[str]:
     for key, entry in shelf.entries.items():
         if key not in shelf.keys:
             problems.append(f"references.bib: nothing cites {key}: cite or remove it")
-        if not {"doi", "eprint", "url"} & set(entry):
+        if not set(ms.ADDRESSES) & set(entry.fields):
             problems.append(f"references.bib: {key} has no doi, eprint or url: add one")
     return problems
 
