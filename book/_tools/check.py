@@ -9,6 +9,7 @@ stand all faults, each with the command that repeats it, and one line that adds 
 
 import argparse
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -33,6 +34,9 @@ COVERAGE = (
     "--cov-fail-under=95",
     "--cov-report=term-missing:skip-covered",
 )
+# They judge the built pages.
+JUDGES = ("tests/book/test_pages.py", "tests/book/test_browser.py")
+PAGE_CANARIES = "tests/canary/test_page_canaries.py"
 WORKERS = min(os.cpu_count() or 1, 4)
 
 
@@ -167,31 +171,42 @@ def proven(key: str) -> bool:
     return cache.get("proofs", key) is not None
 
 
-def stale(files: Iterable[Path], sources: Sources) -> dict[str, str]:
+@functools.cache
+def sources() -> Sources:
+    """Return the sources as they are now: they do not change while they are checked."""
+    return Sources()
+
+
+def stale(files: Iterable[Path]) -> dict[str, str]:
     """Return the files of tests that are not proven, with their keys."""
     found = {}
     for file in files:
-        key = digest("tests", sources.test(file))
+        key = digest("tests", sources().test(file))
         if not proven(key):
             found[file.relative_to(ROOT).as_posix()] = key
     return found
 
 
-def tests(
-    name: str, patterns: Iterable[str], limit: float, *options: str
-) -> Step | None:
+def tests(name: str, folders: str, limit: float, *options: str) -> Step | None:
     """Return the step that runs what is not proven, None if all is."""
-    files = sorted(file for pattern in patterns for file in ROOT.glob(pattern))
-    found = stale(files, Sources())
-    print(f"--- {name}: {len(found)} of {len(files)} files are to be run", flush=True)
-    if not found:
+    patterns = ("test_*.py", "ch[0-9][0-9].py", "lab[0-9][0-9].py")
+    found = {
+        file
+        for folder in folders.split()
+        for pattern in patterns
+        for file in (ROOT / "tests" / folder).glob(pattern)
+    }
+    files = sorted(found - {ROOT / name for name in (*JUDGES, PAGE_CANARIES)})
+    todo = stale(files)
+    print(f"--- {name}: {len(todo)} of {len(files)} files are to be run", flush=True)
+    if not todo:
         return None
-    if len(found) > 1:
+    if len(todo) > 1:
         options = (*options, f"-n{WORKERS}", "--dist=worksteal")
-    if len(found) < len(files):
+    if len(todo) < len(files):
         # Of a part of the tests the coverage says nothing.
         options = tuple(option for option in options if option not in COVERAGE)
-    return Step(name, pytest(*found, *options), limit, found)
+    return Step(name, pytest(*todo, *options), limit, todo)
 
 
 def examples() -> Step | None:
@@ -204,14 +219,13 @@ def examples() -> Step | None:
 
 def notebooks() -> Step | None:
     """Return the step that runs by nbval the notebooks whose cells may have changed."""
-    sources, keys = Sources(), {}
+    keys = {}
     for page in run.pages():
         unit = run.Unit.of(page)
         notebook = ROOT / "chapters" / f"{unit.notebook}.ipynb" if unit else None
         if notebook and notebook.exists():
-            key = digest(
-                "nbval", sources.page(page), digest_of(ROOT, "crlib/version.py")
-            )
+            version = digest_of(ROOT, "crlib/version.py")
+            key = digest("nbval", sources().page(page), version)
             if not proven(key):
                 keys[notebook.relative_to(ROOT).as_posix()] = key
     print(f"--- notebooks: {len(keys)} are to be run", flush=True)
@@ -225,22 +239,19 @@ def notebooks() -> Step | None:
 def pages() -> Step | None:
     """Return the step that opens the pages whose HTML changed."""
     html = ROOT / "_build" / "html"
-    judges = [ROOT / "tests/book/test_pages.py", ROOT / "tests/book/test_browser.py"]
-    canaries = ROOT / "tests/canary/test_page_canaries.py"
-    sources = Sources()
-    fixed = digest(*map(sources.test, judges), digest_of(html, "_static"))
+    judges = [sources().test(ROOT / name) for name in JUDGES]
+    fixed = digest(*judges, digest_of(html, "_static"))
     keys = {
         page.stem: digest("page", fixed, page.read_bytes())
         for page in sorted(html.glob("book/*.html"))
     }
     keys = {name: key for name, key in keys.items() if not proven(key)}
-    files = stale([canaries], sources)
+    files = stale([ROOT / PAGE_CANARIES])
     print(f"--- pages: {len(keys)} are to be opened", flush=True)
     if not keys and not files:
         return None
-    chosen = [str(file.relative_to(ROOT)) for file in judges] if keys else []
-    chosen += [f"--page={name}" for name in keys]
-    command = pytest(*files, *chosen, f"-n{WORKERS}")
+    wanted = [*JUDGES, *(f"--page={name}" for name in keys)] if keys else []
+    command = pytest(*files, *wanted, f"-n{WORKERS}")
     return Step("pages", command, 3600, files, tuple(keys.values()))
 
 
@@ -256,26 +267,21 @@ def find_browser() -> bool:
 
 def steps(quick: bool) -> list[tuple[str, Callable[[], Step | None]]]:
     """Return the steps, cheapest first; each says what it runs when its turn comes."""
-    library = ["tests/unit/test_*.py", "tests/theory/test_*.py", "tests/gpu/test_*.py"]
-    written = ["tests/book/test_[!pb]*.py", "tests/book/test_p*s_*.py"]
-    written += ["tests/book/test_benchmarks.py"]
-    canaries = ["tests/canary/test_[!p]*.py", "tests/canary/test_processors.py"]
-    unit = ["tests/units/ch[0-9][0-9].py", "tests/units/lab[0-9][0-9].py"]
     found: list[tuple[str, Callable[[], Step | None]]] = [
         ("style", lambda: Step("style", python("ruff", "check", "."), 300)),
         ("types", lambda: Step("types", python("mypy"), 900)),
         ("types of the tools", lambda: Step("types of the tools", TYPES, 900)),
-        ("tools", lambda: tests("tools", ["tests/tools/test_*.py"], 900)),
-        ("manuscript", lambda: tests("manuscript", written, 900)),
-        ("library", lambda: tests("library", library, 3600, *COVERAGE)),
+        ("tools", lambda: tests("tools", "tools", 900)),
+        ("manuscript", lambda: tests("manuscript", "book", 900)),
+        ("library", lambda: tests("library", "unit theory gpu", 3600, *COVERAGE)),
         ("examples", examples),
-        ("units", lambda: tests("units", unit, 5400)),
+        ("units", lambda: tests("units", "units", 5400)),
     ]
     if quick:
         return found
     return [
         *found,
-        ("canaries", lambda: tests("canaries", canaries, 1800)),
+        ("canaries", lambda: tests("canaries", "canary", 1800)),
         ("notebooks", notebooks),
         ("book", lambda: Step("book", python("book._tools.build"), 3600)),
         ("pages", pages),
@@ -284,9 +290,9 @@ def steps(quick: bool) -> list[tuple[str, Callable[[], Step | None]]]:
 
 def dearest() -> None:
     """Print the cells that took most, of the pages whose outputs are at hand."""
-    sources, cells = Sources(), []
+    cells = []
     for page in run.pages():
-        known = cache.get("pages", sources.page(page))
+        known = cache.get("pages", sources().page(page))
         if known:
             cells += [(s, f"book/{page.name}:{n}") for n, s, _ in known["cells"]]
     print("The five dearest cells, in seconds of one core:")
