@@ -61,12 +61,12 @@ def test_every_way_builds_what_it_names() -> None:
         net, options = layers.build(way, 0.1 if way != "rank" else 3, 0)
         assert set(options) <= known
         if "penalty" in options:
-            before = options["penalty"](net)
-            before.backward()
+            options["penalty"](net).backward()
             assert net.layers[0].weight.grad is not None
             with torch.no_grad():
+                before = float(options["penalty"](net))
                 net.layers[0].weight *= 7
-            assert float(options["penalty"](net)) == pytest.approx(float(before))
+                assert float(options["penalty"](net)) == pytest.approx(before)
     assert len(layers.build("rank", 3, 0)[0].layers[0].right) == 3
     with pytest.raises(ValueError, match="choose one of plain, rank"):
         layers.build("magic", 1, 0)
