@@ -7,6 +7,7 @@ NAME`` prints its table. :func:`published` reads the tables that come with crlib
 
 import importlib
 import math
+import pkgutil
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -29,12 +30,18 @@ __all__ = [
     "sweep",
 ]
 
-_MODULES = ("cifar10", "layers", "networks", "trajectories")
+# What the studies share; every other module here is a study.
+_SHARED = ("engine", "measures")
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the studies."""
-    return _MODULES
+    """Return the names of the studies: one a module of this package."""
+    return _found()
+
+
+def _found() -> tuple[str, ...]:
+    modules = {module.name for module in pkgutil.iter_modules(__path__)}
+    return tuple(sorted(modules - set(_SHARED)))
 
 
 def find(name: str) -> Study:
@@ -43,8 +50,8 @@ def find(name: str) -> Study:
     Raises:
         StudyError: there is none of this name.
     """
-    if name not in _MODULES:
-        raise StudyError(f"No study {name!r}: choose one of {', '.join(_MODULES)}.")
+    if name not in _found():
+        raise StudyError(f"No study {name!r}: choose one of {', '.join(_found())}.")
     module: Any = importlib.import_module(f"crlib.studies.{name}")
     study: Study = module.STUDY
     return study

@@ -3,6 +3,7 @@
 import torch
 
 from crlib import compress, models
+from crlib.studies import cuts
 from tests.units import Mutation
 from tests.units.cells import defined
 from tests.units.every import *
@@ -62,3 +63,19 @@ def test_pruning_truncation_and_quantisation() -> None:
             cut = compress.prune_to_error(net, eps).weights
             for w, v in zip(net.weights[:-1], cut[:-1], strict=True):
                 assert keep_rows(w, eps).equal(v.norm(dim=1) > 0)
+
+
+def test_the_bound_of_the_study_is_that_of_the_chapter() -> None:
+    (error_bound,) = defined("ch16", "error_bound")
+    for seed in range(5):
+        net = models.MLP((12, 20, 9, 4), mean=0.3, std=0.4, seed=seed).double()
+        x = torch.rand(50, 12, dtype=torch.float64)
+        for cut in (compress.prune(net, 0.5), compress.quantise(net, bits=6)):
+            found = cuts.beside(net, cut, x)
+            h = net.normalize(x)
+            local, coarse = error_bound(net.weights, cut.weights, h)
+            assert torch.isclose(local.median(), torch.tensor(found["bound"]).double())
+            assert abs(float(coarse.median()) / found["bound by norms"] - 1) < 1e-9
+            gap = net(x).topk(2, dim=1).values.diff(dim=1).abs().flatten()
+            sure = (gap > 2**0.5 * local).double().mean()
+            assert found["sure"] == float(sure)
