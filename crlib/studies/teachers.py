@@ -112,9 +112,10 @@ def distances(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         w = layer.weight.detach() / normalize.std
         b = layer.bias.detach() - normalize.mean * w.sum(1)
         return theory.linear_minimal(w, b, x, y, norm="l2")[0]
-    walk = attacks.deepfool(net, x, y, steps=10)
-    # The first step is as long as a standard deviation of these points.
-    follow = attacks.fmn(net, x, y, steps=20, step_size=0.1)
+    # Enough halvings that a candidate on the boundary itself, fooled or not by a
+    # rounding, does not matter. The first step of FMN is a standard deviation long.
+    walk = attacks.deepfool(net, x, y, steps=10, search_steps=30)
+    follow = attacks.fmn(net, x, y, steps=20, step_size=0.1, search_steps=30)
     return attacks.minimum_of(walk, follow).distance.double()
 
 

@@ -3,10 +3,11 @@
 import inspect
 from typing import Any
 
+import pandas
 import pytest
 import torch
 
-from crlib import metrics, models, theory, train
+from crlib import data, metrics, theory, train
 from crlib.studies import apart, teachers
 from crlib.studies.engine import Config
 
@@ -36,38 +37,38 @@ def settings() -> list[Config]:
 def test_every_setting_builds_a_network_for_its_data_in_float64() -> None:
     known = set(inspect.signature(train.fit).parameters)
     for config in settings():
-        net, data, options, part = teachers.build(config)
-        assert data.x_train.dtype == torch.float64 and part in ("train", "test")
-        assert len(data.x_train) == config["points"]
+        net, points, options, part = teachers.build(config)
+        assert points.x_train.dtype == torch.float64 and part in ("train", "test")
+        assert len(points.x_train) == config["points"]
         assert set(options) <= known and options["weight_decay"] == 0
-        assert net(data.x_train[:2].float()).shape[1] >= data.classes
+        assert net(points.x_train[:2].float()).shape[1] >= points.classes
 
 
 @pytest.mark.parametrize("chi", [1.0, 0.4])
 def test_a_network_sees_the_stated_part_of_its_teacher(chi: float) -> None:
-    _, data, _, _ = teachers.build(setting("directions", "gap", "kept", chi))
-    moved = data.x_train - 0.5
-    sides = (2 * data.y_train - 1).double()[:, None]
+    _, points, _, _ = teachers.build(setting("directions", "gap", "kept", chi))
+    moved = points.x_train - 0.5
+    sides = (2 * points.y_train - 1).double()[:, None]
     # The gap times chi along what is kept of the teacher, and noise.
     mean = (sides * moved).mean(0)
     assert float(mean.norm()) == pytest.approx(0.3 * chi, abs=0.05)
-    assert data.x_train.shape == (60, teachers.KEPT)
+    assert points.x_train.shape == (60, teachers.KEPT)
 
 
 @pytest.mark.parametrize("rank", [2, 6])
 def test_a_teacher_has_its_rank(rank: int) -> None:
     task = f"rank {rank}"
-    net, data, _, _ = teachers.build(setting("ranks", task, "ReLU", 3))
+    net, points, _, _ = teachers.build(setting("ranks", task, "ReLU", 3))
     assert torch.linalg.matrix_rank(net.weights[0]) == 3  # type: ignore[operator, index]
     full = teachers.build(setting("ranks", task, "ReLU", 6)).net
     assert torch.linalg.matrix_rank(full.weights[0]) == 60  # type: ignore[operator, index]
-    assert data.classes == 6
+    assert points.classes == 6
 
 
 def test_the_distance_of_a_linear_student_is_exact() -> None:
-    net, data, _, _ = teachers.build(setting("ranks", "rank 2", "linear", 2))
+    net, points, _, _ = teachers.build(setting("ranks", "rank 2", "linear", 2))
     net = net.double()
-    x, y = data.x_test, data.y_test
+    x, y = points.x_test, points.y_test
     r = teachers.distances(net, x, y)
     with torch.no_grad():
         # The logits are affine: their slopes are what they say at unit vectors.
@@ -97,9 +98,7 @@ def test_a_training_is_judged_early_and_late(monkeypatch: pytest.MonkeyPatch) ->
         ),
     )
     config = setting("ranks", "rank 2", "ReLU", 2)
-    together = [
-        config | {"checkpoint": rule} for rule in teachers.CHECKPOINTS["ranks"]
-    ]
+    together = [config | {"checkpoint": rule} for rule in teachers.CHECKPOINTS["ranks"]]
     early, last = teachers.STUDY.run_many(together, "cpu")
     assert early["epoch"] == teachers.EARLY == last["epoch"]
     # It is the last epoch of this training.
@@ -117,9 +116,12 @@ def test_a_dial_and_a_penalty_leave_their_mark(monkeypatch: pytest.MonkeyPatch) 
         ("rows", "plain", 0),
     ):
         config = setting(experiment, "teacher", way, strength)
-        net, data, options, part = teachers.build(config)
-        fitted = train.fit(net, data, progress=False, **options | {"epochs": 40})
-        found[f"{experiment} {way}"] = fitted.model, teachers.judge(fitted.model, data)
+        net, points, options, part = teachers.build(config)
+        fitted = train.fit(net, points, progress=False, **options | {"epochs": 40})
+        found[f"{experiment} {way}"] = (
+            fitted.model,
+            teachers.judge(fitted.model, points),
+        )
     for way in ("spectrum", "rows"):
         net, numbers = found[f"dials {way}"]
         weight = net.weights[0]
@@ -136,8 +138,6 @@ def test_a_dial_and_a_penalty_leave_their_mark(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_run_done_again_is_itself() -> None:
     config = setting("widths", "coin", "width", 8) | {"checkpoint": "last"}
-    import pandas
-
     first, again = (teachers.STUDY.run(config, "cpu") for _ in range(2))
     assert apart(pandas.Series(first), again) == 0
 
@@ -156,9 +156,7 @@ def test_an_unknown_word_is_refused(change: Config, says: str) -> None:
         teachers.build(setting("rows", "coin", "plain", 0) | change)
 
 
-def test_the_data_that_stand_for_the_generator_have_a_fingerprint() -> None:
-    config = teachers.STUDY.grids["quick"][0]
+def test_the_fingerprint_is_that_of_generated_data() -> None:
+    points = data.linear_teacher(256, 1000, 128, seed=0)
     assert teachers.STUDY.fingerprint is not None
-    drawn = teachers.build(setting("rows", "teacher", "plain", 0)).data
-    assert isinstance(models.MLP((2, 2)), torch.nn.Module) and drawn.fingerprint
-    assert len(teachers.STUDY.fingerprint(config)) == 12
+    assert teachers.STUDY.fingerprint({"data": "generated"}) == points.fingerprint
