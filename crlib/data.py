@@ -175,14 +175,16 @@ def linear_teacher(
         teacher = _gaussian(dim, generator=generator)
     if teacher.shape != (dim,) or not teacher.any():
         raise ValueError(f"teacher must be a vector ({dim},) that is not zero.")
-    w = teacher / torch.linalg.vector_norm(teacher)
+    # Sides and gaps in float64, which processors agree on; the points in float32.
+    w = teacher.double() / torch.linalg.vector_norm(teacher.double())
 
     def draw(n: int) -> tuple[Tensor, Tensor]:
         x = scale * _gaussian(n, dim, generator=generator)
-        side = (x @ w).sign() + ((x @ w) == 0)
-        short = (gap - side * (x @ w)).clamp_min(0)
-        x = (0.5 + x + (short * side)[:, None] * w).clamp(0, 1)
-        return x, ((x - 0.5) @ w > 0).long()
+        inner = x.double() @ w
+        side = inner.sign() + (inner == 0)
+        short = (gap - side * inner).clamp_min(0)
+        x = (0.5 + x + ((short * side)[:, None] * w).float()).clamp(0, 1)
+        return x, ((x.double() - 0.5) @ w > 0).long()
 
     return _dataset(
         *draw(n_train), *draw(n_test), name="linear teacher", source="generated"

@@ -3,6 +3,7 @@
 import torch
 
 from crlib import theory
+from crlib.studies import teachers
 from tests.units import Mutation
 from tests.units.cells import defined
 from tests.units.every import *
@@ -74,3 +75,18 @@ def test_the_exact_score_of_a_linear_student() -> None:
             two, -two.sum(1) / 2, x, y, norm="l2", box=False
         )
         assert torch.allclose(signed_distance(w, x, y).clamp_min(0), known)
+
+
+def test_the_tasks_are_those_of_the_study() -> None:
+    seen_through, lesson, task = defined("ch11", "seen_through", "lesson", "task")
+    for experiment, name, strength, points, ours in (
+        ("directions", "gap", 0.8, 1000, seen_through(0.8, 3)),
+        ("ranks", "rank 2", 4, 1000, lesson(2, 3)[1]),
+        ("rows", "coin", 0, 256, task("coin", 3)),
+        ("rows", "teacher", 0, 256, task("teacher", 3)),
+    ):
+        way = "ReLU" if experiment == "ranks" else "plain"
+        own = {"experiment": experiment, "task": name, "way": way, "seed": 3}
+        theirs = teachers.build({**own, "strength": strength, "points": points}).data
+        for part in ("x_train", "x_test", "y_train", "y_test"):
+            assert torch.allclose(getattr(ours, part), getattr(theirs, part))
