@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from crlib import attacks, models
+from crlib import attacks, data, models
+from crlib.studies import strength
 from tests.units import Mutation
 from tests.units.cells import defined
 from tests.units.every import *
@@ -111,3 +112,14 @@ def test_a_curve_from_distances() -> None:
         net, x, y, eps=budgets.tolist(), norm="l2", attack=attacks.fmn
     )
     assert torch.allclose(curve(distance, budgets).float(), known.accuracy)
+
+
+def test_adversarial_training_and_a_default_are_those_of_the_study() -> None:
+    harden, textbook = defined("ch03", "harden", "textbook")
+    photos = data.fashion_mnist_sample().subset(600, 60).double()
+    ours, known = harden(photos, 1, 2), strength.harden(photos, 1, 2)
+    for a, b in zip(ours.weights, known.weights, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-12)
+    x, y = photos.x_test, photos.y_test
+    last = strength.last_point(known, x, y, 0.1, 10, 0.02)
+    assert textbook(ours, x, y, 0.1, 10, 0.02) == last
