@@ -29,7 +29,7 @@ __all__ = [
     "sweep",
 ]
 
-_MODULES = ("cifar10", "networks", "trajectories")
+_MODULES = ("cifar10", "first", "networks", "trajectories")
 
 
 def names() -> tuple[str, ...]:
