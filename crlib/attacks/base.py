@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -207,6 +208,15 @@ def is_fooled(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
     return label == target if target is not None else label != y
 
 
+class Look(NamedTuple):
+    """What :meth:`Search.see` saw at p points of n samples."""
+
+    value: Tensor  # (p,) objective, with a graph where the points ask for one
+    fooled: Tensor  # (n,) bool: one of the sample's points fools
+    n_fooled: int  # how many samples that is
+    still: bool  # an objective is what it was before
+
+
 class Search:
     """What is known about each sample while an attack runs."""
 
@@ -219,7 +229,8 @@ class Search:
         norm: str,
         loss: str = "margin",
     ) -> None:
-        self.model, self.loss, self.norm, self.seen = model, loss, norm, False
+        self.model, self.loss, self.norm = model, loss, norm
+        self.seen = False  # whether the model was asked already
         self.x, self.y, self.target = x.detach(), y, target
         self.x_adv = self.x.clone()
         self.best = self.x.new_full((len(x),), -torch.inf)
@@ -261,14 +272,13 @@ class Search:
         before: Tensor | None = None,
         last: bool = False,
         inside: bool = True,
-    ) -> tuple[Tensor, Tensor, int, bool]:
+    ) -> Look:
         """Look at the points ``z`` of samples ``rows`` and record those that fool.
 
-        A sample may have several points, which follow each other. Returns the objective
-        of each, with a graph where ``z`` asks for one; which samples are fooled; how
-        many; and whether an objective is what it was ``before``. At the end of a run
+        A sample may have several points, which follow each other. At the end of a run
         record also the others, where they are the best so far. Points that are not
-        ``inside`` the ball are never a success.
+        ``inside`` the ball are never a success. ``before`` holds the objectives of the
+        last look.
         """
         first, each = not self.seen, len(z) // len(rows)
         logits = self.ask(z, rows, graph=z.requires_grad)
@@ -301,7 +311,7 @@ class Search:
             self.x_adv[rows[hit]] = z.detach()[place[hit]]
         if count:
             self.success[rows] = fooled
-        return value, fooled, count, bool(stuck)
+        return Look(value, fooled, n_fooled=count, still=bool(stuck))
 
     def slope(
         self, value: Tensor, z: Tensor, rows: Tensor, more: bool = False

@@ -61,12 +61,12 @@ def square(
                 new = _repaint(z - clean, eps, norm, side, source)
             new = BALLS[norm](clean, eps).project_(clean + new)
             asked = new.view(-1, *x.shape[1:])
-            value, fooled, count, _ = run.see(asked, rows, last=t + 1 == queries)
-            better = value >= best
-            best = torch.where(better, value.to(best.dtype), best)
+            look = run.see(asked, rows, last=t + 1 == queries)
+            better = look.value >= best
+            best = torch.where(better, look.value.to(best.dtype), best)
             z = pick(better, new, z)
-            if count:
-                keep = ~fooled
+            if look.n_fooled:
+                keep = ~look.fooled
                 z, clean, rows, best, eps = (
                     v[keep] for v in (z, clean, rows, best, eps)
                 )
