@@ -25,6 +25,7 @@ from scipy import sparse, stats
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor, nn
 
+from crlib import checks
 from crlib.metrics import convolution, layer_operator_norm, margin
 from crlib.models import MLP, LowRankLinear, Normalize, evaluating
 
@@ -151,30 +152,6 @@ def _logits(steps: Steps, x: Tensor) -> Tensor:
     return v
 
 
-def _check(x: Tensor, y: Tensor | None = None) -> None:
-    """Refuse bad input before any work."""
-    if x.ndim < 2 or not x.is_floating_point():
-        raise ValueError(
-            f"x is {x.dtype} of shape {tuple(x.shape)}: give a batch (N, d) or"
-            " (N, C, H, W) of floating-point numbers."
-        )
-    if not ((x >= 0) & (x <= 1)).all():
-        raise ValueError(
-            "x leaves [0, 1] or holds a NaN: give it unnormalised, and make"
-            " normalisation the model's first layer (crlib.models.Normalize)."
-        )
-    if y is not None and (y.shape != (len(x),) or y.dtype != torch.int64):
-        raise ValueError(
-            f"y is {y.dtype} of shape {tuple(y.shape)}: give one integer label (int64)"
-            f" for each of the {len(x)} samples."
-        )
-
-
-def _check_labels(y: Tensor, classes: int) -> None:
-    if len(y) and not 0 <= int(y.amin()) <= int(y.amax()) < classes:
-        raise ValueError(f"y must hold labels from 0 to {classes - 1}.")
-
-
 def lipschitz_bound(
     model: nn.Module, input_shape: Sequence[int], *, norm: str = "l2"
 ) -> float:
@@ -228,9 +205,10 @@ def lipschitz_radius(
     Raises:
         ValueError: bad input, or a model that :func:`lipschitz_bound` refuses.
     """
-    _check(x, y)
+    checks.inputs(x)
+    checks.labels(y, len(x))
     logits = _logits(_steps(model, x), x)
-    _check_labels(y, logits.shape[1])
+    checks.labels(y, len(x), classes=logits.shape[1])
     bound = lipschitz_bound(model, x.shape[1:], norm=norm)
     pair = {"l2": math.sqrt(2), "linf": 2.0, "l1": 1.0}[norm]
     return margin(logits, y).clamp_min(0) / (pair * bound)
@@ -332,15 +310,11 @@ def _margins(steps: Steps, x: Tensor, y: Tensor, eps: Tensor, relax: bool) -> Te
 def _bounds(
     model: nn.Module, x: Tensor, y: Tensor, eps: float | Tensor, relax: bool
 ) -> Tensor:
-    _check(x, y)
+    checks.inputs(x)
+    checks.labels(y, len(x))
     steps, x = _steps(model, x), x.detach().double()
-    _check_labels(y, _logits(steps, x[:1]).shape[1])
-    radius = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
-    if radius.ndim > 1 or (radius.ndim == 1 and len(radius) != len(x)):
-        raise ValueError(f"eps has shape {tuple(radius.shape)}: one number, or (N,).")
-    if not (torch.isfinite(radius).all() and (radius >= 0).all()):
-        raise ValueError(f"eps is {eps}: it must be finite and not negative.")
-    return _margins(steps, x, y, radius.expand(len(x)), relax)
+    checks.labels(y, len(x), classes=_logits(steps, x[:1]).shape[1])
+    return _margins(steps, x, y, checks.per_sample("eps", eps, x), relax)
 
 
 def interval_bounds(
@@ -493,21 +467,20 @@ def smooth_certify(
     Raises:
         ValueError: bad input.
     """
-    _check(x)
+    checks.inputs(x)
     if not 0 < sigma < math.inf or not 0 < alpha < 1:
         raise ValueError(
             f"sigma is {sigma}, alpha {alpha}: a positive number, and one in (0, 1)."
         )
-    if min(n0, n, batch_size) < 1:
-        raise ValueError(f"n0 is {n0}, n {n}, batch_size {batch_size}: at least 1.")
-    chance = torch.Generator().manual_seed(0) if generator is None else generator
+    checks.at_least(1, n0=n0, n=n, batch_size=batch_size)
+    source = checks.chance(generator)
     x = x.detach()
     label = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
     p_low = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     with evaluating(model), torch.no_grad():
         for i, image in enumerate(x):
-            guess = _votes(model, image, sigma, n0, batch_size, chance).argmax()
-            votes = _votes(model, image, sigma, n, batch_size, chance)
+            guess = _votes(model, image, sigma, n0, batch_size, source).argmax()
+            votes = _votes(model, image, sigma, n, batch_size, source)
             hits = int(votes[guess]) if guess < len(votes) else 0
             p_low[i] = stats.beta.ppf(alpha, hits, n - hits + 1) if hits else 0.0
             label[i] = guess if p_low[i] > 0.5 else -1
@@ -521,14 +494,14 @@ def _votes(
     sigma: float,
     n: int,
     batch_size: int,
-    chance: torch.Generator,
+    source: torch.Generator,
 ) -> Tensor:
     """Count the labels of ``n`` noisy copies of one input."""
     labels = []
     for start in range(0, n, batch_size):
         size = (min(batch_size, n - start), *image.shape)
         noise = torch.randn(
-            size, generator=chance, device=chance.device, dtype=image.dtype
+            size, generator=source, device=source.device, dtype=image.dtype
         )
         labels.append(model(image + sigma * noise.to(image.device)).argmax(1))
     return torch.cat(labels).bincount()
@@ -592,16 +565,16 @@ def exact_distance(
     Raises:
         ValueError: bad input, or a module that is not known.
     """
-    _check(x, y)
-    if norm not in ("linf", "l1"):
-        raise ValueError(f"norm is {norm!r}: choose one of linf, l1.")
+    checks.one_of("norm", norm, ("linf", "l1"))
+    checks.inputs(x)
+    checks.labels(y, len(x))
     if not time_limit > 0:
         raise ValueError(f"time_limit is {time_limit}: it must be positive.")
     steps, x = _steps(model, x), x.detach().double()
     logits = _logits(steps, x)
-    _check_labels(y, logits.shape[1])
+    checks.labels(y, len(x), classes=logits.shape[1])
     start = x if start is None else start.detach().double()
-    _check(start)
+    checks.inputs(start, "start")
     if start.shape != x.shape:
         raise ValueError(f"start is {tuple(start.shape)}, x {tuple(x.shape)}: alike.")
     wrong = (logits.argmax(1) != y).tolist()

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from crlib import checks
 from crlib.metrics import smallest_k
 from crlib.models import (
     MLP,
@@ -74,12 +75,6 @@ def _stored(layer: Any) -> tuple[Tensor, ...]:
     return (layer.weight,)
 
 
-def _check(**numbers: float) -> None:
-    for name, value in numbers.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} is {value}: give a number that is not negative.")
-
-
 def group_lasso(
     strength: float, *, p: float = 2, scale_invariant: bool = False
 ) -> Penalty:
@@ -94,7 +89,7 @@ def group_lasso(
         p: norm of a row: 2, or 1, which pairs with linf attacks.
         scale_invariant: divide by the Frobenius norm.
     """
-    _check(strength=strength)
+    checks.not_negative(strength=strength)
 
     def penalty(model: nn.Module) -> Tensor:
         parts = []
@@ -124,7 +119,7 @@ def nuclear_norm(strength: float, *, scale_invariant: bool = False) -> Penalty:
         strength: :math:`\lambda`, not negative.
         scale_invariant: divide by the Frobenius norm.
     """
-    _check(strength=strength)
+    checks.not_negative(strength=strength)
 
     def penalty(model: nn.Module) -> Tensor:
         parts = []
@@ -142,7 +137,7 @@ def l1(strength: float) -> Penalty:
     Args:
         strength: :math:`\lambda`, not negative.
     """
-    _check(strength=strength)
+    checks.not_negative(strength=strength)
     return lambda model: (
         strength * torch.stack([w.abs().sum() for w in _matrices(model)]).sum()
     )
@@ -154,7 +149,7 @@ def squared_frobenius(strength: float) -> Penalty:
     Args:
         strength: :math:`\lambda`, not negative.
     """
-    _check(strength=strength)
+    checks.not_negative(strength=strength)
     return lambda model: (
         strength * torch.stack([w.square().sum() for w in _matrices(model)]).sum()
     )
@@ -173,7 +168,7 @@ def top_spread(strength: float, *, share: float = 0.05) -> Penalty:
     Raises:
         ValueError: ``share`` is not in (0, 1].
     """
-    _check(strength=strength)
+    checks.not_negative(strength=strength)
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}: a part of the rows, in (0, 1].")
 
@@ -201,7 +196,7 @@ def alignment(strength: float) -> Penalty:
     Args:
         strength: :math:`\lambda`, not negative.
     """
-    _check(strength=strength)
+    checks.not_negative(strength=strength)
 
     def penalty(model: nn.Module) -> Tensor:
         matrices = _matrices(model)
@@ -267,7 +262,7 @@ def spectral_dial(alpha: float, *, frobenius: float = 10.0) -> Constraint:
         alpha: exponent, not negative.
         frobenius: :math:`\|W\|_F` of each layer, positive.
     """
-    _check(alpha=alpha, frobenius=frobenius)
+    checks.not_negative(alpha=alpha, frobenius=frobenius)
 
     def constraint(model: nn.Module) -> None:
         for weight in _dense(model):
@@ -287,7 +282,7 @@ def row_dial(alpha: float, *, frobenius: float = 10.0) -> Constraint:
         alpha: exponent, not negative.
         frobenius: :math:`\|W\|_F` of each layer, positive.
     """
-    _check(alpha=alpha, frobenius=frobenius)
+    checks.not_negative(alpha=alpha, frobenius=frobenius)
 
     def constraint(model: nn.Module) -> None:
         for weight in _dense(model):
@@ -308,7 +303,7 @@ def clip_spectrum(most: float) -> Constraint:
     Args:
         most: largest allowed singular value, not negative.
     """
-    _check(most=most)
+    checks.not_negative(most=most)
 
     def constraint(model: nn.Module) -> None:
         for weight in _dense(model):
@@ -373,12 +368,9 @@ def _zero(layer: Any, kept: Tensor) -> None:
 def _scores(layer: Any, structure: str) -> Tensor:
     if isinstance(layer, LOW_RANK):
         raise ValueError("Prune full layers: a low-rank layer has no row of its own.")
+    checks.one_of("structure", structure, ("weights", "rows"))
     w: Tensor = layer.weight.detach().flatten(1)
-    if structure == "rows":
-        return torch.linalg.vector_norm(w, dim=1)
-    if structure == "weights":
-        return w.abs()
-    raise ValueError(f"structure is {structure!r}: choose 'weights' or 'rows'.")
+    return w.abs() if structure == "weights" else torch.linalg.vector_norm(w, dim=1)
 
 
 def prune(
@@ -403,8 +395,7 @@ def prune(
     """
     if not 0 <= share < 1:
         raise ValueError(f"share is {share}: the part to remove, in [0, 1).")
-    if scope not in ("layer", "global"):
-        raise ValueError(f"scope is {scope!r}: choose 'layer' or 'global'.")
+    checks.one_of("scope", scope, ("layer", "global"))
     model = copy.deepcopy(model)
     layers = _hidden(model)
     scores = [_scores(layer, structure) for layer in layers]
@@ -458,8 +449,8 @@ def _best(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def _ranks(model: nn.Module, rank: int | None, energy: float | None) -> list[int]:
     if (rank is None) == (energy is None):
         raise ValueError("Give either rank or energy.")
-    if rank is not None and rank < 1:
-        raise ValueError(f"rank is {rank}: at least 1.")
+    if rank is not None:
+        checks.at_least(1, rank=rank)
     if energy is not None and not 0 < energy <= 1:
         raise ValueError(f"energy is {energy}: a share, in (0, 1].")
     ranks = []

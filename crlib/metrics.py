@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import grad
 
+from crlib import checks
 from crlib.models import LowRankLinear, evaluating
 
 __all__ = [
@@ -240,9 +241,8 @@ def operator_norm(w: Tensor, *, norm: str = "l2") -> float:
         ValueError: not a finite matrix, or an unknown norm.
     """
     w = _matrix(w).double()
-    orders = {"l2": 2, "linf": math.inf, "l1": 1}
-    if norm not in orders:
-        raise ValueError(f"norm is {norm!r}: choose one of {', '.join(orders)}.")
+    orders = {"linf": math.inf, "l2": 2, "l1": 1}
+    checks.one_of("norm", norm, tuple(orders))
     return float(torch.linalg.matrix_norm(w, ord=orders[norm]))
 
 
@@ -279,8 +279,7 @@ def layer_operator_norm(
         ValueError: another kind of layer or padding, a shape that does not fit, an
             unknown norm, or ``tol`` out of range.
     """
-    if norm not in ("l2", "linf", "l1"):
-        raise ValueError(f"norm is {norm!r}: choose one of l2, linf, l1.")
+    checks.one_of("norm", norm, ("linf", "l2", "l1"))
     if not 0 < tol < 1:
         raise ValueError(f"tol is {tol}: a relative shortfall lies between 0 and 1.")
     if isinstance(layer, nn.Linear | LowRankLinear):
@@ -306,8 +305,8 @@ def layer_operator_norm(
     first, second = forth, back
     if math.prod(out_shape) < math.prod(input_shape):
         shape, first, second = out_shape, back, forth
-    chance = torch.Generator().manual_seed(0) if generator is None else generator
-    start = torch.randn(shape, generator=chance, dtype=w.dtype, device=chance.device)
+    source = checks.chance(generator)
+    start = torch.randn(shape, generator=source, dtype=w.dtype, device=source.device)
     top = _largest_eigenvalue(
         lambda v: second(first(v.view(1, *shape), w), w).flatten(),
         start.to(w.device).flatten(),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from crlib import checks
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import BUDGET_NORMS
 from crlib.data import Dataset
@@ -104,13 +105,10 @@ def pgd_adversary(
     Raises:
         ValueError: a bad option.
     """
-    if norm not in BUDGET_NORMS or eps < 0 or steps < 1:
-        raise ValueError(
-            f"norm is {norm!r}, eps {eps}, steps {steps}: choose a norm of"
-            f" {', '.join(BUDGET_NORMS)}, eps not negative, at least one step."
-        )
-    if against not in ("label", "prediction"):
-        raise ValueError(f"against is {against!r}: choose 'label' or 'prediction'.")
+    checks.one_of("norm", norm, BUDGET_NORMS)
+    checks.one_of("against", against, ("label", "prediction"))
+    checks.not_negative(eps=eps)
+    checks.at_least(1, steps=steps)
     length = 2.5 * eps / steps if step_size is None else step_size
 
     def adversary(
@@ -525,15 +523,10 @@ def _check_options(
     match: float | None,
 ) -> int:
     """Return how many samples to hold out."""
-    for name, value, known in (
-        ("checkpoint", checkpoint, CHECKPOINTS),
-        ("optimiser", optimiser, ("adamw", "sgd")),
-        ("schedule", schedule, ("constant", "cosine")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}: choose one of {', '.join(known)}.")
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs is {epochs}, batch_size {batch_size}: at least 1.")
+    checks.one_of("checkpoint", checkpoint, CHECKPOINTS)
+    checks.one_of("optimiser", optimiser, ("adamw", "sgd"))
+    checks.one_of("schedule", schedule, ("constant", "cosine"))
+    checks.at_least(1, epochs=epochs, batch_size=batch_size)
     if checkpoint == "matched" and match is None:
         raise ValueError("checkpoint='matched' needs match=, a training accuracy.")
     n_held = round(validation * len(data.x_train))

@@ -7,17 +7,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from crlib import checks
 from crlib.attacks.balls import BALLS, Ball, L1Ball
 from crlib.attacks.base import (
     LOSSES,
     AttackResult,
     Model,
     Search,
-    at_least,
-    chance,
     check,
-    one_of,
-    per_sample,
     pick,
     rivals_of,
 )
@@ -90,13 +87,13 @@ def pgd(
         random_start: start the first run at a random point too.
     """
     radius = check(x, y, eps, norm, target)
-    one_of("loss", loss, LOSSES)
-    at_least(1, steps=steps, restarts=restarts)
+    checks.one_of("loss", loss, LOSSES)
+    checks.at_least(1, steps=steps, restarts=restarts)
     shares = torch.ones(steps)
     if step_size is None:
         step_size, shares = radius, 1 - torch.arange(steps) / steps
-    length, schedule = per_sample("step_size", step_size, x), shares.tolist()
-    run, source = Search(model, x, y, target, norm, loss), chance(generator)
+    length, schedule = checks.per_sample("step_size", step_size, x), shares.tolist()
+    run, source = Search(model, x, y, target, norm, loss), checks.chance(generator)
     with evaluating(model):
         if random_start or not len(x):
             run.look_at_clean()
@@ -255,12 +252,12 @@ def apgd(
         target: ``(N,)`` labels to reach, or None; then ``n_targets`` is 0.
     """
     radius = check(x, y, eps, norm, target)
-    one_of("loss", loss, LOSSES)
-    at_least(1, steps=steps, restarts=restarts, together=together)
-    at_least(0, n_targets=n_targets)
+    checks.one_of("loss", loss, LOSSES)
+    checks.at_least(1, steps=steps, restarts=restarts, together=together)
+    checks.at_least(0, n_targets=n_targets)
     if n_targets and target is not None:
         raise ValueError("Give target or n_targets: one goal a sample, or its rivals.")
-    run, source = Search(model, x, y, target, norm, loss), chance(generator)
+    run, source = Search(model, x, y, target, norm, loss), checks.chance(generator)
     kind: type[Best] = Sparse if norm == "l1" else Halving
     rivals: tuple[Tensor | None, ...] = (None,)
     with evaluating(model):
@@ -400,8 +397,8 @@ def random_noise(
 ) -> AttackResult:
     """Try random points of the ball, ``draws`` of them: every attack must beat it."""
     radius = check(x, y, eps, norm)
-    at_least(1, draws=draws)
-    run, source = Search(model, x, y, None, norm), chance(generator)
+    checks.at_least(1, draws=draws)
+    run, source = Search(model, x, y, None, norm), checks.chance(generator)
     with evaluating(model), torch.no_grad():
         run.look_at_clean()
         for _ in range(draws):

@@ -1,4 +1,4 @@
-"""What every attack shares: the result, the checks of input, and the bookkeeping."""
+"""What every attack shares: the result, the objective, and the bookkeeping."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from crlib import checks
 from crlib.metrics import margin
 
 Model = Callable[[Tensor], Tensor]
@@ -66,25 +67,9 @@ def pick(use: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.lerp(old, new, per_row(use, old).to(old.dtype))
 
 
-def chance(generator: torch.Generator | None) -> torch.Generator:
-    """Return the caller's generator or a new one; torch's own is left alone."""
-    return torch.Generator().manual_seed(0) if generator is None else generator
-
-
 def rivals_of(logits: Tensor, y: Tensor) -> Tensor:
     """Return the labels other than ``y``, the strongest first, ``(N, K - 1)``."""
     return logits.scatter(1, y[:, None], -torch.inf).argsort(1).flip(1)[:, :-1]
-
-
-def at_least(least: int, **counts: int) -> None:
-    for name, count in counts.items():
-        if count < least:
-            raise ValueError(f"{name} is {count}: at least {least}.")
-
-
-def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
 
 
 def check(
@@ -96,61 +81,16 @@ def check(
     norms: tuple[str, ...] = BUDGET_NORMS,
 ) -> Tensor:
     """Refuse bad input before any work; return ``eps`` as ``(N,)``."""
-    one_of("norm", norm, norms)
-    if x.ndim < 2 or not x.is_floating_point():
-        raise ValueError(
-            f"x is {x.dtype} of shape {tuple(x.shape)}: give a batch (N, d) or"
-            " (N, C, H, W) of floating-point numbers."
-        )
-    low, high = x.aminmax() if x.numel() else (0.0, 1.0)
-    if low != low:
-        raise ValueError("x holds a NaN: clean the data first.")
-    if not (-1e-6 <= low and high <= 1 + 1e-6):
-        raise ValueError(
-            f"x runs from {float(low):.3g} to {float(high):.3g}: inputs lie in [0, 1]."
-            " Make normalisation the model's first layer (crlib.models.Normalize) and"
-            " give x unnormalised."
-        )
-    for name, labels in (("y", y), ("target", target)):
-        if labels is None:
-            continue
-        if labels.shape != (len(x),) or labels.dtype != torch.int64:
+    checks.one_of("norm", norm, norms)
+    checks.inputs(x)
+    checks.labels(y, len(x))
+    if target is not None:
+        checks.labels(target, len(x), "target")
+        if (target == y).any():
             raise ValueError(
-                f"{name} is {labels.dtype} of shape {tuple(labels.shape)}: give one"
-                f" integer label (int64) for each of the {len(x)} samples."
+                "A target equals the true label: there is nothing to attack."
             )
-        if len(labels) and labels.amin() < 0:
-            raise ValueError(f"{name} holds the negative label {int(labels.amin())}.")
-    if target is not None and (target == y).any():
-        raise ValueError("A target equals the true label: there is nothing to attack.")
-    return per_sample("eps", eps, x)
-
-
-def per_sample(name: str, size: float | Tensor, x: Tensor) -> Tensor:
-    """Return a length as ``(N,)``, refusing what is not one."""
-    given = torch.as_tensor(size, dtype=x.dtype, device=x.device)
-    if given.ndim > 1 or (given.ndim == 1 and len(given) != len(x)):
-        raise ValueError(f"{name} has shape {tuple(given.shape)}: one number, or (N,).")
-    if not (torch.isfinite(given).all() and (given >= 0).all()):
-        raise ValueError(f"{name} is {size}: it must be finite and not negative.")
-    return given.expand(len(x))
-
-
-def check_logits(logits: Tensor, n: int, *labels: Tensor | None) -> None:
-    """Refuse what is not logits of ``n`` samples, or lacks one of their labels."""
-    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
-        raise ValueError(
-            f"The model returned {tuple(logits.shape)} for {n} samples: it must return"
-            " logits (N, K) with K at least 2."
-        )
-    if logits.isnan().any():
-        raise ValueError("The model returned a NaN: look at its weights and inputs.")
-    for y in labels:
-        if y is not None and y.numel() and y.amax() >= logits.shape[1]:
-            raise ValueError(
-                f"Label {int(y.amax())} is out of range: the model knows"
-                f" {logits.shape[1]} classes, 0 to {logits.shape[1] - 1}."
-            )
+    return checks.per_sample("eps", eps, x)
 
 
 class EOT(nn.Module):
@@ -167,7 +107,7 @@ class EOT(nn.Module):
 
     def __init__(self, model: Model, samples: int = 20) -> None:
         super().__init__()
-        at_least(1, samples=samples)
+        checks.at_least(1, samples=samples)
         self.model, self.samples = model, samples
 
     def forward(self, x: Tensor) -> Tensor:
@@ -248,8 +188,10 @@ class Search:
             logits = self.model(z)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if not self.seen:
-            target = None if self.target is None else self.target[rows]
-            check_logits(logits, len(z), self.y[rows], target)
+            checks.logits(logits, len(z))
+            for name, labels in (("y", self.y), ("target", self.target)):
+                if labels is not None:
+                    checks.labels(labels[rows], len(rows), name, logits.shape[1])
         self.seen = True
         self.n_forward[rows] += len(z) // len(rows)
         return logits
@@ -300,7 +242,7 @@ class Search:
         told = torch.stack([fooled.sum(), still.sum(), logits.isnan().sum()])
         count, stuck, bad = told.tolist()
         if bad:
-            check_logits(logits, len(z))
+            checks.logits(logits, len(z))
         if last:
             better = now[place] > self.best[rows]
             self.best[rows] = torch.where(better, now[place], self.best[rows])

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crlib import checks
 from crlib.attacks.ascent import fgsm, pgd, random_noise
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import (
     Model,
-    chance,
     check,
-    check_logits,
     gradient,
     objective,
     pick,
@@ -190,7 +189,7 @@ def diagnose(
     check(x, y, eps, norm)
     if not len(x) or not eps > 0:
         raise ValueError("A diagnosis needs at least one sample and a positive eps.")
-    source = chance(generator)
+    source = checks.chance(generator)
     numbers: dict[str, float] = {"evaluation mode": _left_training(model)}
     with evaluating(model):
         numbers |= _outputs(model, x, y)
@@ -212,7 +211,8 @@ def _left_training(model: Model) -> float:
 def _outputs(model: Model, x: Tensor, y: Tensor) -> dict[str, float]:
     with torch.no_grad():
         first, second = model(x), model(x)
-    check_logits(first, len(x), y)
+    checks.logits(first, len(x))
+    checks.labels(y, len(x), classes=first.shape[1])
     first, second = first.double(), second.double()
     right = first.argmax(1) == y
     sums = first.sum(1)

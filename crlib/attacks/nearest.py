@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crlib import checks
 from crlib.attacks.ascent import apgd
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import (
@@ -14,7 +15,6 @@ from crlib.attacks.base import (
     AttackResult,
     Model,
     Search,
-    at_least,
     check,
     is_fooled,
     objective,
@@ -121,7 +121,7 @@ def deepfool(
         search_steps: halvings of the final bisection.
     """
     check(x, y, 0.0, norm, target, tuple(SIZES))
-    at_least(1, steps=steps)
+    checks.at_least(1, steps=steps)
     with evaluating(model), torch.no_grad():
         found = Nearest(model, x, y, target, norm)
         _walk(found, steps, candidates=3)
@@ -203,8 +203,8 @@ def fmn(
         search_steps: halvings of the final bisection.
     """
     check(x, y, 0.0, norm, target)
-    at_least(1, steps=steps)
-    at_least(0, walk=walk)
+    checks.at_least(1, steps=steps)
+    checks.at_least(0, walk=walk)
     if step_size is None:
         step_size = 1.0 if norm == "l2" else 10.0
     gamma = 0.2 if norm == "l1" else 0.05
@@ -257,7 +257,7 @@ def sigma_zero(
     Cost: ``steps + 15`` forward, ``steps + 1`` backward passes.
     """
     check(x, y, 0.0, "l0", target, ("l0",))
-    at_least(1, steps=steps)
+    checks.at_least(1, steps=steps)
     with evaluating(model), torch.no_grad():
         found = Nearest(model, x, y, target, "l0")
         delta = torch.zeros_like(found.start)
@@ -304,7 +304,7 @@ def minimal(
         **options: for ``attack``.
     """
     high = check(x, y, eps, norm)
-    at_least(0, search_steps=search_steps)
+    checks.at_least(0, search_steps=search_steps)
     best = attack(model, x, y, eps=high, norm=norm, **options)
     low, high = torch.zeros_like(high), torch.minimum(high, best.distance)
     for _ in range(search_steps if len(x) else 0):

@@ -3,13 +3,12 @@
 import torch
 from torch import Tensor
 
+from crlib import checks
 from crlib.attacks.balls import BALLS, draw
 from crlib.attacks.base import (
     AttackResult,
     Model,
     Search,
-    at_least,
-    chance,
     check,
     per_row,
     pick,
@@ -43,8 +42,8 @@ def square(
         queries: evaluations of the model a sample, at most.
     """
     radius = check(x, y, eps, norm, target, ("linf", "l2"))
-    at_least(1, queries=queries)
-    run, source = Search(model, x, y, target, norm), chance(generator)
+    checks.at_least(1, queries=queries)
+    run, source = Search(model, x, y, target, norm), checks.chance(generator)
     with evaluating(model), torch.no_grad():
         run.look_at_clean()
         rows = run.standing()

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from crlib import checks
 from crlib.attacks.ascent import apgd, pgd
 from crlib.attacks.base import (
     AttackResult,
     Model,
     Search,
-    at_least,
     check,
     is_fooled,
-    one_of,
     pick,
     rivals_of,
 )
@@ -115,7 +114,7 @@ def worst_case(
         budget: ``"quick"`` or ``"full"``.
     """
     radius = check(x, y, eps, norm)
-    one_of("budget", budget, ("quick", "full"))
+    checks.one_of("budget", budget, ("quick", "full"))
     total = Search(model, x, y, None, norm).result()
     standing = torch.arange(len(x), device=x.device)
     cascade = CASCADES[f"{budget} l1" if norm == "l1" else budget]
@@ -201,7 +200,7 @@ def evaluate(
         autocast: such as ``torch.bfloat16``; None means full precision.
         **options: for the attack; tensors with one entry a sample go with it.
     """
-    at_least(1, batch_size=batch_size)
+    checks.at_least(1, batch_size=batch_size)
     if not len(x):
         return attack(model, x, y, **options)
     parts: list[AttackResult] = []

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from crlib import checks
 from crlib.attacks.base import (
     Model,
-    at_least,
-    chance,
     check,
-    check_logits,
     gradient,
     objective,
 )
@@ -53,7 +51,7 @@ class _Trial:
         if len(x) < 2:
             raise ValueError("Give two samples or more: half of them are held out.")
         self.model, self.x, self.y, self.norm = model, x.detach(), y, norm
-        self.source = chance(generator)
+        self.source = checks.chance(generator)
         order = self.shuffled(torch.arange(len(x), device=x.device))
         held = round(0.5 * len(x))
         self.learnt, self.held = order[held:], order[:held]
@@ -68,7 +66,8 @@ class _Trial:
         with evaluating(self.model), torch.no_grad():
             parts = [self.model((v + delta).clamp(0, 1)) for v in self.x.split(512)]
         logits = torch.cat(parts)
-        check_logits(logits, len(self.x), self.y)
+        checks.logits(logits, len(self.x))
+        checks.labels(self.y, len(self.x), classes=logits.shape[1])
         return logits.argmax(1)
 
     def slope(
@@ -125,7 +124,7 @@ def universal(
         epochs: passes over the inputs to learn from, a run.
         batch_size: inputs a step.
     """
-    at_least(1, epochs=epochs, batch_size=batch_size)
+    checks.at_least(1, epochs=epochs, batch_size=batch_size)
     trial = _Trial(model, x, y, eps, norm, generator)
     found, zero = [], torch.zeros_like(trial.x[:1])
     total = epochs * -(-len(trial.learnt) // batch_size)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from crlib import checks
 from crlib.metrics import (
     best_k_error,
     operator_norm,
@@ -159,8 +160,7 @@ def structure_times_scale(
     Raises:
         ValueError: a zero or infinite matrix, or an option out of range.
     """
-    if norm not in ("l2", "linf"):
-        raise ValueError(f"norm is {norm!r}: choose l2 or linf.")
+    checks.one_of("norm", norm, ("l2", "linf"))
     if norm == "l2" and k_row is not None:
         raise ValueError("k_row is about rows: it goes with norm='linf'.")
     v = singular_values(w) if norm == "l2" else row_norms(w.double(), p=1)

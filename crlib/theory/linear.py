@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from crlib import checks
+
 __all__ = ["linear_minimal"]
 
 
@@ -50,20 +52,18 @@ def linear_minimal(
         ValueError: an unknown norm, shapes or labels that do not fit, or ``x``
             outside the box.
     """
-    if norm not in ("linf", "l2", "l1", "l0"):
-        raise ValueError(f"norm is {norm!r}: choose one of linf, l2, l1, l0.")
+    checks.one_of("norm", norm, ("linf", "l2", "l1", "l0"))
+    checks.inputs(x, box=box)
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"x {tuple(x.shape)} and weight {tuple(weight.shape)} must be (N, d) and"
             " (K, d): flatten images first."
         )
-    if y.shape != (len(x),):
-        raise ValueError(f"y is {tuple(y.shape)}: one label for each of {len(x)}.")
-    if len(y) and not 0 <= int(y.amin()) <= int(y.amax()) < len(weight):
-        raise ValueError(f"y must hold labels from 0 to {len(weight) - 1}.")
-    if box and not ((x >= 0) & (x <= 1)).all():
-        raise ValueError("x leaves [0, 1]: scale it, or set box=False.")
+    checks.labels(y, len(x), classes=len(weight))
     x, weight = x.detach().double(), weight.detach().double()
+    if box:
+        # What is outside by rounding is taken as on the wall.
+        x = x.clamp(0, 1)
     logits = x @ weight.T
     if bias is not None:
         logits = logits + bias.detach().double()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from crlib import checks
 from crlib.metrics import operator_norm, row_norms
 from crlib.theory.layers import Bounds
 
@@ -89,8 +90,7 @@ def interlayer_alignment(
     Raises:
         ValueError: an unknown norm, shapes that do not fit, a zero layer, or k below 1.
     """
-    if norm not in _ORDERS:
-        raise ValueError(f"norm is {norm!r}: choose one of {', '.join(_ORDERS)}.")
+    checks.one_of("norm", norm, tuple(_ORDERS))
     if k < 1:
         raise ValueError(f"k is {k}: keep at least one term.")
     size = operator_norm(w_next, norm=norm) * operator_norm(w, norm=norm)

@@ -584,7 +584,7 @@ def test_logits_that_are_none_are_refused(attack: Any) -> None:
     x, y = GOOD["x"], GOOD["y"]
     with pytest.raises(ValueError, match="returned a NaN"):
         attack(lambda z: torch.full((len(z), 3), math.nan), x, y)
-    with pytest.raises(ValueError, match="Label 1 is out of range|K at least 2"):
+    with pytest.raises(ValueError, match="K at least 2"):
         attack(lambda z: torch.zeros(len(z), 1), x, y)
 
 

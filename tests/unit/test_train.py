@@ -227,8 +227,13 @@ def test_the_adversary_raises_the_loss_inside_ball_and_box(clouds: Dataset) -> N
             )
             > 0.01
         )
-    for bad_option in ({"norm": "l7"}, {"eps": -1.0}, {"steps": 0}, {"against": "x"}):
-        with pytest.raises(ValueError, match="choose"):
+    for bad_option, message in (
+        ({"norm": "l7"}, "choose one of linf, l2, l1"),
+        ({"against": "x"}, "choose one of label, prediction"),
+        ({"eps": -1.0}, "not negative"),
+        ({"steps": 0}, "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
             pgd_adversary(**{"eps": 0.1, **bad_option})
 
 
