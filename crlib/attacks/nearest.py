@@ -11,7 +11,6 @@ from crlib import checks
 from crlib.attacks.ascent import apgd
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import (
-    SIZES,
     AttackResult,
     Model,
     Search,
@@ -21,10 +20,9 @@ from crlib.attacks.base import (
     per_row,
     pick,
     rivals_of,
-    sizes,
 )
+from crlib.geometry import NORMS, halfspace_step, norm_of
 from crlib.models import evaluating
-from crlib.theory.linear import halfspace_step
 
 DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
@@ -51,7 +49,7 @@ class Nearest(Search):
         """Return the logits at ``z`` and who is fooled; keep what is nearer."""
         logits = self.ask(z, self.rows, graph=z.requires_grad)
         fooled = is_fooled(logits, self.labels, self.goal)
-        distance = sizes(z.detach() - self.start, self.norm)
+        distance = norm_of(z.detach() - self.start, self.norm)
         nearer = fooled & (distance < self.distance)
         self.distance = torch.where(nearer, distance, self.distance)
         self.nearest = pick(nearer, z.detach(), self.nearest)
@@ -59,7 +57,7 @@ class Nearest(Search):
 
     def climb(self, value: Tensor, z: Tensor, more: bool = False) -> Tensor:
         g = self.slope(value, z, self.rows, more)
-        self.zero_gradient[self.rows] |= sizes(g, "linf") == 0
+        self.zero_gradient[self.rows] |= norm_of(g, "linf") == 0
         return g
 
     def finish(self, rounds: int) -> AttackResult:
@@ -77,7 +75,7 @@ class Nearest(Search):
                 g = self.climb(objective(logits, self.labels, self.goal), z)
             worth = (g * delta).masked_fill_(delta == 0, -math.inf).flatten(1)
             rank = worth.argsort(1, descending=True).argsort(1).view_as(delta)
-            high = sizes(delta, "l0")
+            high = norm_of(delta, "l0")
         for _ in range(rounds if len(self.rows) else 0):
             middle = (low + high) / 2
             if rank is None:
@@ -120,7 +118,7 @@ def deepfool(
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
         search_steps: halvings of the final bisection.
     """
-    check(x, y, 0.0, norm, target, tuple(SIZES))
+    check(x, y, 0.0, norm, target, tuple(NORMS))
     checks.at_least(1, steps=steps)
     with evaluating(model), torch.no_grad():
         found = Nearest(model, x, y, target, norm)
@@ -157,7 +155,7 @@ def _walk(found: Nearest, steps: int, candidates: int) -> None:
             home = step(c, behind, x)
             # A half-space that the box does not reach comes last.
             short = (c * home).flatten(1).sum(1) < behind * (1 - 1e-4)
-            length = sizes(home, norm).masked_fill(short | (behind <= 0), 1e30)
+            length = norm_of(home, norm).masked_fill(short | (behind <= 0), 1e30)
             new = (at + step(c, m, at)).lerp(x + home, per_row(share, at))
             goal = pick(length < shortest, new, goal)
             shortest = torch.minimum(shortest, length)
@@ -221,15 +219,15 @@ def fmn(
                 logits, fooled = found.near(z)
                 value = objective(logits, found.labels, found.goal)
             g, z = found.climb(value, z), z.detach()
-            dual = sizes(g, DUALS[norm]).clamp_min(1e-12)
+            dual = norm_of(g, DUALS[norm]).clamp_min(1e-12)
             ask = -value.detach().to(z.dtype) / dual
-            ask = sizes(z - found.start, norm) + ask.clamp(0, 1e6)
+            ask = norm_of(z - found.start, norm) + ask.clamp(0, 1e6)
             # Where rivals take turns the linear guess falls short for ever: grow on.
             ask = ask.maximum(eps.nan_to_num(posinf=0) * (1 + gamma))
             grown = torch.where(found.distance.isfinite(), eps * (1 + shrink), ask)
             near = torch.minimum(eps, found.distance) * (1 - shrink)
             eps = torch.where(fooled, near, grown)
-            unit = sizes(g, "l2").clamp_min(1e-12)
+            unit = norm_of(g, "l2").clamp_min(1e-12)
             z = z + step_size * max(fade, 0.01) * g / per_row(unit, g)
             z = BALLS[norm](found.start, eps).project_(z)
         if len(z):
@@ -271,10 +269,10 @@ def sigma_zero(
                 value = objective(logits, found.labels, found.goal).clamp_max(0)
             g = -found.climb(value, z)
             # To length one, so that the count weighs the same at any scale of logits.
-            g /= per_row(sizes(g, "linf").clamp_min(1e-30), g)
+            g /= per_row(norm_of(g, "linf").clamp_min(1e-30), g)
             square = delta.square()
             g += 2 * sigma * delta / (square + sigma).square() / delta[0].numel()
-            largest = sizes(g, "linf").clamp_min(1e-12)
+            largest = norm_of(g, "linf").clamp_min(1e-12)
             delta = delta - max(fade, 1e-3) * g / per_row(largest, g)
             delta = (found.start + delta).clamp(0, 1) - found.start
             cut = (cut + 0.01 * fade * (2 * fooled.to(cut.dtype) - 1)).clamp(0, 1)

@@ -12,8 +12,8 @@ from crlib.attacks.base import (
     check,
     per_row,
     pick,
-    sizes,
 )
+from crlib.geometry import norm_of
 from crlib.models import evaluating
 
 
@@ -89,7 +89,7 @@ def _start(x: Tensor, eps: Tensor, norm: str, source: torch.Generator) -> Tensor
         stripes = _signs((n, c, 1, w), x, source)
         return (per_row(eps, x) * stripes).expand_as(x)
     noise = draw(torch.randn, x, source)
-    return noise * per_row(eps / sizes(noise, "l2").clamp_min(1e-12), noise)
+    return noise * per_row(eps / norm_of(noise, "l2").clamp_min(1e-12), noise)
 
 
 def _side(progress: float, x: Tensor) -> int:
@@ -125,10 +125,10 @@ def _repaint(
     other = _windows(delta, side, source) & ~window
     # A bump at the middle of the window: what it holds now, plus a random sign.
     old = torch.where(window, delta, 0)
-    unit = old / per_row(sizes(old, "l2").clamp_min(1e-12), old)
+    unit = old / per_row(norm_of(old, "l2").clamp_min(1e-12), old)
     fresh = torch.where(window, signs, 0)
-    fresh = unit + fresh / per_row(sizes(fresh, "l2").clamp_min(1e-12), fresh)
+    fresh = unit + fresh / per_row(norm_of(fresh, "l2").clamp_min(1e-12), fresh)
     rest = torch.where(window | other, 0, delta)
-    energy = (eps.square() - sizes(rest, "l2").square()).clamp_min(0).sqrt()
-    fresh = fresh * per_row(energy / sizes(fresh, "l2").clamp_min(1e-12), fresh)
+    energy = (eps.square() - norm_of(rest, "l2").square()).clamp_min(0).sqrt()
+    fresh = fresh * per_row(energy / norm_of(fresh, "l2").clamp_min(1e-12), fresh)
     return rest + fresh
