@@ -582,9 +582,9 @@ def exact_distance(
     for i in range(len(x)):
         own = slice(i, i + 1)
         if wrong[i]:
-            found.append(_Nearest(0.0, 0.0, x[i], "wrong"))
+            found.append(_Found(0.0, 0.0, x[i], "wrong"))
         else:
-            nearest = _nearest(steps, x[own], y[own], start[own], norm, time_limit)
+            nearest = _search(steps, x[own], y[own], start[own], norm, time_limit)
             found.append(nearest)
     numbers = torch.tensor([(f.distance, f.lower) for f in found], dtype=x.dtype)
     distance, lower = numbers.view(len(x), 2).to(x.device).unbind(1)
@@ -598,25 +598,25 @@ def exact_distance(
 
 
 @dataclass
-class _Nearest:
+class _Found:
     distance: float
     lower: float
     point: Tensor
     status: str
 
 
-def _nearest(
+def _search(
     steps: Steps, x: Tensor, y: Tensor, start: Tensor, norm: str, time_limit: float
-) -> _Nearest:
+) -> _Found:
     """Search balls of growing radius around one sample until one holds a rival."""
     deadline = time.monotonic() + time_limit
-    best = _Nearest(math.inf, 0.0, x[0], "interval")
+    best = _Found(math.inf, 0.0, x[0], "interval")
     whole = 1.0 if norm == "linf" else float(x[0].numel())
     radius = 1e-3
     while radius < whole and (_ball_margins(steps, x, y, radius) > 0).all():
         best.lower, radius = radius, min(1.25 * radius, whole)
     if float(margin(_logits(steps, start), y)) <= 0:
-        best.distance, best.point = _size(start - x, norm), start[0]
+        best.distance, best.point = _norm(start - x, norm), start[0]
         radius = best.distance * (1 + 1e-6)
     while True:
         margins = _ball_margins(steps, x, y, radius)
@@ -634,7 +634,7 @@ def _nearest(
             floor, point, solved = _program(steps, x, int(y), k, radius, norm, seconds)
             floors[k] = max(floors[k], floor)
             if point is not None:
-                size = _size(point - x.flatten(), norm)
+                size = _norm(point - x.flatten(), norm)
                 if size < best.distance:
                     best.distance, best.point = size, point.view_as(x[0])
                 # Another rival matters only if it is nearer.
@@ -645,7 +645,7 @@ def _nearest(
             if best.distance < math.inf:
                 best.status = "exact"
             elif radius >= whole:
-                return _Nearest(math.inf, math.inf, x[0], "none")
+                return _Found(math.inf, math.inf, x[0], "none")
             else:
                 best.lower, radius = radius, min(2 * radius, whole)
                 continue
@@ -653,7 +653,7 @@ def _nearest(
         return best
 
 
-def _size(step: Tensor, norm: str) -> float:
+def _norm(step: Tensor, norm: str) -> float:
     return float(step.abs().max() if norm == "linf" else step.abs().sum())
 
 

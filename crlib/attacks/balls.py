@@ -52,10 +52,10 @@ class Ball:
     def project_(self, z: Tensor) -> Tensor:
         """Move ``z`` to the nearest point."""
         delta = (z - self.x).flatten(1)
-        return torch.add(self.x, self.nearest(delta).view_as(z), out=z)
+        return torch.add(self.x, self.shorten(delta).view_as(z), out=z)
 
-    def nearest(self, v: Tensor) -> Tensor:
-        """Return the nearest member to ``x + v`` as its way from ``x``, ``(N, d)``."""
+    def shorten(self, v: Tensor) -> Tensor:
+        """Shorten ways ``v`` from ``x``, ``(N, d)``, to the nearest member's."""
         raise NotImplementedError
 
     def step_(self, z: Tensor, g: Tensor, length: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class LinfBall(Ball):
 
 
 class L2Ball(Ball):
-    def nearest(self, v: Tensor) -> Tensor:
+    def shorten(self, v: Tensor) -> Tensor:
         # The nearest point of ball and box together is clip(v * sqrt(u)) with one
         # number u. Its squared length is concave in u and piecewise linear, so the
         # secant method climbs to the answer from inside the ball, in a few rounds.
@@ -133,7 +133,7 @@ class L2Ball(Ball):
 
 
 class L1Ball(Ball):
-    def nearest(self, v: Tensor) -> Tensor:
+    def shorten(self, v: Tensor) -> Tensor:
         # The nearest point moves coordinate i by clip(|v_i| - cut, 0, room_i) with
         # one number cut: Newton's method on it, kept inside a bracket.
         size, sign = v.abs(), v.sign()

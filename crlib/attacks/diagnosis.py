@@ -46,7 +46,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Report:
+class Diagnosis:
     """The checks of :func:`diagnose`; shows as a table in a notebook and as text."""
 
     checks: tuple[Check, ...]
@@ -167,7 +167,7 @@ def diagnose(
     steps: int = 20,
     queries: int = 100,
     generator: torch.Generator | None = None,
-) -> Report:
+) -> Diagnosis:
     r"""Run the published checklists on a model: can its robust accuracy be trusted?
 
     After Carlini et al. 2019, the flags of AutoAttack (Croce and Hein 2020), and the
@@ -181,7 +181,7 @@ def diagnose(
         queries: of :func:`square` (random noise for l1).
 
     Returns:
-        A :class:`Report`; shares are of all samples given.
+        A :class:`Diagnosis`; shares are of all samples given.
 
     Raises:
         ValueError: bad input, no sample, or a radius of 0.
@@ -195,7 +195,7 @@ def diagnose(
         numbers |= _outputs(model, x, y)
         numbers |= _gradients(model, x, y, eps, norm, source)
         numbers |= _attacks(model, x, y, eps, norm, steps, queries, source)
-    return Report(
+    return Diagnosis(
         tuple(
             Check(name, numbers[name], limit, meaning)
             for name, (limit, meaning) in CHECKS.items()

@@ -20,8 +20,8 @@ from crlib.attacks.base import (
     pick,
     rivals_of,
 )
-from crlib.attacks.nearest import deepfool, fmn, minimum_of
 from crlib.attacks.query import square
+from crlib.attacks.smallest import deepfool, fmn, minimum_of
 from crlib.models import evaluating
 
 Stage = tuple[Callable[..., AttackResult], dict[str, Any]]
@@ -115,7 +115,7 @@ def worst_case(
     """
     radius = check(x, y, eps, norm)
     checks.one_of("budget", budget, ("quick", "full"))
-    total = Search(model, x, y, None, norm).result()
+    total, source = Search(model, x, y, None, norm).result(), checks.chance(generator)
     standing = torch.arange(len(x), device=x.device)
     cascade = CASCADES[f"{budget} l1" if norm == "l1" else budget]
     stages = tqdm(cascade, disable=not progress, desc="attacks", leave=False)
@@ -126,7 +126,8 @@ def worst_case(
             near, left = x[standing], radius[standing]
             given = {"norm": norm, **options}
             if attack not in (fmn, to_each_rival):
-                given |= {"eps": left, "generator": generator}
+                # One source for all: a later stage begins where no earlier one did.
+                given |= {"eps": left, "generator": source}
             if attack is apgd:
                 # As many points at once as at the start, however few stand.
                 given["together"] = len(x) // len(near)

@@ -30,7 +30,7 @@ DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}
 class Nearest(Search):
     """The nearest fooling points found so far.
 
-    ``start``, ``labels``, ``goal``, ``nearest`` and ``distance`` are of the samples
+    ``start``, ``labels``, ``goal``, ``point`` and ``distance`` are of the samples
     ``rows`` labelled right at ``x``, as is whatever the methods take and return.
     """
 
@@ -42,7 +42,7 @@ class Nearest(Search):
         self.rows = self.standing()
         self.start, self.labels = self.x[self.rows], y[self.rows]
         self.goal = None if target is None else target[self.rows]
-        self.logits, self.nearest = logits[self.rows], self.start
+        self.logits, self.point = logits[self.rows], self.start
         self.distance = self.start.new_full((len(self.rows),), math.inf)
 
     def near(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ class Nearest(Search):
         distance = norm_of(z.detach() - self.start, self.norm)
         nearer = fooled & (distance < self.distance)
         self.distance = torch.where(nearer, distance, self.distance)
-        self.nearest = pick(nearer, z.detach(), self.nearest)
+        self.point = pick(nearer, z.detach(), self.point)
         return logits, fooled
 
     def climb(self, value: Tensor, z: Tensor, more: bool = False) -> Tensor:
@@ -66,11 +66,11 @@ class Nearest(Search):
         By a bisection of the way; for l0, of the number of coordinates that are moved,
         in the order of what they are worth to first order.
         """
-        delta, rank = self.nearest - self.start, None
+        delta, rank = self.point - self.start, None
         low, high = torch.zeros_like(self.distance), torch.ones_like(self.distance)
         if self.norm == "l0" and len(self.rows):
             with torch.enable_grad():
-                z = self.nearest.clone().requires_grad_()
+                z = self.point.clone().requires_grad_()
                 logits, _ = self.near(z)
                 g = self.climb(objective(logits, self.labels, self.goal), z)
             worth = (g * delta).masked_fill_(delta == 0, -math.inf).flatten(1)
@@ -86,7 +86,7 @@ class Nearest(Search):
             _, fooled = self.near(self.start + part)
             high = torch.where(fooled, middle, high)
             low = torch.where(fooled, low, middle)
-        self.x_adv[self.rows] = self.nearest
+        self.x_adv[self.rows] = self.point
         self.success[self.rows] = self.distance.isfinite()
         return self.result()
 
@@ -210,7 +210,7 @@ def fmn(
         found = Nearest(model, x, y, target, norm)
         if walk:
             _walk(found, walk, candidates=2)
-        z, eps = found.nearest, found.distance
+        z, eps = found.point, found.distance
         for t in range(steps if len(z) else 0):
             fade = (1 + math.cos(math.pi * t / steps)) / 2
             shrink = gamma * max(fade, 0.02)
