@@ -511,7 +511,7 @@ class _Together:
         self.mapped = torch.vmap(self._one, randomness="error")
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return objective, loss and hits, ``(M,)`` each, for ``x``, ``(M, B, ...)``."""
+        """Return objective, loss and hits, ``(M,)``, of batches ``(M, B, ...)``."""
         out: tuple[Tensor, Tensor, Tensor] = self.mapped(
             self.weights, self.buffers, x, y, self.strength
         )
