@@ -105,6 +105,14 @@ def pgd_adversary(
 
     Raises:
         ValueError: a bad option.
+
+    Example:
+        >>> import torch
+        >>> from crlib import train
+        >>> x, y = torch.tensor([[0.6, 0.4]]), torch.tensor([0])
+        >>> adversary = train.pgd_adversary(eps=0.1)
+        >>> adversary(torch.nn.Identity(), x, y, torch.Generator().manual_seed(0))
+        tensor([[0.5000, 0.5000]])
     """
     checks.one_of("norm", norm, BUDGET_NORMS)
     checks.one_of("against", against, ("label", "prediction"))
@@ -144,6 +152,13 @@ def augment(x: Tensor, generator: torch.Generator, *, padding: int = 4) -> Tenso
 
     Returns:
         ``(N, C, H, W)``, a new tensor.
+
+    Example:
+        >>> import torch
+        >>> from crlib import train
+        >>> images = torch.ones(8, 3, 6, 6)
+        >>> train.augment(images, torch.Generator().manual_seed(0), padding=2).shape
+        torch.Size([8, 3, 6, 6])
     """
     n, _, height, width = x.shape
 
@@ -174,6 +189,12 @@ def new_head(model: nn.Module, classes: int, *, seed: int = 0) -> Any:
 
     Raises:
         ValueError: the head is not ``nn.Linear``.
+
+    Example:
+        >>> from crlib import train
+        >>> from crlib.models import MLP
+        >>> train.new_head(MLP((2, 8, 2)), 5).layers[-1]
+        Linear(in_features=8, out_features=5, bias=False)
     """
     model = copy.deepcopy(model)
     head = weight_layers(model)[-1]
@@ -262,6 +283,19 @@ def fit(
     Raises:
         ValueError: a bad option, labels that do not fit, a loss that is not finite,
             or a checkpoint that no epoch met.
+
+    Example:
+        >>> import torch
+        >>> from crlib import data, train
+        >>> from crlib.models import MLP
+        >>> means = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+        >>> clouds = data.gaussian_classes(64, 16, means)
+        >>> model = MLP((2, 8, 2), bias=True)
+        >>> fitted = train.fit(model, clouds, epochs=20, lr=0.05, progress=False)
+        >>> len(fitted.history), fitted.checkpoint
+        (20, 'validation')
+        >>> bool((fitted.model(clouds.x_test).argmax(1) == clouds.y_test).all())
+        True
     """
     n_held = _check_options(
         data, epochs, batch_size, optimiser, schedule, checkpoint, validation, match
@@ -368,6 +402,17 @@ def fit_many(
 
     Raises:
         ValueError: as :func:`fit`; or lengths or shapes that differ.
+
+    Example:
+        >>> import torch
+        >>> from crlib import data, train
+        >>> from crlib.models import MLP
+        >>> means = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+        >>> clouds = data.gaussian_classes(64, 16, means)
+        >>> models = [MLP((2, 8, 2), seed=seed) for seed in range(3)]
+        >>> fits = train.fit_many(models, clouds, epochs=2, progress=False)
+        >>> len(fits), len(fits[0].history)
+        (3, 2)
     """
     count = len(models)
     sets = [data] * count if isinstance(data, Dataset) else list(data)

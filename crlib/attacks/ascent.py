@@ -36,6 +36,29 @@ def fgsm(
     :math:`x + \epsilon\, \mathrm{sign} \nabla_x L` for linf, the normalised gradient
     for l2, the coordinates of largest gradient up to their walls for l1; then into the
     box.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        loss: ``"margin"`` or ``"ce"``, the cross-entropy: what is increased.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> attacks.fgsm(model, x, y, eps=0.15).x_adv
+        tensor([[0.4500, 0.5500]])
     """
     return pgd(
         model,
@@ -80,11 +103,35 @@ def pgd(
     forward pass with ``random_start``.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         steps: number of gradient steps a run, at least 1.
         step_size: length of every step; None means ``eps * (1 - t / steps)`` for the
             steps t = 0, 1, ...
         restarts: number of runs; each sees only the samples still standing.
         random_start: start the first run at a random point too.
+        loss: ``"margin"`` or ``"ce"``, the cross-entropy: what is increased.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+        generator: source of chance; None means a new one of seed 0.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> attacks.pgd(model, x, y, eps=0.15).success
+        tensor([True])
+        >>> attacks.pgd(model, x, y, eps=0.05).success
+        tensor([False])
     """
     radius = check(x, y, eps, norm, target)
     checks.one_of("loss", loss, LOSSES)
@@ -243,13 +290,34 @@ def apgd(
     forward pass with ``n_targets`` or ``random_start``.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         steps: gradient steps a run.
         restarts: rounds; the first starts at ``x``, the others at random points.
         random_start: start the first round at random points too.
+        loss: ``"margin"`` or ``"ce"``, the cross-entropy: what is increased.
         n_targets: rivals led to, one a run; more than K - 1 means K - 1; 0 is none.
         together: runs to rivals that share their passes, which a small batch gains by;
             so many times the memory.
         target: ``(N,)`` labels to reach, or None; then ``n_targets`` is 0.
+        generator: source of chance; None means a new one of seed 0.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> attacks.apgd(model, x, y, eps=0.15, n_targets=1).distance
+        tensor([0.1500])
     """
     radius = check(x, y, eps, norm, target)
     checks.one_of("loss", loss, LOSSES)
@@ -395,7 +463,31 @@ def random_noise(
     draws: int = 20,
     generator: torch.Generator | None = None,
 ) -> AttackResult:
-    """Try random points of the ball, ``draws`` of them: every attack must beat it."""
+    """Try random points of the ball, ``draws`` of them: every attack must beat it.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        draws: random points a sample, at least 1.
+        generator: source of chance; None means a new one of seed 0.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> attacks.random_noise(model, x, y, eps=0.05).robust_accuracy
+        1.0
+    """
     radius = check(x, y, eps, norm)
     checks.at_least(1, draws=draws)
     run, source = Search(model, x, y, None, norm), checks.chance(generator)

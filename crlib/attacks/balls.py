@@ -216,9 +216,18 @@ def project(x_adv: Tensor, x: Tensor, *, eps: float | Tensor, norm: str) -> Tens
     Args:
         x_adv: ``(N, ...)`` any points.
         x: ``(N, ...)`` centres in [0, 1].
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
 
     Raises:
         ValueError: bad input, or shapes that differ.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> x, z = torch.tensor([[0.5, 0.9]]), torch.tensor([[0.9, 1.2]])
+        >>> attacks.project(z, x, eps=0.2, norm="linf")
+        tensor([[0.7000, 1.0000]])
     """
     if x_adv.shape != x.shape:
         raise ValueError(

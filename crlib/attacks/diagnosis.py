@@ -176,15 +176,27 @@ def diagnose(
 
     Args:
         model: leave it as you use it.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
         eps: the radius you want to report.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         steps: of PGD.
         queries: of :func:`square` (random noise for l1).
+        generator: source of chance; None means a new one of seed 0.
 
     Returns:
         A :class:`Diagnosis`; shares are of all samples given.
 
     Raises:
         ValueError: bad input, no sample, or a radius of 0.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.zeros(4, dtype=torch.int64)
+        >>> x = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]])
+        >>> attacks.diagnose(model, x, y, eps=0.25)["noise loses"].passed
+        True
     """
     check(x, y, eps, norm)
     if not len(x) or not eps > 0:

@@ -38,8 +38,29 @@ def square(
     of the image. A vector is an image of one line.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
         norm: ``"linf"`` or ``"l2"``.
         queries: evaluations of the model a sample, at most.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+        generator: source of chance; None means a new one of seed 0.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> found = attacks.square(model, x, y, eps=0.15, queries=50)
+        >>> found.success, found.n_backward
+        (tensor([True]), tensor([0]))
     """
     radius = check(x, y, eps, norm, target, ("linf", "l2"))
     checks.at_least(1, queries=queries)

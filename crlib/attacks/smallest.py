@@ -115,8 +115,27 @@ def deepfool(
     most.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
+        steps: steps of the walk, at least 1.
         search_steps: halvings of the final bisection.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> round(float(attacks.deepfool(model, x, y, norm="l1").distance), 2)
+        0.2
     """
     check(x, y, 0.0, norm, target, tuple(NORMS))
     checks.at_least(1, steps=steps)
@@ -127,14 +146,18 @@ def deepfool(
 
 
 def _walk(found: Nearest, steps: int, candidates: int) -> None:
-    x, y, norm, at = found.start, found.labels, found.norm, found.start
+    """Walk to the nearest boundary, again and again; see :func:`deepfool`."""
+    # n samples that are labelled right at x, and R rivals of each.
+    x, y, norm, at = found.start, found.labels, found.norm, found.start  # (n, ...)
     if not len(x):
         return
     rivals = rivals_of(found.logits, y) if found.goal is None else found.goal[:, None]
+    # rivals is (n, R): K - 1 at first, then the candidates; with a target one.
     # A step goes a little beyond the boundary. In l0 a coordinate more is much.
     beyond = 1.0002 if norm == "l0" else 1.02
 
     def step(c: Tensor, m: Tensor, start: Tensor) -> Tensor:
+        # The least step over the boundary: c and start are (n, ...), m is (n,).
         flat = halfspace_step(c.flatten(1), m * beyond, start.flatten(1), norm)
         return flat.view_as(start)
 
@@ -142,17 +165,17 @@ def _walk(found: Nearest, steps: int, candidates: int) -> None:
         with torch.enable_grad():
             z = at.clone().requires_grad_()
             logits, fooled = found.near(z)
-            values = [objective(logits, y, rival=k) for k in rivals.T]
+            values = [objective(logits, y, rival=k) for k in rivals.T]  # R of (n,)
         # From a fooled point there is only a better way from x; before the first
         # success nothing may hold the walk back.
         share = torch.where(fooled, 0.5, 0.1 * found.distance.isfinite()).to(at.dtype)
         goal, shortest, lengths = at, torch.full_like(found.distance, math.inf), []
         for k, value in enumerate(values):
-            c = found.climb(value, z, more=k + 1 < len(values))
-            m = -value.detach().to(at.dtype)
+            c = found.climb(value, z, more=k + 1 < len(values))  # (n, ...)
+            m = -value.detach().to(at.dtype)  # (n,), what the rival lacks at z
             # Seen from x the half-space needs also what was gained on the way to z.
             behind = m + (c * (at - x)).flatten(1).sum(1)
-            home = step(c, behind, x)
+            home = step(c, behind, x)  # from x straight over the boundary
             # A half-space that the box does not reach comes last.
             short = (c * home).flatten(1).sum(1) < behind * (1 - 1e-4)
             length = norm_of(home, norm).masked_fill(short | (behind <= 0), 1e30)
@@ -196,9 +219,29 @@ def fmn(
     at most ``walk + 1`` forward and ``K - 1 + 2 * walk`` backward more.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        steps: steps along the boundary, at least 1.
         step_size: length of the first step, in l2; None means 1 for l2, else 10.
         walk: steps of DeepFool to start with.
         search_steps: halvings of the final bisection.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> round(float(attacks.fmn(model, x, y, norm="l2").distance), 2)
+        0.14
     """
     check(x, y, 0.0, norm, target)
     checks.at_least(1, steps=steps)
@@ -253,6 +296,27 @@ def sigma_zero(
     bisection of the number of coordinates ends it.
 
     Cost: ``steps + 15`` forward, ``steps + 1`` backward passes.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        steps: steps of the descent, at least 1.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> attacks.sigma_zero(model, x, y).distance
+        tensor([1.])
     """
     check(x, y, 0.0, "l0", target, ("l0",))
     checks.at_least(1, steps=steps)
@@ -296,10 +360,29 @@ def minimal(
     r"""Bisect the budget of any attack, for each sample on its own.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
         eps: largest budget, a number or ``(N,)``; what resists it is not a success.
+        norm: of the ball, one that the attack knows.
         attack: such as :func:`crlib.attacks.pgd`; takes ``eps`` of shape ``(N,)``.
         search_steps: runs of the attack after the first.
         **options: for ``attack``.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> found = attacks.minimal(model, x, y, eps=0.5, attack=attacks.pgd)
+        >>> round(float(found.distance), 2)
+        0.1
     """
     high = check(x, y, eps, norm)
     checks.at_least(0, search_steps=search_steps)
@@ -319,6 +402,16 @@ def minimum_of(*results: AttackResult) -> AttackResult:
 
     Raises:
         ValueError: no results, or not of one norm on the same samples.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> near = attacks.deepfool(model, x, y, norm="linf")
+        >>> far = attacks.pgd(model, x, y, eps=0.3)
+        >>> attacks.minimum_of(near, far).distance.equal(near.distance)
+        True
     """
     if not results or len({(r.norm, r.x_adv.shape) for r in results}) > 1:
         raise ValueError("Give results of one norm on the same samples, at least one.")

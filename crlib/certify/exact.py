@@ -74,6 +74,17 @@ def exact_distance(
 
     Raises:
         ValueError: bad input, or a module that is not known.
+
+    Example:
+        >>> import torch
+        >>> from crlib import certify
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2))
+        >>> model.layers[0].weight.data = torch.eye(2)
+        >>> x, y = torch.tensor([[0.6, 0.4]]), torch.tensor([0])
+        >>> found = certify.exact_distance(model, x, y)
+        >>> round(float(found.distance), 4), found.status
+        (0.1, ('exact',))
     """
     checks.one_of("norm", norm, ("linf", "l1"))
     checks.inputs(x)

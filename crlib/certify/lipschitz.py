@@ -31,6 +31,15 @@ def lipschitz_bound(
     Raises:
         ValueError: a module that is not known, a shape that does not fit, or an
             unknown norm.
+
+    Example:
+        >>> import torch
+        >>> from crlib import certify
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2))
+        >>> model.layers[0].weight.data = torch.eye(2)
+        >>> round(certify.lipschitz_bound(model, (2,)), 6)
+        1.0
     """
     bound, tol = 1.0, 1e-3
     for layer, shape in layers_of(model, input_shape):
@@ -63,6 +72,16 @@ def lipschitz_radius(
 
     Raises:
         ValueError: bad input, or a model that :func:`lipschitz_bound` refuses.
+
+    Example:
+        >>> import torch
+        >>> from crlib import certify
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2))
+        >>> model.layers[0].weight.data = torch.eye(2)
+        >>> x, y = torch.tensor([[0.6, 0.4]]), torch.tensor([0])
+        >>> certify.lipschitz_radius(model, x, y, norm="linf").round(decimals=4)
+        tensor([0.1000], dtype=torch.float64)
     """
     checks.inputs(x)
     checks.labels(y, len(x))

@@ -154,6 +154,16 @@ def interval_bounds(
 
     Raises:
         ValueError: bad input, or a module that is not known.
+
+    Example:
+        >>> import torch
+        >>> from crlib import certify
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2))
+        >>> model.layers[0].weight.data = torch.eye(2)
+        >>> x, y = torch.tensor([[0.6, 0.4]]), torch.tensor([0])
+        >>> certify.interval_bounds(model, x, y, eps=0.05)[:, 1].round(decimals=4)
+        tensor([0.1000], dtype=torch.float64)
     """
     return _bounds(model, x, y, eps, relax=False)
 
@@ -182,6 +192,16 @@ def crown_bounds(
 
     Raises:
         ValueError: bad input, or a module that is not known.
+
+    Example:
+        >>> import torch
+        >>> from crlib import certify
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2))
+        >>> model.layers[0].weight.data = torch.eye(2)
+        >>> x, y = torch.tensor([[0.6, 0.4]]), torch.tensor([0])
+        >>> certify.crown_bounds(model, x, y, eps=0.05)[:, 1].round(decimals=4)
+        tensor([0.1000], dtype=torch.float64)
     """
     return _bounds(model, x, y, eps, relax=True)
 
@@ -214,6 +234,16 @@ def certified_radius(
 
     Raises:
         ValueError: bad input, or a module that is not known.
+
+    Example:
+        >>> import torch
+        >>> from crlib import certify
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2))
+        >>> model.layers[0].weight.data = torch.eye(2)
+        >>> x, y = torch.tensor([[0.6, 0.4]]), torch.tensor([0])
+        >>> round(float(certify.certified_radius(model, x, y)), 4)
+        0.1
     """
     if not (0 < eps_max < math.inf and 0 < tol < 1):
         raise ValueError(

@@ -61,6 +61,14 @@ def smooth_certify(
 
     Raises:
         ValueError: bad input.
+
+    Example:
+        >>> import torch
+        >>> from crlib import certify
+        >>> x = torch.tensor([[1.0, 0.0]])
+        >>> found = certify.smooth_certify(torch.nn.Identity(), x, sigma=0.05)
+        >>> found.label, found.radius.round(decimals=3)
+        (tensor([0]), tensor([0.1230], dtype=torch.float64))
     """
     checks.inputs(x)
     if not 0 < sigma < math.inf or not 0 < alpha < 1:

@@ -51,6 +51,13 @@ def prune(
 
     Raises:
         ValueError: a bad option, a low-rank layer, or no hidden layer.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = compress.prune(MLP((2, 4, 2)), 0.5, structure="rows")
+        >>> int((model.weights[0] != 0).any(1).sum())
+        2
     """
     if not 0 <= share < 1:
         raise ValueError(f"share is {share}: the part to remove, in [0, 1).")
@@ -86,6 +93,15 @@ def prune_to_error(model: nn.Module, eps: float, *, structure: str = "rows") -> 
 
     Raises:
         ValueError: a bad option, a low-rank layer, or no hidden layer.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 4, 2))
+        >>> model.layers[0].weight.data[1:] *= 1e-3
+        >>> pruned = compress.prune_to_error(model, 0.1)
+        >>> int((pruned.weights[0] != 0).any(1).sum())
+        1
     """
     if not 0 <= eps < 1:
         raise ValueError(f"eps is {eps}: a relative error, in [0, 1).")
@@ -135,6 +151,14 @@ def truncate(
 
     Raises:
         ValueError: not exactly one of ``rank`` and ``energy``, or out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = compress.truncate(MLP((6, 6, 2)), rank=2)
+        >>> int(torch.linalg.matrix_rank(model.weights[0].detach(), rtol=1e-4))
+        2
     """
     model = copy.deepcopy(model)
     ranks = _ranks(model, rank, energy)
@@ -160,6 +184,13 @@ def factorise(
     Raises:
         ValueError: as :func:`truncate`; or a convolution with dilation, groups, a
             kernel that is not square, or padding other than with zeros.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = compress.factorise(MLP((6, 6, 2)), rank=2)
+        >>> model.layers[0]
+        LowRankLinear()
     """
     model = copy.deepcopy(model)
     ranks = _ranks(model, rank, energy)
@@ -219,6 +250,13 @@ def quantise(model: nn.Module, *, bits: int = 8) -> Any:
 
     Raises:
         ValueError: ``bits`` out of range.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = compress.quantise(MLP((64, 3, 2)), bits=2)
+        >>> len(model.weights[0][0].unique())
+        3
     """
     if not 2 <= bits <= 16:
         raise ValueError(f"bits is {bits}: choose from 2 to 16.")
@@ -239,6 +277,13 @@ def narrow(model: MLP) -> MLP:
 
     Raises:
         ValueError: not an MLP, low-rank layers, or a layer with no neuron left.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = compress.prune(MLP((2, 4, 2)), 0.5, structure="rows")
+        >>> compress.narrow(model).layers[0]
+        Linear(in_features=2, out_features=2, bias=False)
     """
     if type(model) is not MLP:
         raise ValueError(
@@ -281,6 +326,12 @@ def size(model: nn.Module, input_shape: Sequence[int]) -> Size:
     Args:
         model: any whose multiplications are in its weight layers.
         input_shape: of one input, without the batch.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> compress.size(MLP((6, 5, 2)), (6,))
+        Size(parameters=40, nonzero=40, macs=40, bytes=160)
     """
     macs = 0
 

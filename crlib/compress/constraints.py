@@ -20,6 +20,17 @@ def fixed_frobenius(model: nn.Module) -> Constraint:
 
     Args:
         model: fixes the norms; give the model that will be trained.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 4, 2))
+        >>> keep, before = compress.fixed_frobenius(model), model.weights[0].norm()
+        >>> model.layers[0].weight.data *= 3
+        >>> keep(model)
+        >>> bool(torch.isclose(model.weights[0].norm(), before))
+        True
     """
     norms = [float(torch.linalg.norm(w.detach())) for w in matrices(model)]
 
@@ -49,6 +60,18 @@ def spectral_dial(alpha: float, *, frobenius: float = 10.0) -> Constraint:
     Args:
         alpha: exponent, not negative.
         frobenius: :math:`\|W\|_F` of each layer, positive.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> from crlib.metrics import singular_values
+        >>> model = MLP((3, 3, 2))
+        >>> with torch.no_grad():
+        ...     compress.spectral_dial(1.0, frobenius=7.0)(model)
+        ...
+        >>> (singular_values(model.weights[0]) / 6).round(decimals=4)
+        tensor([1.0000, 0.5000, 0.3333], dtype=torch.float64)
     """
     checks.not_negative(alpha=alpha, frobenius=frobenius)
 
@@ -69,6 +92,17 @@ def row_dial(alpha: float, *, frobenius: float = 10.0) -> Constraint:
     Args:
         alpha: exponent, not negative.
         frobenius: :math:`\|W\|_F` of each layer, positive.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = MLP((3, 3, 2))
+        >>> with torch.no_grad():
+        ...     compress.row_dial(1.0, frobenius=7.0)(model)
+        ...
+        >>> (model.weights[0].detach().norm(dim=1) / 6).sort(descending=True).values
+        tensor([1.0000, 0.5000, 0.3333])
     """
     checks.not_negative(alpha=alpha, frobenius=frobenius)
 
@@ -90,6 +124,18 @@ def clip_spectrum(most: float) -> Constraint:
 
     Args:
         most: largest allowed singular value, not negative.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> from crlib.metrics import singular_values
+        >>> model = MLP((3, 3, 2))
+        >>> with torch.no_grad():
+        ...     compress.clip_spectrum(0.1)(model)
+        ...
+        >>> round(float(singular_values(model.weights[0]).max()), 4)
+        0.1
     """
     checks.not_negative(most=most)
 
@@ -107,6 +153,19 @@ def orthonormal_factors() -> Constraint:
     Each factor is replaced by the nearest matrix with orthonormal columns (rows), and
     both are scaled so that :math:`\|AB\|_F` stays: the spread of the singular values
     becomes zero (after Savostianova et al. 2023).
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> from crlib.metrics import singular_values
+        >>> model = MLP((6, 6, 2), rank=2)
+        >>> with torch.no_grad():
+        ...     compress.orthonormal_factors()(model)
+        ...
+        >>> s = singular_values(model.weights[0])
+        >>> round(float(s[1] / s[0]), 4)
+        1.0
     """
 
     def constraint(model: nn.Module) -> None:
@@ -128,6 +187,16 @@ def keep_zeros(model: nn.Module) -> Constraint:
 
     Args:
         model: the pruned model; weights and biases of its hidden layers count.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = compress.prune(MLP((2, 4, 2)), 0.5)
+        >>> keep = compress.keep_zeros(model)
+        >>> model.layers[0].weight.data += 1
+        >>> keep(model)
+        >>> int((model.weights[0] == 0).sum())
+        4
     """
 
     def parts(of: nn.Module) -> list[Tensor]:

@@ -26,6 +26,15 @@ def group_lasso(
         strength: :math:`\lambda`, not negative.
         p: norm of a row: 2, or 1, which pairs with linf attacks.
         scale_invariant: divide by the Frobenius norm.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2, 2))
+        >>> model.layers[0].weight.data = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> float(compress.group_lasso(0.5)(model).detach())
+        3.0
     """
     checks.not_negative(strength=strength)
 
@@ -56,6 +65,15 @@ def nuclear_norm(strength: float, *, scale_invariant: bool = False) -> Penalty:
     Args:
         strength: :math:`\lambda`, not negative.
         scale_invariant: divide by the Frobenius norm.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2, 2))
+        >>> model.layers[0].weight.data = torch.tensor([[0.0, 4.0], [1.0, 0.0]])
+        >>> round(float(compress.nuclear_norm(0.5)(model).detach()), 4)
+        2.5
     """
     checks.not_negative(strength=strength)
 
@@ -74,6 +92,15 @@ def l1(strength: float) -> Penalty:
 
     Args:
         strength: :math:`\lambda`, not negative.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2, 2))
+        >>> model.layers[0].weight.data = torch.tensor([[3.0, -4.0], [0.0, 1.0]])
+        >>> float(compress.l1(0.5)(model).detach())
+        4.0
     """
     checks.not_negative(strength=strength)
     return lambda model: (
@@ -86,6 +113,15 @@ def squared_frobenius(strength: float) -> Penalty:
 
     Args:
         strength: :math:`\lambda`, not negative.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2, 2))
+        >>> model.layers[0].weight.data = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> float(compress.squared_frobenius(0.5)(model).detach())
+        13.0
     """
     checks.not_negative(strength=strength)
     return lambda model: (
@@ -105,6 +141,15 @@ def top_spread(strength: float, *, share: float = 0.05) -> Penalty:
 
     Raises:
         ValueError: ``share`` is not in (0, 1].
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2, 2))
+        >>> model.layers[0].weight.data = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> float(compress.top_spread(0.5)(model).detach())
+        2.0
     """
     checks.not_negative(strength=strength)
     if not 0 < share <= 1:
@@ -133,6 +178,17 @@ def alignment(strength: float) -> Penalty:
 
     Args:
         strength: :math:`\lambda`, not negative.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2, 2, 2))
+        >>> for layer in model.layers:
+        ...     layer.weight.data = torch.diag(torch.tensor([2.0, 1.0]))
+        ...
+        >>> round(float(compress.alignment(0.5)(model).detach()), 4)
+        0.5
     """
     checks.not_negative(strength=strength)
 
@@ -150,5 +206,16 @@ def alignment(strength: float) -> Penalty:
 
 
 def total(*penalties: Penalty) -> Penalty:
-    """Add penalties up."""
+    """Add penalties up.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 2, 2))
+        >>> model.layers[0].weight.data = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> both = compress.total(compress.l1(0.5), compress.squared_frobenius(0.5))
+        >>> float(both(model).detach())
+        17.0
+    """
     return lambda model: torch.stack([p(model) for p in penalties]).sum()

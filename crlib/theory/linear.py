@@ -51,6 +51,16 @@ def linear_minimal(
     Raises:
         ValueError: an unknown norm, shapes or labels that do not fit, or ``x``
             outside the box.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> weight, x, y = torch.eye(2), torch.tensor([[0.75, 0.25]]), torch.tensor([0])
+        >>> distance, delta = theory.linear_minimal(weight, None, x, y, norm="linf")
+        >>> distance
+        tensor([0.2500], dtype=torch.float64)
+        >>> x + delta
+        tensor([[0.5000, 0.5000]], dtype=torch.float64)
     """
     checks.one_of("norm", norm, ("linf", "l2", "l1", "l0"))
     checks.inputs(x, box=box)
