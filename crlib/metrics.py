@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import grad
 
+from crlib import checks
 from crlib.models import LowRankLinear, evaluating
 
 __all__ = [
@@ -84,6 +85,12 @@ def best_k_error(v: Tensor, k: int, *, q: float = 2) -> float:
 
     Raises:
         ValueError: not a finite vector, or ``k`` or ``q`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> round(metrics.best_k_error(torch.tensor([4.0, -3.0, 0.0]), 1), 4)
+        0.6
     """
     s = _magnitudes(v)
     _check_k(k, len(s), least=0)
@@ -107,6 +114,12 @@ def smallest_k(v: Tensor, eps: float, *, q: float = 2) -> int:
 
     Raises:
         ValueError: not a finite vector, or ``eps`` or ``q`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> metrics.smallest_k(torch.tensor([4.0, -3.0, 0.1]), 0.05)
+        2
     """
     s = _magnitudes(v)
     _check_q(q)
@@ -136,6 +149,12 @@ def spread(v: Tensor, k: int) -> float:
 
     Raises:
         ValueError: not a finite vector, the zero vector, or ``k`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> metrics.spread(torch.tensor([4.0, -3.0, 0.0]), 2)
+        0.25
     """
     s = _magnitudes(v)
     _check_k(k, len(s))
@@ -162,6 +181,12 @@ def hill_estimator(v: Tensor, k: int) -> float:
     Raises:
         ValueError: not a finite vector, ``k`` out of range, or fewer than k + 1 entries
             that are not zero.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> round(metrics.hill_estimator(torch.tensor([4.0, 2.0, 1.0]), 2), 4)
+        0.9618
     """
     s = _magnitudes(v)
     _check_k(k, len(s) - 1)
@@ -171,7 +196,14 @@ def hill_estimator(v: Tensor, k: int) -> float:
 
 
 def singular_values(w: Tensor) -> Tensor:
-    """Return the singular values of ``w`` ``(h, m)``, largest first, in float64."""
+    """Return the singular values of ``w`` ``(h, m)``, largest first, in float64.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> metrics.singular_values(torch.tensor([[0.0, 3.0], [4.0, 0.0]]))
+        tensor([4., 3.], dtype=torch.float64)
+    """
     return torch.linalg.svdvals(_matrix(w).double())
 
 
@@ -180,6 +212,12 @@ def row_norms(w: Tensor, *, p: float = 2) -> Tensor:
 
     ``p=1`` pairs with :math:`\ell_\infty` attacks, because
     :math:`\|W\|_\infty = \max_i \|w_i\|_1`.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> metrics.row_norms(torch.tensor([[3.0, -4.0], [0.0, 1.0]]), p=1)
+        tensor([7., 1.])
     """
     return torch.linalg.vector_norm(_matrix(w), ord=p, dim=1)
 
@@ -198,6 +236,12 @@ def effective_rank(s: Tensor) -> float:
 
     Raises:
         ValueError: not a finite vector, or the zero vector.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> round(metrics.effective_rank(torch.ones(5)), 6)
+        5.0
     """
     s = _magnitudes(s)
     if s[0] == 0:
@@ -219,6 +263,12 @@ def stable_rank(s: Tensor) -> float:
 
     Raises:
         ValueError: not a finite vector, or the zero vector.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> metrics.stable_rank(torch.tensor([2.0, 2.0, 1.0]))
+        2.25
     """
     s = _magnitudes(s)
     if s[0] == 0:
@@ -238,11 +288,16 @@ def operator_norm(w: Tensor, *, norm: str = "l2") -> float:
 
     Raises:
         ValueError: not a finite matrix, or an unknown norm.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> metrics.operator_norm(torch.tensor([[1.0, -2.0], [0.0, 1.0]]), norm="linf")
+        3.0
     """
     w = _matrix(w).double()
-    orders = {"l2": 2, "linf": math.inf, "l1": 1}
-    if norm not in orders:
-        raise ValueError(f"norm is {norm!r}: choose one of {', '.join(orders)}.")
+    orders = {"linf": math.inf, "l2": 2, "l1": 1}
+    checks.one_of("norm", norm, tuple(orders))
     return float(torch.linalg.matrix_norm(w, ord=orders[norm]))
 
 
@@ -278,9 +333,16 @@ def layer_operator_norm(
     Raises:
         ValueError: another kind of layer or padding, a shape that does not fit, an
             unknown norm, or ``tol`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> layer = torch.nn.Conv2d(1, 1, 3, padding=1)
+        >>> _ = layer.weight.data.fill_(1.0)
+        >>> metrics.layer_operator_norm(layer, (1, 28, 28), norm="linf")
+        9.0
     """
-    if norm not in ("l2", "linf", "l1"):
-        raise ValueError(f"norm is {norm!r}: choose one of l2, linf, l1.")
+    checks.one_of("norm", norm, ("linf", "l2", "l1"))
     if not 0 < tol < 1:
         raise ValueError(f"tol is {tol}: a relative shortfall lies between 0 and 1.")
     if isinstance(layer, nn.Linear | LowRankLinear):
@@ -306,8 +368,8 @@ def layer_operator_norm(
     first, second = forth, back
     if math.prod(out_shape) < math.prod(input_shape):
         shape, first, second = out_shape, back, forth
-    chance = torch.Generator().manual_seed(0) if generator is None else generator
-    start = torch.randn(shape, generator=chance, dtype=w.dtype, device=chance.device)
+    source = checks.chance(generator)
+    start = torch.randn(shape, generator=source, dtype=w.dtype, device=source.device)
     top = _largest_eigenvalue(
         lambda v: second(first(v.view(1, *shape), w), w).flatten(),
         start.to(w.device).flatten(),
@@ -336,6 +398,14 @@ def convolution(
     Raises:
         ValueError: padding that is not zeros, or not the same on both sides, or
             a shape that does not fit.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> layer = torch.nn.Conv2d(1, 2, 3, padding=1)
+        >>> forth, back, shape = metrics.convolution(layer, (1, 8, 8))
+        >>> shape, back(torch.ones(1, *shape), layer.weight).shape
+        ((2, 8, 8), torch.Size([1, 1, 8, 8]))
     """
     padding: Any = layer.padding
     if padding == "valid":
@@ -402,6 +472,12 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
     Returns:
         ``(N,)``: positive where the prediction is right.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> metrics.margin(torch.tensor([[2.0, 5.0, 1.0]]), torch.tensor([0]))
+        tensor([-3.])
     """
     own = logits.gather(1, y[:, None]).squeeze(1)
     rivals = logits.scatter(1, y[:, None], -math.inf)
@@ -417,6 +493,13 @@ def accuracy(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
         model: maps ``(N, ...)`` to logits ``(N, K)``.
         x: ``(N, ...)`` inputs.
         y: ``(N,)`` labels.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> x, y = torch.tensor([[0.6, 0.4], [0.1, 0.3]]), torch.tensor([0, 0])
+        >>> metrics.accuracy(torch.nn.Identity(), x, y)
+        0.5
     """
     with torch.no_grad(), evaluating(model):
         hits = [
@@ -441,6 +524,13 @@ def energy_share(delta: Tensor, directions: Tensor) -> Tensor:
 
     Raises:
         ValueError: the columns are not orthonormal, or the sizes differ.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> delta, first = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0], [0.0]])
+        >>> metrics.energy_share(delta, first)
+        tensor([0.3600])
     """
     flat = delta.flatten(1)
     if directions.ndim != 2 or len(directions) != flat.shape[1]:

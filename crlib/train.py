@@ -5,12 +5,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from crlib import checks
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import BUDGET_NORMS
 from crlib.data import Dataset
@@ -103,14 +105,19 @@ def pgd_adversary(
 
     Raises:
         ValueError: a bad option.
+
+    Example:
+        >>> import torch
+        >>> from crlib import train
+        >>> x, y = torch.tensor([[0.6, 0.4]]), torch.tensor([0])
+        >>> adversary = train.pgd_adversary(eps=0.1)
+        >>> adversary(torch.nn.Identity(), x, y, torch.Generator().manual_seed(0))
+        tensor([[0.5000, 0.5000]])
     """
-    if norm not in BUDGET_NORMS or eps < 0 or steps < 1:
-        raise ValueError(
-            f"norm is {norm!r}, eps {eps}, steps {steps}: choose a norm of"
-            f" {', '.join(BUDGET_NORMS)}, eps not negative, at least one step."
-        )
-    if against not in ("label", "prediction"):
-        raise ValueError(f"against is {against!r}: choose 'label' or 'prediction'.")
+    checks.one_of("norm", norm, BUDGET_NORMS)
+    checks.one_of("against", against, ("label", "prediction"))
+    checks.not_negative(eps=eps)
+    checks.at_least(1, steps=steps)
     length = 2.5 * eps / steps if step_size is None else step_size
 
     def adversary(
@@ -145,22 +152,31 @@ def augment(x: Tensor, generator: torch.Generator, *, padding: int = 4) -> Tenso
 
     Returns:
         ``(N, C, H, W)``, a new tensor.
+
+    Example:
+        >>> import torch
+        >>> from crlib import train
+        >>> images = torch.ones(8, 3, 6, 6)
+        >>> train.augment(images, torch.Generator().manual_seed(0), padding=2).shape
+        torch.Size([8, 3, 6, 6])
     """
     n, _, height, width = x.shape
 
-    def drawn(high: int) -> Tensor:
+    def drawn(high: int) -> Tensor:  # (N,)
         return torch.randint(
             high, (n,), generator=generator, device=generator.device
         ).to(x.device)
 
+    # Where each row and column of the result comes from in the padded image.
     rows = drawn(2 * padding + 1)[:, None] + torch.arange(height, device=x.device)
     columns = torch.arange(width, device=x.device).expand(n, width)
     mirrored = drawn(2).bool()[:, None]
     columns = torch.where(mirrored, columns.flip(1), columns)
-    columns = drawn(2 * padding + 1)[:, None] + columns
+    columns = drawn(2 * padding + 1)[:, None] + columns  # (N, W); rows is (N, H)
     padded = nn.functional.pad(x, (padding,) * 4)
     sample = torch.arange(n, device=x.device)[:, None, None]
-    return padded[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    out = padded[sample, :, rows[:, :, None], columns[:, None, :]]  # (N, H, W, C)
+    return out.permute(0, 3, 1, 2)
 
 
 def new_head(model: nn.Module, classes: int, *, seed: int = 0) -> Any:
@@ -173,6 +189,12 @@ def new_head(model: nn.Module, classes: int, *, seed: int = 0) -> Any:
 
     Raises:
         ValueError: the head is not ``nn.Linear``.
+
+    Example:
+        >>> from crlib import train
+        >>> from crlib.models import MLP
+        >>> train.new_head(MLP((2, 8, 2)), 5).layers[-1]
+        Linear(in_features=8, out_features=5, bias=False)
     """
     model = copy.deepcopy(model)
     head = weight_layers(model)[-1]
@@ -261,15 +283,26 @@ def fit(
     Raises:
         ValueError: a bad option, labels that do not fit, a loss that is not finite,
             or a checkpoint that no epoch met.
+
+    Example:
+        >>> import torch
+        >>> from crlib import data, train
+        >>> from crlib.models import MLP
+        >>> means = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+        >>> clouds = data.gaussian_classes(64, 16, means)
+        >>> model = MLP((2, 8, 2), bias=True)
+        >>> fitted = train.fit(model, clouds, epochs=20, lr=0.05, progress=False)
+        >>> len(fitted.history), fitted.checkpoint
+        (20, 'validation')
+        >>> bool((fitted.model(clouds.x_test).argmax(1) == clouds.y_test).all())
+        True
     """
     n_held = _check_options(
         data, epochs, batch_size, optimiser, schedule, checkpoint, validation, match
     )
-    if constrain_every < 1 or not 0 < share <= 1:
-        raise ValueError(
-            f"constrain_every is {constrain_every}, share {share}: at least one step,"
-            " and a part of the batch in (0, 1]."
-        )
+    checks.at_least(1, constrain_every=constrain_every)
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}: a part of the batch, in (0, 1].")
     if trades is not None and adversary is None:
         raise ValueError("trades needs an adversary: give pgd_adversary(...).")
     started = time.perf_counter()
@@ -283,9 +316,7 @@ def fit(
     trained = [p for p in model.parameters() if p.requires_grad]
     n_steps = epochs * math.ceil(len(x) / batch_size)
     steps = _Steps(trained, optimiser, schedule, lr, weight_decay, n_steps)
-    history: list[Epoch] = []
-    kept: dict[str, tuple[int, dict[str, Tensor]]] = {}
-    best = float("inf")
+    ledger = _Ledger(epochs, match, keep)
 
     def constrain() -> None:
         if constraint is not None:
@@ -294,9 +325,9 @@ def fit(
 
     constrain()
     if 0 in keep:
-        kept["epoch 0"] = 0, _state(model)
+        ledger.kept["epoch 0"] = 0, _state(model)
     bar = tqdm(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
-    for epoch in bar:
+    for _ in bar:
         if head is not None:
             model.eval()
         total = torch.zeros((), dtype=torch.float64, device=x.device)
@@ -310,20 +341,7 @@ def fit(
                 count = math.ceil(share * len(x_now))
                 attacked = adversary(model, x_now[:count], y_now[:count], generator)
                 x_bad = torch.cat([attacked, x_now[count:]])
-            logits = model(x_now if trades is not None else x_bad)
-            if logits.ndim != 2 or logits.shape[1] < classes:
-                raise ValueError(
-                    f"The model returned {tuple(logits.shape)}: it must return logits"
-                    f" (N, K) with K at least {classes}, one a label."
-                )
-            loss = nn.functional.cross_entropy(logits, y_now)
-            if trades is not None:
-                loss = loss + trades * nn.functional.kl_div(
-                    model(x_bad).log_softmax(1),
-                    logits.log_softmax(1),
-                    log_target=True,
-                    reduction="batchmean",
-                )
+            loss, logits = _loss(model, x_now, x_bad, y_now, trades, classes)
             objective = loss if penalty is None else loss + penalty(model)
             steps.take(objective)
             if steps.count % constrain_every == 0:
@@ -332,28 +350,13 @@ def fit(
             hits += (logits.argmax(1) == y_now).sum()
         if steps.count % constrain_every:
             constrain()
-        mean, accuracy = float(total) / len(x), int(hits) / len(x)
-        if not mean < float("inf"):
-            raise ValueError(
-                f"The loss is {mean} in epoch {epoch}: lower the learning rate or the"
-                " penalty."
-            )
-        held_loss, held_accuracy = _evaluate(model, x_held, y_held)
-        history.append(Epoch(mean, accuracy, held_loss, held_accuracy))
-        bar.set_postfix(loss=f"{mean:.3f}", validation=f"{held_loss:.3f}")
-        if held_loss < best:
-            best = held_loss
-            kept["validation"] = epoch, _state(model)
-        if match is not None and "matched" not in kept and accuracy >= match:
-            kept["matched"] = epoch, _state(model)
-        if epoch in keep:
-            kept[f"epoch {epoch}"] = epoch, _state(model)
+        held = _evaluate(model, x_held, y_held)
+        epoch = Epoch(float(total) / len(x), int(hits) / len(x), *held)
+        ledger.record(epoch, lambda: _state(model))
+        bar.set_postfix(loss=f"{epoch.train_loss:.3f}", validation=f"{held[0]:.3f}")
     for parameter in frozen:
         parameter.requires_grad_(True)
-    kept["last"] = epochs, _state(model)
-    seconds = time.perf_counter() - started
-    last = Fit(model.eval(), tuple(history), "last", epochs, seconds, kept)
-    return last.at(checkpoint)
+    return ledger.fit(model, time.perf_counter() - started, checkpoint)
 
 
 def fit_many(
@@ -399,6 +402,17 @@ def fit_many(
 
     Raises:
         ValueError: as :func:`fit`; or lengths or shapes that differ.
+
+    Example:
+        >>> import torch
+        >>> from crlib import data, train
+        >>> from crlib.models import MLP
+        >>> means = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+        >>> clouds = data.gaussian_classes(64, 16, means)
+        >>> models = [MLP((2, 8, 2), seed=seed) for seed in range(3)]
+        >>> fits = train.fit_many(models, clouds, epochs=2, progress=False)
+        >>> len(fits), len(fits[0].history)
+        (3, 2)
     """
     count = len(models)
     sets = [data] * count if isinstance(data, Dataset) else list(data)
@@ -417,81 +431,148 @@ def fit_many(
     started = time.perf_counter()
     sources = [torch.Generator().manual_seed(seed) for seed in seeds]
     parts = [_split(s, n_held, g) for s, g in zip(sets, sources, strict=True)]
+    # x is (M, n, ...), y (M, n), held alike with n_held.
     x, y, x_held, y_held = (torch.stack(part) for part in zip(*parts, strict=True))
-    wrapped = [
-        _Objective(copy.deepcopy(m).to(x.dtype).train(), penalty) for m in models
-    ]
-    try:
-        weights, buffers = torch.func.stack_module_state(wrapped)
-    except RuntimeError as error:
-        raise ValueError(f"The models must have one architecture: {error}") from None
-    like = wrapped[0]
-
-    def objective(
-        own: dict[str, Tensor], fixed: dict[str, Tensor], *inputs: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        out: tuple[Tensor, Tensor, Tensor] = torch.func.functional_call(
-            like, {**own, **fixed}, inputs
-        )
-        return out
-
-    def state(k: int) -> dict[str, Tensor]:
-        return {
-            name.removeprefix("model."): value[k].detach().clone()
-            for name, value in {**weights, **buffers}.items()
-        }
-
-    together = torch.vmap(objective, randomness="error")
-    strength = torch.tensor(factors, device=x.device, dtype=x.dtype)
-    steps = _Steps(list(weights.values()), "adamw", "constant", lr, weight_decay, 1)
+    copies = [copy.deepcopy(model).to(x.dtype).train() for model in models]
+    strength = torch.tensor(factors, device=x.device, dtype=x.dtype)  # (M,)
+    together = _Together(copies, penalty, strength)
+    trained = list(together.weights.values())
+    steps = _Steps(trained, "adamw", "constant", lr, weight_decay, 1)
+    ledgers = [_Ledger(epochs, match) for _ in models]
     row = torch.arange(count, device=x.device)[:, None]
-    history: list[list[Epoch]] = [[] for _ in models]
-    best = [float("inf")] * count
-    kept: list[dict[str, tuple[int, dict[str, Tensor]]]] = [{} for _ in models]
     n = x.shape[1]
     bar = tqdm(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
-    for epoch in bar:
-        orders = torch.stack([torch.randperm(n, generator=g) for g in sources])
+    for _ in bar:
+        orders = torch.stack(
+            [torch.randperm(n, generator=g) for g in sources]
+        )  # (M, n)
         total = torch.zeros(count, device=x.device, dtype=x.dtype)
         hits = torch.zeros_like(total)
-        for batch in orders.to(x.device).split(batch_size, dim=1):
-            value, _, right = together(
-                weights, buffers, x[row, batch], y[row, batch], strength
-            )
+        for batch in orders.to(x.device).split(batch_size, dim=1):  # (M, B)
+            value, _, right = together(x[row, batch], y[row, batch])  # (M,) each
             steps.take(value.sum())
             total += value.detach() * batch.shape[1]
             hits += right
-        if not torch.isfinite(total).all():
-            raise ValueError(
-                f"A loss is not finite in epoch {epoch}: lower the learning rate or"
-                " the penalty."
-            )
         held = torch.full((2, count), float("nan"), dtype=x.dtype)
         if n_held:
             with torch.no_grad():
-                _, loss, right = together(weights, buffers, x_held, y_held, strength)
+                _, loss, right = together(x_held, y_held)
             held = torch.stack([loss, right / n_held]).cpu()
-        for k in range(count):
-            accuracy = float(hits[k]) / n
-            mean = float(total[k]) / n
-            history[k].append(
-                Epoch(mean, accuracy, float(held[0, k]), float(held[1, k]))
-            )
-            if held[0, k] < best[k]:
-                best[k] = float(held[0, k])
-                kept[k]["validation"] = epoch, state(k)
-            if match is not None and "matched" not in kept[k] and accuracy >= match:
-                kept[k]["matched"] = epoch, state(k)
-            if epoch == epochs:
-                kept[k]["last"] = epoch, state(k)
+        for k, ledger in enumerate(ledgers):
+            mean, accuracy = float(total[k]) / n, float(hits[k]) / n
+            epoch = Epoch(mean, accuracy, float(held[0, k]), float(held[1, k]))
+            ledger.record(epoch, partial(together.state, k))
         bar.set_postfix(loss=f"{float(total.mean()) / n:.3f}")
     seconds = (time.perf_counter() - started) / count
     return [
-        Fit(own.model.eval(), tuple(history[k]), "last", epochs, seconds, kept[k]).at(
-            checkpoint
-        )
-        for k, own in enumerate(wrapped)
+        ledger.fit(model, seconds, checkpoint)
+        for ledger, model in zip(ledgers, copies, strict=True)
     ]
+
+
+class _Ledger:
+    """What a training leaves behind: its history, and the weights that rules chose."""
+
+    def __init__(
+        self, epochs: int, match: float | None, keep: Sequence[int] = ()
+    ) -> None:
+        self.epochs, self.match, self.keep = epochs, match, keep
+        self.history: list[Epoch] = []
+        self.kept: dict[str, tuple[int, dict[str, Tensor]]] = {}
+        self.lowest = float("inf")
+
+    def record(self, epoch: Epoch, state: Callable[[], dict[str, Tensor]]) -> None:
+        """Note an epoch; keep the weights, a copy, for each rule that chooses it."""
+        self.history.append(epoch)
+        number = len(self.history)
+        if not epoch.train_loss < float("inf"):
+            raise ValueError(
+                f"The loss is {epoch.train_loss} in epoch {number}: lower the learning"
+                " rate or the penalty."
+            )
+        reached = self.match is not None and epoch.train_accuracy >= self.match
+        rules = {
+            "validation": epoch.validation_loss < self.lowest,
+            "matched": reached and "matched" not in self.kept,
+            f"epoch {number}": number in self.keep,
+            "last": number == self.epochs,
+        }
+        if rules["validation"]:
+            self.lowest = epoch.validation_loss
+        for rule, chosen in rules.items():
+            if chosen:
+                self.kept[rule] = number, state()
+
+    def fit(self, model: nn.Module, seconds: float, checkpoint: str) -> Fit:
+        """Return the result with the weights of a checkpoint."""
+        history = tuple(self.history)
+        last = Fit(model.eval(), history, "last", self.epochs, seconds, self.kept)
+        return last.at(checkpoint)
+
+
+def _loss(
+    model: nn.Module,
+    x: Tensor,
+    x_bad: Tensor,
+    y: Tensor,
+    trades: float | None,
+    classes: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of a batch, and the logits that count for the accuracy."""
+    logits = model(x if trades is not None else x_bad)
+    if logits.ndim != 2 or logits.shape[1] < classes:
+        raise ValueError(
+            f"The model returned {tuple(logits.shape)}: it must return logits (N, K)"
+            f" with K at least {classes}, one a label."
+        )
+    loss = nn.functional.cross_entropy(logits, y)
+    if trades is not None:
+        loss = loss + trades * nn.functional.kl_div(
+            model(x_bad).log_softmax(1),
+            logits.log_softmax(1),
+            log_target=True,
+            reduction="batchmean",
+        )
+    return loss, logits
+
+
+class _Together:
+    """M networks of one architecture as one, with weights ``(M, ...)``."""
+
+    def __init__(
+        self,
+        models: list[Any],
+        penalty: Callable[[Any], Tensor] | None,
+        strength: Tensor,
+    ) -> None:
+        wrapped = [_Objective(model, penalty) for model in models]
+        try:
+            self.weights, self.buffers = torch.func.stack_module_state(wrapped)
+        except RuntimeError as error:
+            raise ValueError(
+                f"The models must have one architecture: {error}"
+            ) from None
+        self.like, self.strength = wrapped[0], strength
+        self.mapped = torch.vmap(self._one, randomness="error")
+
+    def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return objective, loss and hits, ``(M,)``, of batches ``(M, B, ...)``."""
+        out: tuple[Tensor, Tensor, Tensor] = self.mapped(
+            self.weights, self.buffers, x, y, self.strength
+        )
+        return out
+
+    def _one(
+        self, own: dict[str, Tensor], fixed: dict[str, Tensor], *inputs: Tensor
+    ) -> Any:
+        return torch.func.functional_call(self.like, {**own, **fixed}, inputs)
+
+    def state(self, k: int) -> dict[str, Tensor]:
+        """Return a copy of the weights and buffers of network k."""
+        return {
+            name.removeprefix("model."): value[k].detach().clone()
+            for name, value in {**self.weights, **self.buffers}.items()
+        }
 
 
 class _Objective(nn.Module):
@@ -525,15 +606,10 @@ def _check_options(
     match: float | None,
 ) -> int:
     """Return how many samples to hold out."""
-    for name, value, known in (
-        ("checkpoint", checkpoint, CHECKPOINTS),
-        ("optimiser", optimiser, ("adamw", "sgd")),
-        ("schedule", schedule, ("constant", "cosine")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}: choose one of {', '.join(known)}.")
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs is {epochs}, batch_size {batch_size}: at least 1.")
+    checks.one_of("checkpoint", checkpoint, CHECKPOINTS)
+    checks.one_of("optimiser", optimiser, ("adamw", "sgd"))
+    checks.one_of("schedule", schedule, ("constant", "cosine"))
+    checks.at_least(1, epochs=epochs, batch_size=batch_size)
     if checkpoint == "matched" and match is None:
         raise ValueError("checkpoint='matched' needs match=, a training accuracy.")
     n_held = round(validation * len(data.x_train))

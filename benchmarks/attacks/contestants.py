@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from crlib import attacks
 from crlib.attacks.balls import BALLS, L2Ball
-from crlib.attacks.base import per_row, sizes
+from crlib.attacks.base import per_row
+from crlib.geometry import norm_of
 
 # adv-lib imports these to draw and to load pictures, which no attack needs.
 for name in ("torchvision", "torchvision.models", "visdom"):
@@ -94,11 +95,11 @@ class Clipped(L2Ball):
 
     def nearest(self, v: Tensor) -> Tensor:
         low = -self.x.flatten(1)
-        scale = (self.eps / sizes(v, "l2").clamp_min(1e-30)).clamp_max(1)
+        scale = (self.eps / norm_of(v, "l2").clamp_min(1e-30)).clamp_max(1)
         return (v * scale[:, None]).clamp(low, low + 1)
 
     def step_(self, z: Tensor, g: Tensor, length: Tensor) -> Tensor:
-        pace = length / sizes(g, "l2").clamp_min(1e-30)
+        pace = length / norm_of(g, "l2").clamp_min(1e-30)
         return self.project_(z + g * per_row(pace, g))
 
 

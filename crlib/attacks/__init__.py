@@ -27,24 +27,24 @@ To report              :func:`worst_case`, :func:`robustness_curve`,
 from crlib.attacks.ascent import apgd, fgsm, pgd, random_noise
 from crlib.attacks.balls import project
 from crlib.attacks.base import EOT, AttackResult
-from crlib.attacks.diagnosis import Check, Report, diagnose
-from crlib.attacks.nearest import deepfool, fmn, minimal, minimum_of, sigma_zero
-from crlib.attacks.query import square
-from crlib.attacks.report import (
+from crlib.attacks.diagnosis import Check, Diagnosis, diagnose
+from crlib.attacks.judging import (
     Curve,
     evaluate,
     robustness_curve,
     transfer,
     worst_case,
 )
-from crlib.attacks.shared import UniversalResult, top_direction, universal
+from crlib.attacks.query import square
+from crlib.attacks.smallest import deepfool, fmn, minimal, minimum_of, sigma_zero
+from crlib.attacks.universal import UniversalResult, top_direction, universal
 
 __all__ = [
     "EOT",
     "AttackResult",
     "Check",
     "Curve",
-    "Report",
+    "Diagnosis",
     "UniversalResult",
     "apgd",
     "deepfool",

@@ -1,23 +1,20 @@
 """Ascent within a budget: FGSM, PGD, APGD, and the random points they must beat."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from itertools import product
-from types import SimpleNamespace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from crlib.attacks.balls import BALLS
+from crlib import checks
+from crlib.attacks.balls import BALLS, Ball, L1Ball
 from crlib.attacks.base import (
     LOSSES,
     AttackResult,
     Model,
     Search,
-    at_least,
-    chance,
     check,
-    one_of,
-    per_sample,
     pick,
     rivals_of,
 )
@@ -39,6 +36,29 @@ def fgsm(
     :math:`x + \epsilon\, \mathrm{sign} \nabla_x L` for linf, the normalised gradient
     for l2, the coordinates of largest gradient up to their walls for l1; then into the
     box.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        loss: ``"margin"`` or ``"ce"``, the cross-entropy: what is increased.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> attacks.fgsm(model, x, y, eps=0.15).x_adv
+        tensor([[0.4500, 0.5500]])
     """
     return pgd(
         model,
@@ -83,93 +103,150 @@ def pgd(
     forward pass with ``random_start``.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         steps: number of gradient steps a run, at least 1.
         step_size: length of every step; None means ``eps * (1 - t / steps)`` for the
             steps t = 0, 1, ...
         restarts: number of runs; each sees only the samples still standing.
         random_start: start the first run at a random point too.
+        loss: ``"margin"`` or ``"ce"``, the cross-entropy: what is increased.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+        generator: source of chance; None means a new one of seed 0.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> attacks.pgd(model, x, y, eps=0.15).success
+        tensor([True])
+        >>> attacks.pgd(model, x, y, eps=0.05).success
+        tensor([False])
     """
     radius = check(x, y, eps, norm, target)
-    one_of("loss", loss, LOSSES)
-    at_least(1, steps=steps, restarts=restarts)
+    checks.one_of("loss", loss, LOSSES)
+    checks.at_least(1, steps=steps, restarts=restarts)
     shares = torch.ones(steps)
     if step_size is None:
         step_size, shares = radius, 1 - torch.arange(steps) / steps
-    length, schedule = per_sample("step_size", step_size, x), shares.tolist()
-    run, source = Search(model, x, y, target, norm, loss), chance(generator)
+    length, schedule = checks.per_sample("step_size", step_size, x), shares.tolist()
+    run, source = Search(model, x, y, target, norm, loss), checks.chance(generator)
     with evaluating(model):
         if random_start or not len(x):
             run.look_at_clean()
         for r in range(restarts):
-            at = _start(run, radius, source if random_start or r else None)
-            at.length = length[at.rows]
-            for t in _climb(run, at, steps, source):
-                at.z = at.region.step_(at.z.clone(), at.g, at.length * schedule[t])
+            at = Steady.start(run, radius, source if random_start or r else None)
+            at.length, at.shares = length[at.rows], schedule
+            at.go(run, steps, source)
     return run.result()
 
 
-def _start(
-    run: Search,
-    radius: Tensor,
-    random: torch.Generator | None,
-    width: int = 1,
-    rivals: Tensor | None = None,
-) -> SimpleNamespace:
-    """Place who stands at ``x``, or at random points of balls so much wider.
+@dataclass
+class Climb:
+    """Points on their way up, and what follows each of them.
 
-    What follows a point through a run are the tensors kept here, of which a sample has
-    one for each of its ``rivals``; the objective ``before`` is infinite so far.
+    There is one point for each sample that stands, or one for each of its rivals: p
+    points of n samples. A subclass is a kind of ascent: what else follows a point, and
+    what a step is. Every tensor but ``rows`` has one entry a point, and leaves with it.
     """
-    rows = run.standing()
-    each = 1 if rivals is None else rivals.shape[1]
-    points = rows.repeat_interleave(each)
-    # All samples stand, in order, where there are as many points: that is no copy.
-    z = run.x if len(points) == len(run.x) and each == 1 else run.x[points]
-    radius = radius[points]
-    region = BALLS[run.norm](z, width * radius)
-    if random is not None and len(rows):
-        z = region.random(random)
-    at = SimpleNamespace(rows=rows, z=z, region=region, radius=radius)
-    at.before, at.inside = torch.full_like(radius, -torch.inf), width == 1
-    at.rival = None if rivals is None else rivals[rows].flatten()
-    return at
+
+    rows: Tensor  # (n,) samples that stand
+    z: Tensor  # (p, ...) where the points are
+    region: Ball  # of p balls, which may be wider than asked for
+    radius: Tensor  # (p,) of the balls asked for
+    rival: Tensor | None  # (p,) labels to lead to
+    before: Tensor  # (p,) objective at the last look, at first minus infinity
+    inside: bool  # whether region is what was asked for
+    now: Tensor = field(init=False)  # (p,) objective at z
+    g: Tensor = field(init=False)  # (p, ...) its gradient there
+
+    @classmethod
+    def start(
+        cls,
+        run: Search,
+        radius: Tensor,
+        random: torch.Generator | None,
+        width: int = 1,
+        rivals: Tensor | None = None,
+    ) -> Self:
+        """Place who stands at ``x``, or at random points of balls so much wider."""
+        rows = run.standing()
+        each = 1 if rivals is None else rivals.shape[1]
+        points = rows.repeat_interleave(each)
+        # All samples stand, in order, where there are as many points: that is no copy.
+        z = run.x if len(points) == len(run.x) and each == 1 else run.x[points]
+        radius = radius[points]
+        region = BALLS[run.norm](z, width * radius)
+        if random is not None and len(rows):
+            z = region.random(random)
+        rival = None if rivals is None else rivals[rows].flatten()
+        before = torch.full_like(radius, -torch.inf)
+        return cls(rows, z, region, radius, rival, before, inside=width == 1)
+
+    def step(self, t: int, steps: int) -> None:
+        """Take step t of so many: move ``z`` along ``g``, which may be used up."""
+        raise NotImplementedError
+
+    def let_go(self, fooled: Tensor, count: int) -> None:
+        """Drop the ``count`` samples that are fooled, with all that follows them."""
+        # Sorting, unlike a mask, need not wait for a GPU to count.
+        stay = fooled.to(torch.uint8).argsort(stable=True)[: len(fooled) - count]
+        points = torch.arange(len(self.z), device=self.z.device)
+        points = points.view(len(fooled), -1)[stay].flatten()
+        self.region.keep(points)
+        for own in fields(self):
+            v = getattr(self, own.name)
+            if isinstance(v, Tensor) and own.name != "rows":
+                setattr(self, own.name, v.index_select(0, points))
+        self.rows = self.rows[stay]
+
+    def go(self, run: Search, steps: int, source: torch.Generator) -> None:
+        """Look at the points, let go of the fooled, take a step; and so on."""
+        for t in range(steps + 1 if len(self.rows) else 0):
+            # The last gradient would only take memory while the model works.
+            last, self.g = t == steps, self.z.new_empty(0)
+            z = self.z.detach().requires_grad_(not last)
+            look = run.see(
+                z,
+                self.rows,
+                rival=self.rival,
+                before=self.before,
+                last=last,
+                inside=self.inside,
+            )
+            if last or look.n_fooled == len(self.rows):
+                return
+            self.g, self.z = run.slope(look.value, z, self.rows), z.detach()
+            self.now = look.value.detach().to(z.dtype)
+            # Whoever has a zero gradient stands still, which shows in the objective;
+            # looking at every gradient would cost as much as the step itself.
+            if look.still or t == 0:
+                run.shake(self.g, self.rows, source)
+            if look.n_fooled:
+                self.let_go(look.fooled, look.n_fooled)
+            self.step(t, steps)
+            self.before = self.now
 
 
-def _climb(
-    run: Search, at: SimpleNamespace, steps: int, source: torch.Generator
-) -> Iterator[int]:
-    """Look at the points, let go of the fooled, and pause for each step to be taken.
+@dataclass
+class Steady(Climb):
+    """Steps of given length: PGD."""
 
-    At a pause ``at.now`` is the objective at ``at.z`` and ``at.g`` its gradient.
-    """
-    for t in range(steps + 1 if len(at.rows) else 0):
-        # The last gradient would only take memory while the model works.
-        last, at.g = t == steps, None
-        z = at.z.detach().requires_grad_(not last)
-        value, fooled, count, still = run.see(
-            z, at.rows, rival=at.rival, before=at.before, last=last, inside=at.inside
-        )
-        if last or count == len(at.rows):
-            return
-        at.g, at.z = run.slope(value, z, at.rows), z.detach()
-        at.now = value.detach().to(z.dtype)
-        # Whoever has a zero gradient stands still, which shows in the objective;
-        # looking at every gradient would cost as much as the step itself.
-        if still or t == 0:
-            run.shake(at.g, at.rows, source)
-        if count:
-            # Sorting, unlike a mask, need not wait for a GPU to count.
-            keep = fooled.to(torch.uint8).argsort(stable=True)[: len(fooled) - count]
-            rows, each = at.rows[keep], len(z) // len(fooled)
-            points = torch.arange(len(z), device=z.device).view(-1, each)
-            keep = points[keep].flatten()
-            at.region.keep(keep)
-            for name, v in vars(at).items():
-                if isinstance(v, Tensor) and name != "rows":
-                    setattr(at, name, v.index_select(0, keep))
-            at.rows = rows
-        yield t
-        at.before = at.now
+    length: Tensor = field(init=False)  # (p,) of a whole step
+    shares: list[float] = field(init=False)  # of it, one a step
+
+    def step(self, t: int, steps: int) -> None:
+        self.z = self.region.step_(self.z.clone(), self.g, self.length * self.shares[t])
 
 
 def apgd(
@@ -213,22 +290,43 @@ def apgd(
     forward pass with ``n_targets`` or ``random_start``.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         steps: gradient steps a run.
         restarts: rounds; the first starts at ``x``, the others at random points.
         random_start: start the first round at random points too.
+        loss: ``"margin"`` or ``"ce"``, the cross-entropy: what is increased.
         n_targets: rivals led to, one a run; more than K - 1 means K - 1; 0 is none.
         together: runs to rivals that share their passes, which a small batch gains by;
             so many times the memory.
         target: ``(N,)`` labels to reach, or None; then ``n_targets`` is 0.
+        generator: source of chance; None means a new one of seed 0.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> attacks.apgd(model, x, y, eps=0.15, n_targets=1).distance
+        tensor([0.1500])
     """
     radius = check(x, y, eps, norm, target)
-    one_of("loss", loss, LOSSES)
-    at_least(1, steps=steps, restarts=restarts, together=together)
-    at_least(0, n_targets=n_targets)
+    checks.one_of("loss", loss, LOSSES)
+    checks.at_least(1, steps=steps, restarts=restarts, together=together)
+    checks.at_least(0, n_targets=n_targets)
     if n_targets and target is not None:
         raise ValueError("Give target or n_targets: one goal a sample, or its rivals.")
-    run, source = Search(model, x, y, target, norm, loss), chance(generator)
-    adapt = _sparse if norm == "l1" else _halving
+    run, source = Search(model, x, y, target, norm, loss), checks.chance(generator)
+    kind: type[Best] = Sparse if norm == "l1" else Halving
     rivals: tuple[Tensor | None, ...] = (None,)
     with evaluating(model):
         if n_targets or random_start or not len(x):
@@ -238,81 +336,121 @@ def apgd(
         for r, rival in product(range(restarts), rivals):
             random = source if random_start or r else None
             wide = 3 if random is not None and norm == "l1" else 1
-            at = _start(run, radius, random, wide, rival)
-            adapt(at, steps, _climb(run, at, steps, source))
+            kind.start(run, radius, random, wide, rival).go(run, steps, source)
     return run.result()
 
 
-def _keep_best(at: SimpleNamespace) -> None:
-    better = at.now > at.best
-    at.best = torch.maximum(at.best, at.now)
-    at.z_best = pick(better, at.z, at.z_best)
-    at.g_best = pick(better, at.g, at.g_best)
+@dataclass
+class Best(Climb):
+    """Remembers the best point so far: APGD in any norm."""
+
+    best: Tensor = field(init=False)  # (p,) largest objective so far
+    z_best: Tensor = field(init=False)  # (p, ...) where it was
+    g_best: Tensor = field(init=False)  # (p, ...) its gradient there
+    alpha: Tensor = field(init=False)  # (p,) length of a step
+
+    def __post_init__(self) -> None:
+        self.best, self.z_best = self.before, self.z
+        self.g_best = torch.zeros_like(self.z)
+        self.alpha = self.radius
+
+    def remember(self) -> None:
+        better = self.now > self.best
+        self.best = torch.maximum(self.best, self.now)
+        self.z_best = pick(better, self.z, self.z_best)
+        self.g_best = pick(better, self.g, self.g_best)
 
 
-def _halving(at: SimpleNamespace, steps: int, climb: Iterator[int]) -> None:
-    """Steps of linf and l2, with momentum."""
-    # The steps at which the length is reconsidered.
+@dataclass
+class Halving(Best):
+    """Steps of linf and l2, with momentum, that halve when they stop paying."""
+
+    old: Tensor = field(init=False)  # (p, ...) the point before
+    rises: Tensor = field(init=False)  # (p,) how often the objective rose since a mark
+    halved: Tensor = field(init=False)  # (p,) bool: at the last mark
+    best_at_mark: Tensor = field(init=False)  # (p,)
+    previous: int = field(init=False, default=0)  # the last mark
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.alpha, self.old = 2 * self.radius, self.z
+        self.rises = torch.zeros_like(self.radius)
+        self.halved = torch.zeros_like(self.radius, dtype=torch.bool)
+        self.best_at_mark = self.before
+
+    def step(self, t: int, steps: int) -> None:
+        self.rises = self.rises + (self.now > self.before)
+        self.remember()
+        if t in _marks(steps):
+            stuck = ~self.halved & (self.best <= self.best_at_mark)
+            self.halved = (self.rises < 0.75 * (t - self.previous)) | stuck
+            self.alpha = torch.where(self.halved, self.alpha / 2, self.alpha)
+            self.z = pick(self.halved, self.z_best, self.z)
+            self.g = pick(self.halved, self.g_best, self.g)
+            self.now = torch.where(self.halved, self.best, self.now)
+            self.best_at_mark, self.previous = self.best, t
+            self.rises = torch.zeros_like(self.rises)
+        u = self.region.step_(self.z.clone(), self.g.clone(), self.alpha)
+        if t:
+            u = u.sub_(self.z).mul_(0.75).add_(self.z)
+            u = u.add_(self.z - self.old, alpha=0.25)
+            self.region.project_(u)
+        self.old, self.z = self.z, u
+
+
+def _marks(steps: int) -> set[int]:
+    """Return the steps at which the length is reconsidered."""
     shares, gap = [0.22], 0.22
     while shares[-1] < 1:
         gap = max(gap - 0.03, 0.06)
         shares.append(shares[-1] + gap)
-    marks, previous = {max(1, round(share * steps)) for share in shares[:-1]}, 0
-    at.alpha, at.rises = 2 * at.radius, torch.zeros_like(at.radius)
-    at.halved = torch.zeros_like(at.radius, dtype=torch.bool)
-    at.best = at.best_at_mark = at.before
-    at.old = at.z_best = at.z
-    at.g_best = torch.zeros_like(at.z)
-    for t in climb:
-        at.rises = at.rises + (at.now > at.before)
-        _keep_best(at)
-        if t in marks:
-            stuck = ~at.halved & (at.best <= at.best_at_mark)
-            at.halved = (at.rises < 0.75 * (t - previous)) | stuck
-            at.alpha = torch.where(at.halved, at.alpha / 2, at.alpha)
-            at.z = pick(at.halved, at.z_best, at.z)
-            at.g = pick(at.halved, at.g_best, at.g)
-            at.now = torch.where(at.halved, at.best, at.now)
-            at.best_at_mark, previous = at.best, t
-            at.rises = torch.zeros_like(at.rises)
-        u = at.region.step_(at.z.clone(), at.g.clone(), at.alpha)
-        if t:
-            u = u.sub_(at.z).mul_(0.75).add_(at.z).add_(at.z - at.old, alpha=0.25)
-            at.region.project_(u)
-        at.old, at.z = at.z, u
+    return {max(1, round(share * steps)) for share in shares[:-1]}
 
 
-def _sparse(at: SimpleNamespace, steps: int, climb: Iterator[int]) -> None:
+@dataclass
+class Sparse(Best):
     """Steps of l1, in balls that shrink."""
-    wide, every = 0, max(1, steps // 25)
-    at.best, at.z_best, at.g_best = at.before, at.z, torch.zeros_like(at.z)
-    at.alpha, at.share = at.radius, torch.full_like(at.radius, 0.2)
-    at.moved = torch.full_like(at.radius, torch.inf)
-    dim = max(1, at.z[:1].numel())
-    for t in climb:
-        _keep_best(at)
-        if t == 0 and at.inside:
-            at.z = at.region.step_(at.z.clone(), at.g, at.radius)
-            continue
+
+    region: L1Ball  # the one that knows sparse steps
+    share: Tensor = field(init=False)  # (p,) of the coordinates that a step moves
+    moved: Tensor = field(init=False)  # (p,) coordinates moved at the last check
+    wide: int = field(init=False, default=0)  # radius of the ball over the one asked
+    since: int = field(init=False, default=0)  # the step at which it became so
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.share = torch.full_like(self.radius, 0.2)
+        self.moved = torch.full_like(self.radius, torch.inf)
+
+    def step(self, t: int, steps: int) -> None:
+        self.remember()
+        if t == 0 and self.inside:
+            self.z = self.region.step_(self.z.clone(), self.g, self.radius)
+            return
+        every, dim = max(1, steps // 25), max(1, self.z[:1].numel())
         width = 3 if t < 0.3 * steps else 2 if t < 0.6 * steps else 1
         width = width if t + 1 < steps else 1
-        count = (at.z_best != at.region.x).flatten(1).sum(1).to(at.radius.dtype)
-        if width != wide:
+        count = (self.z_best != self.region.x).flatten(1).sum(1)
+        count = count.to(self.radius.dtype)
+        if width != self.wide:
             # A new ball: on from the best point of the last one.
-            wide, start = width, t
-            at.region.eps, at.inside = width * at.radius, width == 1
-            at.alpha, at.z, at.g = width * at.radius, at.z_best, at.g_best
-            at.best = torch.full_like(at.best, -torch.inf)
-            at.moved = count
+            self.wide, self.since = width, t
+            self.region.eps, self.inside = width * self.radius, width == 1
+            self.alpha, self.z, self.g = width * self.radius, self.z_best, self.g_best
+            self.best = torch.full_like(self.best, -torch.inf)
+            self.moved = count
             if t > 1:
-                at.share = count / dim / 1.5
-        elif (t - start) % every == 0:
-            fell = count < 0.95 * at.moved
-            at.share, at.moved = count / dim / 1.5, count
-            at.alpha = torch.where(fell, wide * at.radius, at.alpha / 1.5)
-            at.alpha = torch.maximum(at.alpha, 0.1 * at.radius)
-            at.z, at.g = pick(fell, at.z_best, at.z), pick(fell, at.g_best, at.g)
-        at.z = at.region.sparse_step_(at.z.clone(), at.g, at.alpha, at.share)
+                self.share = count / dim / 1.5
+        elif (t - self.since) % every == 0:
+            fell = count < 0.95 * self.moved
+            self.share, self.moved = count / dim / 1.5, count
+            alpha = torch.where(fell, self.wide * self.radius, self.alpha / 1.5)
+            self.alpha = torch.maximum(alpha, 0.1 * self.radius)
+            self.z = pick(fell, self.z_best, self.z)
+            self.g = pick(fell, self.g_best, self.g)
+        self.z = self.region.sparse_step_(
+            self.z.clone(), self.g, self.alpha, self.share
+        )
 
 
 def random_noise(
@@ -325,14 +463,38 @@ def random_noise(
     draws: int = 20,
     generator: torch.Generator | None = None,
 ) -> AttackResult:
-    """Try random points of the ball, ``draws`` of them: every attack must beat it."""
+    """Try random points of the ball, ``draws`` of them: every attack must beat it.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        draws: random points a sample, at least 1.
+        generator: source of chance; None means a new one of seed 0.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> attacks.random_noise(model, x, y, eps=0.05).robust_accuracy
+        1.0
+    """
     radius = check(x, y, eps, norm)
-    at_least(1, draws=draws)
-    run, source = Search(model, x, y, None, norm), chance(generator)
+    checks.at_least(1, draws=draws)
+    run, source = Search(model, x, y, None, norm), checks.chance(generator)
     with evaluating(model), torch.no_grad():
         run.look_at_clean()
         for _ in range(draws):
-            at = _start(run, radius, source)
+            at = Climb.start(run, radius, source)
             if not len(at.rows):
                 break
             run.see(at.z, at.rows)

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crlib.attacks.base import check, per_row, sizes
-from crlib.theory.linear import room_towards, settled
+from crlib.attacks.base import check, per_row
+from crlib.geometry import norm_of, room_towards, settled
 
 
 def draw(kind: Any, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -19,7 +19,7 @@ def draw(kind: Any, like: Tensor, generator: torch.Generator) -> Tensor:
 
 def _shrink(delta: Tensor, eps: Tensor, norm: str) -> Tensor:
     """Scale what is longer than ``eps``, ``(N, d)``, which rounding may leave so."""
-    excess = eps / sizes(delta, norm).clamp_min(1e-30)
+    excess = eps / norm_of(delta, norm).clamp_min(1e-30)
     return delta.mul_(excess.clamp_max(1)[:, None])
 
 
@@ -52,10 +52,10 @@ class Ball:
     def project_(self, z: Tensor) -> Tensor:
         """Move ``z`` to the nearest point."""
         delta = (z - self.x).flatten(1)
-        return torch.add(self.x, self.nearest(delta).view_as(z), out=z)
+        return torch.add(self.x, self.shorten(delta).view_as(z), out=z)
 
-    def nearest(self, v: Tensor) -> Tensor:
-        """Return the nearest member to ``x + v`` as its way from ``x``, ``(N, d)``."""
+    def shorten(self, v: Tensor) -> Tensor:
+        """Shorten ways ``v`` from ``x``, ``(N, d)``, to the nearest member's."""
         raise NotImplementedError
 
     def step_(self, z: Tensor, g: Tensor, length: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class LinfBall(Ball):
 
 
 class L2Ball(Ball):
-    def nearest(self, v: Tensor) -> Tensor:
+    def shorten(self, v: Tensor) -> Tensor:
         # The nearest point of ball and box together is clip(v * sqrt(u)) with one
         # number u. Its squared length is concave in u and piecewise linear, so the
         # secant method climbs to the answer from inside the ball, in a few rounds.
@@ -92,16 +92,20 @@ class L2Ball(Ball):
         low = -self.x.flatten(1)
         high = low + 1
         d = v.clamp(low, high)
-        size, wanted = sizes(d, "l2"), self.eps.square()
+        size, wanted = norm_of(d, "l2"), self.eps.square()
         inside = size <= self.eps
         if settled(inside):
             return d
         limit = (wanted / size.square().clamp_min(1e-30)).clamp_max(1)
-        u = (self.eps / sizes(v, "l2").clamp_min(1e-30)).square().masked_fill(inside, 1)
+        u = (
+            (self.eps / norm_of(v, "l2").clamp_min(1e-30))
+            .square()
+            .masked_fill(inside, 1)
+        )
         before = got_before = torch.zeros_like(u)
         for _ in range(20):
             d = torch.mul(v, u.sqrt()[:, None], out=d).clamp_(low, high)
-            got = sizes(d, "l2").square()
+            got = norm_of(d, "l2").square()
             done = inside | (got >= wanted * (1 - 2e-6))
             if settled(done):
                 break
@@ -115,8 +119,8 @@ class L2Ball(Ball):
         # it in the length of the step would shorten the step of all others. It keeps
         # its push: without it the projection would pull it off the wall again.
         moving = g.sign().add_(z).clamp_(0, 1).ne_(z)
-        free = sizes(moving.mul_(g), "l2")
-        unit = torch.maximum(free, 1e-4 * sizes(g, "l2")).clamp_min(1e-30)
+        free = norm_of(moving.mul_(g), "l2")
+        unit = torch.maximum(free, 1e-4 * norm_of(g, "l2")).clamp_min(1e-30)
         return self.project_(z.addcmul_(g, per_row(length / unit, z)))
 
     def random(self, generator: torch.Generator) -> Tensor:
@@ -124,12 +128,12 @@ class L2Ball(Ball):
         radius = self.eps * draw(torch.rand, self.eps, generator).pow(
             1 / self.x[0].numel()
         )
-        radius /= sizes(direction, "l2").clamp_min(1e-30)
+        radius /= norm_of(direction, "l2").clamp_min(1e-30)
         return self.project_(self.x + direction * per_row(radius, direction))
 
 
 class L1Ball(Ball):
-    def nearest(self, v: Tensor) -> Tensor:
+    def shorten(self, v: Tensor) -> Tensor:
         # The nearest point moves coordinate i by clip(|v_i| - cut, 0, room_i) with
         # one number cut: Newton's method on it, kept inside a bracket.
         size, sign = v.abs(), v.sign()
@@ -212,9 +216,18 @@ def project(x_adv: Tensor, x: Tensor, *, eps: float | Tensor, norm: str) -> Tens
     Args:
         x_adv: ``(N, ...)`` any points.
         x: ``(N, ...)`` centres in [0, 1].
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
 
     Raises:
         ValueError: bad input, or shapes that differ.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> x, z = torch.tensor([[0.5, 0.9]]), torch.tensor([[0.9, 1.2]])
+        >>> attacks.project(z, x, eps=0.2, norm="linf")
+        tensor([[0.7000, 1.0000]])
     """
     if x_adv.shape != x.shape:
         raise ValueError(

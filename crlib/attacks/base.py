@@ -1,23 +1,19 @@
-"""What every attack shares: the result, the checks of input, and the bookkeeping."""
+"""What every attack shares: the result, the objective, and the bookkeeping."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from crlib import checks
+from crlib.geometry import norm_of
 from crlib.metrics import margin
 
 Model = Callable[[Tensor], Tensor]
 BUDGET_NORMS = ("linf", "l2", "l1")
 LOSSES = ("margin", "ce")
-# Other orders of torch's vector norm are five to ten times slower than these sums.
-SIZES: dict[str, Callable[[Tensor], Tensor]] = {
-    "linf": lambda v: v.abs().amax(1),
-    "l2": lambda v: torch.linalg.vector_norm(v, dim=1),
-    "l1": lambda v: v.abs().sum(1),
-    "l0": lambda v: v.clone().ne_(0).sum(1),
-}
 
 
 @dataclass(frozen=True)
@@ -55,35 +51,14 @@ def per_row(v: Tensor, like: Tensor) -> Tensor:
     return v.view(-1, *(1,) * (like.ndim - 1))
 
 
-def sizes(delta: Tensor, norm: str) -> Tensor:
-    """Return the norm of each sample, ``(N,)``."""
-    return SIZES[norm](delta.flatten(1))
-
-
 def pick(use: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """Return ``new`` for the samples ``use``, else ``old``; faster than a where."""
     return torch.lerp(old, new, per_row(use, old).to(old.dtype))
 
 
-def chance(generator: torch.Generator | None) -> torch.Generator:
-    """Return the caller's generator or a new one; torch's own is left alone."""
-    return torch.Generator().manual_seed(0) if generator is None else generator
-
-
 def rivals_of(logits: Tensor, y: Tensor) -> Tensor:
     """Return the labels other than ``y``, the strongest first, ``(N, K - 1)``."""
     return logits.scatter(1, y[:, None], -torch.inf).argsort(1).flip(1)[:, :-1]
-
-
-def at_least(least: int, **counts: int) -> None:
-    for name, count in counts.items():
-        if count < least:
-            raise ValueError(f"{name} is {count}: at least {least}.")
-
-
-def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
 
 
 def check(
@@ -95,61 +70,16 @@ def check(
     norms: tuple[str, ...] = BUDGET_NORMS,
 ) -> Tensor:
     """Refuse bad input before any work; return ``eps`` as ``(N,)``."""
-    one_of("norm", norm, norms)
-    if x.ndim < 2 or not x.is_floating_point():
-        raise ValueError(
-            f"x is {x.dtype} of shape {tuple(x.shape)}: give a batch (N, d) or"
-            " (N, C, H, W) of floating-point numbers."
-        )
-    low, high = x.aminmax() if x.numel() else (0.0, 1.0)
-    if low != low:
-        raise ValueError("x holds a NaN: clean the data first.")
-    if not (-1e-6 <= low and high <= 1 + 1e-6):
-        raise ValueError(
-            f"x runs from {float(low):.3g} to {float(high):.3g}: inputs lie in [0, 1]."
-            " Make normalisation the model's first layer (crlib.models.Normalize) and"
-            " give x unnormalised."
-        )
-    for name, labels in (("y", y), ("target", target)):
-        if labels is None:
-            continue
-        if labels.shape != (len(x),) or labels.dtype != torch.int64:
+    checks.one_of("norm", norm, norms)
+    checks.inputs(x)
+    checks.labels(y, len(x))
+    if target is not None:
+        checks.labels(target, len(x), "target")
+        if (target == y).any():
             raise ValueError(
-                f"{name} is {labels.dtype} of shape {tuple(labels.shape)}: give one"
-                f" integer label (int64) for each of the {len(x)} samples."
+                "A target equals the true label: there is nothing to attack."
             )
-        if len(labels) and labels.amin() < 0:
-            raise ValueError(f"{name} holds the negative label {int(labels.amin())}.")
-    if target is not None and (target == y).any():
-        raise ValueError("A target equals the true label: there is nothing to attack.")
-    return per_sample("eps", eps, x)
-
-
-def per_sample(name: str, size: float | Tensor, x: Tensor) -> Tensor:
-    """Return a length as ``(N,)``, refusing what is not one."""
-    given = torch.as_tensor(size, dtype=x.dtype, device=x.device)
-    if given.ndim > 1 or (given.ndim == 1 and len(given) != len(x)):
-        raise ValueError(f"{name} has shape {tuple(given.shape)}: one number, or (N,).")
-    if not (torch.isfinite(given).all() and (given >= 0).all()):
-        raise ValueError(f"{name} is {size}: it must be finite and not negative.")
-    return given.expand(len(x))
-
-
-def check_logits(logits: Tensor, n: int, *labels: Tensor | None) -> None:
-    """Refuse what is not logits of ``n`` samples, or lacks one of their labels."""
-    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
-        raise ValueError(
-            f"The model returned {tuple(logits.shape)} for {n} samples: it must return"
-            " logits (N, K) with K at least 2."
-        )
-    if logits.isnan().any():
-        raise ValueError("The model returned a NaN: look at its weights and inputs.")
-    for y in labels:
-        if y is not None and y.numel() and y.amax() >= logits.shape[1]:
-            raise ValueError(
-                f"Label {int(y.amax())} is out of range: the model knows"
-                f" {logits.shape[1]} classes, 0 to {logits.shape[1] - 1}."
-            )
+    return checks.per_sample("eps", eps, x)
 
 
 class EOT(nn.Module):
@@ -166,7 +96,7 @@ class EOT(nn.Module):
 
     def __init__(self, model: Model, samples: int = 20) -> None:
         super().__init__()
-        at_least(1, samples=samples)
+        checks.at_least(1, samples=samples)
         self.model, self.samples = model, samples
 
     def forward(self, x: Tensor) -> Tensor:
@@ -207,6 +137,15 @@ def is_fooled(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
     return label == target if target is not None else label != y
 
 
+class Look(NamedTuple):
+    """What :meth:`Search.see` saw at p points of n samples."""
+
+    value: Tensor  # (p,) objective, with a graph where the points ask for one
+    fooled: Tensor  # (n,) bool: one of the sample's points fools
+    n_fooled: int  # how many samples that is
+    still: bool  # an objective is what it was before
+
+
 class Search:
     """What is known about each sample while an attack runs."""
 
@@ -219,7 +158,8 @@ class Search:
         norm: str,
         loss: str = "margin",
     ) -> None:
-        self.model, self.loss, self.norm, self.seen = model, loss, norm, False
+        self.model, self.loss, self.norm = model, loss, norm
+        self.seen = False  # whether the model was asked already
         self.x, self.y, self.target = x.detach(), y, target
         self.x_adv = self.x.clone()
         self.best = self.x.new_full((len(x),), -torch.inf)
@@ -237,8 +177,10 @@ class Search:
             logits = self.model(z)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if not self.seen:
-            target = None if self.target is None else self.target[rows]
-            check_logits(logits, len(z), self.y[rows], target)
+            checks.logits(logits, len(z))
+            for name, labels in (("y", self.y), ("target", self.target)):
+                if labels is not None:
+                    checks.labels(labels[rows], len(rows), name, logits.shape[1])
         self.seen = True
         self.n_forward[rows] += len(z) // len(rows)
         return logits
@@ -261,14 +203,13 @@ class Search:
         before: Tensor | None = None,
         last: bool = False,
         inside: bool = True,
-    ) -> tuple[Tensor, Tensor, int, bool]:
+    ) -> Look:
         """Look at the points ``z`` of samples ``rows`` and record those that fool.
 
-        A sample may have several points, which follow each other. Returns the objective
-        of each, with a graph where ``z`` asks for one; which samples are fooled; how
-        many; and whether an objective is what it was ``before``. At the end of a run
+        A sample may have several points, which follow each other. At the end of a run
         record also the others, where they are the best so far. Points that are not
-        ``inside`` the ball are never a success.
+        ``inside`` the ball are never a success. ``before`` holds the objectives of the
+        last look.
         """
         first, each = not self.seen, len(z) // len(rows)
         logits = self.ask(z, rows, graph=z.requires_grad)
@@ -290,7 +231,7 @@ class Search:
         told = torch.stack([fooled.sum(), still.sum(), logits.isnan().sum()])
         count, stuck, bad = told.tolist()
         if bad:
-            check_logits(logits, len(z))
+            checks.logits(logits, len(z))
         if last:
             better = now[place] > self.best[rows]
             self.best[rows] = torch.where(better, now[place], self.best[rows])
@@ -301,7 +242,7 @@ class Search:
             self.x_adv[rows[hit]] = z.detach()[place[hit]]
         if count:
             self.success[rows] = fooled
-        return value, fooled, count, bool(stuck)
+        return Look(value, fooled, n_fooled=count, still=bool(stuck))
 
     def slope(
         self, value: Tensor, z: Tensor, rows: Tensor, more: bool = False
@@ -321,7 +262,7 @@ class Search:
             g[dead] = push.to(g.device)
 
     def result(self) -> AttackResult:
-        distance = sizes(self.x_adv - self.x, self.norm)
+        distance = norm_of(self.x_adv - self.x, self.norm)
         return AttackResult(
             x_adv=self.x_adv,
             success=self.success,

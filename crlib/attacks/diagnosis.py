@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crlib import checks
 from crlib.attacks.ascent import fgsm, pgd, random_noise
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import (
     Model,
-    chance,
     check,
-    check_logits,
     gradient,
     objective,
     pick,
@@ -47,7 +46,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Report:
+class Diagnosis:
     """The checks of :func:`diagnose`; shows as a table in a notebook and as text."""
 
     checks: tuple[Check, ...]
@@ -168,7 +167,7 @@ def diagnose(
     steps: int = 20,
     queries: int = 100,
     generator: torch.Generator | None = None,
-) -> Report:
+) -> Diagnosis:
     r"""Run the published checklists on a model: can its robust accuracy be trusted?
 
     After Carlini et al. 2019, the flags of AutoAttack (Croce and Hein 2020), and the
@@ -177,26 +176,38 @@ def diagnose(
 
     Args:
         model: leave it as you use it.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
         eps: the radius you want to report.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         steps: of PGD.
         queries: of :func:`square` (random noise for l1).
+        generator: source of chance; None means a new one of seed 0.
 
     Returns:
-        A :class:`Report`; shares are of all samples given.
+        A :class:`Diagnosis`; shares are of all samples given.
 
     Raises:
         ValueError: bad input, no sample, or a radius of 0.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.zeros(4, dtype=torch.int64)
+        >>> x = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]])
+        >>> attacks.diagnose(model, x, y, eps=0.25)["noise loses"].passed
+        True
     """
     check(x, y, eps, norm)
     if not len(x) or not eps > 0:
         raise ValueError("A diagnosis needs at least one sample and a positive eps.")
-    source = chance(generator)
+    source = checks.chance(generator)
     numbers: dict[str, float] = {"evaluation mode": _left_training(model)}
     with evaluating(model):
         numbers |= _outputs(model, x, y)
         numbers |= _gradients(model, x, y, eps, norm, source)
         numbers |= _attacks(model, x, y, eps, norm, steps, queries, source)
-    return Report(
+    return Diagnosis(
         tuple(
             Check(name, numbers[name], limit, meaning)
             for name, (limit, meaning) in CHECKS.items()
@@ -212,7 +223,8 @@ def _left_training(model: Model) -> float:
 def _outputs(model: Model, x: Tensor, y: Tensor) -> dict[str, float]:
     with torch.no_grad():
         first, second = model(x), model(x)
-    check_logits(first, len(x), y)
+    checks.logits(first, len(x))
+    checks.labels(y, len(x), classes=first.shape[1])
     first, second = first.double(), second.double()
     right = first.argmax(1) == y
     sums = first.sum(1)

@@ -3,18 +3,17 @@
 import torch
 from torch import Tensor
 
+from crlib import checks
 from crlib.attacks.balls import BALLS, draw
 from crlib.attacks.base import (
     AttackResult,
     Model,
     Search,
-    at_least,
-    chance,
     check,
     per_row,
     pick,
-    sizes,
 )
+from crlib.geometry import norm_of
 from crlib.models import evaluating
 
 
@@ -39,12 +38,33 @@ def square(
     of the image. A vector is an image of one line.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
         norm: ``"linf"`` or ``"l2"``.
         queries: evaluations of the model a sample, at most.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+        generator: source of chance; None means a new one of seed 0.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> found = attacks.square(model, x, y, eps=0.15, queries=50)
+        >>> found.success, found.n_backward
+        (tensor([True]), tensor([0]))
     """
     radius = check(x, y, eps, norm, target, ("linf", "l2"))
-    at_least(1, queries=queries)
-    run, source = Search(model, x, y, target, norm), chance(generator)
+    checks.at_least(1, queries=queries)
+    run, source = Search(model, x, y, target, norm), checks.chance(generator)
     with evaluating(model), torch.no_grad():
         run.look_at_clean()
         rows = run.standing()
@@ -61,12 +81,12 @@ def square(
                 new = _repaint(z - clean, eps, norm, side, source)
             new = BALLS[norm](clean, eps).project_(clean + new)
             asked = new.view(-1, *x.shape[1:])
-            value, fooled, count, _ = run.see(asked, rows, last=t + 1 == queries)
-            better = value >= best
-            best = torch.where(better, value.to(best.dtype), best)
+            look = run.see(asked, rows, last=t + 1 == queries)
+            better = look.value >= best
+            best = torch.where(better, look.value.to(best.dtype), best)
             z = pick(better, new, z)
-            if count:
-                keep = ~fooled
+            if look.n_fooled:
+                keep = ~look.fooled
                 z, clean, rows, best, eps = (
                     v[keep] for v in (z, clean, rows, best, eps)
                 )
@@ -90,7 +110,7 @@ def _start(x: Tensor, eps: Tensor, norm: str, source: torch.Generator) -> Tensor
         stripes = _signs((n, c, 1, w), x, source)
         return (per_row(eps, x) * stripes).expand_as(x)
     noise = draw(torch.randn, x, source)
-    return noise * per_row(eps / sizes(noise, "l2").clamp_min(1e-12), noise)
+    return noise * per_row(eps / norm_of(noise, "l2").clamp_min(1e-12), noise)
 
 
 def _side(progress: float, x: Tensor) -> int:
@@ -126,10 +146,10 @@ def _repaint(
     other = _windows(delta, side, source) & ~window
     # A bump at the middle of the window: what it holds now, plus a random sign.
     old = torch.where(window, delta, 0)
-    unit = old / per_row(sizes(old, "l2").clamp_min(1e-12), old)
+    unit = old / per_row(norm_of(old, "l2").clamp_min(1e-12), old)
     fresh = torch.where(window, signs, 0)
-    fresh = unit + fresh / per_row(sizes(fresh, "l2").clamp_min(1e-12), fresh)
+    fresh = unit + fresh / per_row(norm_of(fresh, "l2").clamp_min(1e-12), fresh)
     rest = torch.where(window | other, 0, delta)
-    energy = (eps.square() - sizes(rest, "l2").square()).clamp_min(0).sqrt()
-    fresh = fresh * per_row(energy / sizes(fresh, "l2").clamp_min(1e-12), fresh)
+    energy = (eps.square() - norm_of(rest, "l2").square()).clamp_min(0).sqrt()
+    fresh = fresh * per_row(energy / norm_of(fresh, "l2").clamp_min(1e-12), fresh)
     return rest + fresh

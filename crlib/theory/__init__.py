@@ -11,6 +11,14 @@ from crlib.theory.bridge import (
     surviving_fraction,
     two_probe_radius,
 )
+from crlib.theory.composition import (
+    Alignment,
+    NetworkLipschitz,
+    interlayer_alignment,
+    logistic_gap_bounds,
+    network_lipschitz,
+    optimal_pairing,
+)
 from crlib.theory.features import (
     CubeRadii,
     OneHotAttack,
@@ -42,14 +50,6 @@ from crlib.theory.layers import (
 )
 from crlib.theory.linear import (
     linear_minimal,
-)
-from crlib.theory.networks import (
-    Alignment,
-    NetworkLipschitz,
-    interlayer_alignment,
-    logistic_gap_bounds,
-    network_lipschitz,
-    optimal_pairing,
 )
 from crlib.theory.sensitivity import (
     Moments,

@@ -53,6 +53,13 @@ def surviving_fraction(w: Tensor, difference: Tensor, k: int | None = None) -> T
 
     Raises:
         ValueError: not a finite matrix, ``k`` out of range, or sizes that differ.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> w, difference = torch.tensor([[2.0, 0.0]]), torch.tensor([3.0, 4.0])
+        >>> theory.surviving_fraction(w, difference)
+        tensor(0.6000, dtype=torch.float64)
     """
     v, _ = _directions(w, k)
     d = _inputs(difference, w)
@@ -79,6 +86,13 @@ def bridge_attack(
 
     Raises:
         ValueError: as in :func:`surviving_fraction`.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> w, x, other = torch.tensor([[2.0, 0.0]]), torch.zeros(2), torch.ones(2)
+        >>> theory.bridge_attack(w, x, other).e
+        tensor([1., 0.], dtype=torch.float64)
     """
     v, beyond = _directions(w, k)
     d = _inputs(x_prime, w) - _inputs(x, w)
@@ -109,6 +123,14 @@ def bridge_radius(
 
     Raises:
         ValueError: not a finite matrix, or shapes that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> x, others = torch.zeros(1, 2), torch.ones(1, 2)
+        >>> y, labels = torch.tensor([0]), torch.tensor([1])
+        >>> theory.bridge_radius(torch.tensor([[2.0, 0.0]]), x, y, others, labels)
+        tensor([1.], dtype=torch.float64)
     """
     v, _ = _directions(w, None)
     for points, labels in ((x, y), (x_others, y_others)):
@@ -146,6 +168,14 @@ def two_probe_radius(
 
     Raises:
         ValueError: shapes that do not fit, or entries that are not finite.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> one, two = torch.eye(3)[0], torch.eye(3)[1]
+        >>> x, other = torch.zeros(3), torch.tensor([3.0, 4.0, 12.0])
+        >>> round(theory.two_probe_radius(one, two, x, other), 4)
+        5.0
     """
     for vector in (probe_i, probe_j, x, x_prime):
         if vector.ndim != 1 or len(vector) != len(probe_i):

@@ -91,6 +91,13 @@ def interpolation_radii(x: Tensor) -> Radii:
 
     Raises:
         ValueError: not a finite matrix of that shape and rank.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> theory.interpolation_radii(2 * torch.eye(2)).radius
+        tensor([[   inf, 1.4142],
+                [1.4142,    inf]], dtype=torch.float64)
     """
     x = _points(x, most=len(x))
     q, r = _factors(x)
@@ -128,6 +135,12 @@ def one_hot_attack(x: Tensor) -> OneHotAttack:
 
     Raises:
         ValueError: not a finite matrix of that shape and rank.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> round(theory.one_hot_attack(torch.eye(3)).length, 4)
+        1.4142
     """
     x = _points(x, most=len(x))
     q, r = _factors(x)
@@ -148,6 +161,13 @@ def prototype_radii(x: Tensor) -> Radii:
 
     Raises:
         ValueError: not a finite matrix of that shape.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> theory.prototype_radii(torch.tensor([[3.0, 0.0], [0.0, 4.0]])).radius
+        tensor([[   inf, 1.8000],
+                [3.2000,    inf]], dtype=torch.float64)
     """
     x = _points(x)
     return _radii(x.T, x)
@@ -168,6 +188,13 @@ def ridge_radii(x: Tensor, lam: float) -> Radii:
 
     Raises:
         ValueError: not a finite matrix of that shape, or ``lam`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> theory.ridge_radii(2 * torch.eye(2), 1.0).radius
+        tensor([[   inf, 1.4142],
+                [1.4142,    inf]], dtype=torch.float64)
     """
     x = _points(x)
     if not 0 <= lam < float("inf"):
@@ -192,6 +219,14 @@ def bottleneck_radii(x: Tensor, m: int, generator: torch.Generator) -> Radii:
 
     Raises:
         ValueError: not a finite matrix of that shape and rank, or ``m`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> chance = torch.Generator().manual_seed(0)
+        >>> found = theory.bottleneck_radii(2 * torch.eye(3), 3, chance)
+        >>> round(float(found.radius[0, 1]), 4)
+        1.4142
     """
     x = _points(x, most=len(x))
     if not x.shape[1] <= m <= len(x):
@@ -233,6 +268,13 @@ def product_factor(factors: Sequence[Tensor]) -> ProductFactor:
 
     Raises:
         ValueError: no factors, shapes that do not fit, or a singular product.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> found = theory.product_factor([2 * torch.eye(3), 3 * torch.eye(3)])
+        >>> round(found.value, 6), round(found.product, 6)
+        (6.0, 6.0)
     """
     if not factors or factors[0].ndim != 2 or factors[0].shape[0] < factors[0].shape[1]:
         raise ValueError("The first factor must be (d, n) with n at most d.")
@@ -285,6 +327,13 @@ def sign_cube_radii(a: Tensor) -> CubeRadii:
 
     Raises:
         ValueError: not a finite, invertible square matrix.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> found = theory.sign_cube_radii(torch.tensor([[2.0, 1.0], [0.0, 3.0]]))
+        >>> round(found.readout, 4), round(found.hull, 4), round(found.neighbour, 4)
+        (3.0, 3.0, 3.1623)
     """
     a = _points(a, most=len(a))
     if a.shape[0] != a.shape[1]:
@@ -346,6 +395,14 @@ def path_identity(
 
     Raises:
         ValueError: shapes that differ, no steps, or scores of the wrong sign.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> x, end = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+        >>> found = theory.path_identity(lambda z: z.sum(1) - 0.5, x, end)
+        >>> round(float(found.crossing), 4), round(float(found.predicted), 4)
+        (0.5, 0.3536)
     """
     if x.shape != end.shape or x.ndim < 2 or steps < 1:
         raise ValueError("x and end must be (N, ...) of one shape, steps at least 1.")

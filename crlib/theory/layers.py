@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from crlib import checks
 from crlib.metrics import (
     best_k_error,
     operator_norm,
@@ -56,6 +57,12 @@ def top_entry_bounds(v: Tensor, k: int, *, q: float = 2) -> Bounds:
 
     Raises:
         ValueError: not a finite vector, the zero vector, or ``k``, ``q`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> theory.top_entry_bounds(torch.tensor([2.0, 2.0, 2.0, 2.0]), 4)
+        Bounds(low=2.0, value=2.0, high=2.0)
     """
     beta = spread(v, k)
     head = 1 - best_k_error(v, k, q=q) ** q
@@ -78,6 +85,13 @@ def spectral_norm_bounds(w: Tensor, k: int) -> Bounds:
     Args:
         w: ``(h, m)``, not zero.
         k: from 1 to min(h, m).
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> low, value, high = theory.spectral_norm_bounds(2 * torch.eye(4), 4)
+        >>> round(low, 6), round(value, 6), round(high, 6)
+        (2.0, 2.0, 2.0)
     """
     return top_entry_bounds(singular_values(w), k)
 
@@ -97,6 +111,12 @@ def row_norm_bounds(w: Tensor, k: int) -> Bounds:
     Args:
         w: ``(h, m)``, not zero.
         k: from 1 to h.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> theory.row_norm_bounds(2 * torch.eye(4), 4)
+        Bounds(low=2.0, value=2.0, high=2.0)
     """
     rows = row_norms(w.double())
     flatness = row_norms(w.double(), p=1) / rows.clamp_min(1e-300)
@@ -158,9 +178,15 @@ def structure_times_scale(
 
     Raises:
         ValueError: a zero or infinite matrix, or an option out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> found = theory.structure_times_scale(2 * torch.eye(4), 4, norm="linf")
+        >>> round(found.value, 6), round(found.bound, 6), found.vacuous
+        (2.0, 4.0, False)
     """
-    if norm not in ("l2", "linf"):
-        raise ValueError(f"norm is {norm!r}: choose l2 or linf.")
+    checks.one_of("norm", norm, ("l2", "linf"))
     if norm == "l2" and k_row is not None:
         raise ValueError("k_row is about rows: it goes with norm='linf'.")
     v = singular_values(w) if norm == "l2" else row_norms(w.double(), p=1)
@@ -216,6 +242,13 @@ def sharp_spectral_interval(
 
     Raises:
         ValueError: an argument out of range, or no spectrum is like this.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> low, high = theory.sharp_spectral_interval(4, d=4, eps=0.0, beta=0.0)
+        >>> round(low, 6), round(high, 6)
+        (0.5, 0.5)
     """
     if not 1 <= k <= d:
         raise ValueError(f"k is {k}: choose it from 1 to d = {d}.")
@@ -260,6 +293,13 @@ def sharp_spectral_bounds(w: Tensor, k: int, *, q: float = 1) -> Bounds:
 
     Raises:
         ValueError: a zero or infinite matrix, or an option out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> low, value, high = theory.sharp_spectral_bounds(2 * torch.eye(4), 4)
+        >>> round(low, 6), round(value, 6), round(high, 6)
+        (2.0, 2.0, 2.0)
     """
     _check_exponent(q)
     s = singular_values(w)
@@ -283,6 +323,12 @@ def spectral_floor(k: int, *, eps: float, q: float = 2) -> float:
 
     Raises:
         ValueError: an argument out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> theory.spectral_floor(4, eps=0.0)
+        0.5
     """
     if k < 1 or not 0 <= eps <= 1:
         raise ValueError(f"k = {k} must be at least 1, eps = {eps} lie in [0, 1].")
@@ -311,6 +357,14 @@ def flatness_bounds(w: Tensor, k_row: int) -> Bounds:
 
     Raises:
         ValueError: a zero or infinite matrix, or ``k_row`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> w = torch.tensor([[3.0, -4.0], [1.0, 0.0]])
+        >>> low, value, high = theory.flatness_bounds(w, 2)
+        >>> low, round(value, 4), round(high, 4)
+        (1.0, 1.4, 1.4142)
     """
     rows = row_norms(w.double())
     if not rows.any():
@@ -341,6 +395,14 @@ def neuron_implies_spectral(w: Tensor, k: int) -> Errors:
     Args:
         w: ``(h, m)``.
         k: from 0 to min(h, m).
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> w = torch.tensor([[0.6, 0.8], [0.6, 0.8]])
+        >>> spectrum, rows = theory.neuron_implies_spectral(w, 1)
+        >>> round(rows, 4), spectrum < 1e-6
+        (0.7071, True)
     """
     return Errors(
         spectrum=best_k_error(singular_values(w), k),

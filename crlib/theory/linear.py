@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from crlib import checks, geometry
+
 __all__ = ["linear_minimal"]
 
 
@@ -49,21 +51,29 @@ def linear_minimal(
     Raises:
         ValueError: an unknown norm, shapes or labels that do not fit, or ``x``
             outside the box.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> weight, x, y = torch.eye(2), torch.tensor([[0.75, 0.25]]), torch.tensor([0])
+        >>> distance, delta = theory.linear_minimal(weight, None, x, y, norm="linf")
+        >>> distance
+        tensor([0.2500], dtype=torch.float64)
+        >>> x + delta
+        tensor([[0.5000, 0.5000]], dtype=torch.float64)
     """
-    if norm not in ("linf", "l2", "l1", "l0"):
-        raise ValueError(f"norm is {norm!r}: choose one of linf, l2, l1, l0.")
+    checks.one_of("norm", norm, ("linf", "l2", "l1", "l0"))
+    checks.inputs(x, box=box)
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"x {tuple(x.shape)} and weight {tuple(weight.shape)} must be (N, d) and"
             " (K, d): flatten images first."
         )
-    if y.shape != (len(x),):
-        raise ValueError(f"y is {tuple(y.shape)}: one label for each of {len(x)}.")
-    if len(y) and not 0 <= int(y.amin()) <= int(y.amax()) < len(weight):
-        raise ValueError(f"y must hold labels from 0 to {len(weight) - 1}.")
-    if box and not ((x >= 0) & (x <= 1)).all():
-        raise ValueError("x leaves [0, 1]: scale it, or set box=False.")
+    checks.labels(y, len(x), classes=len(weight))
     x, weight = x.detach().double(), weight.detach().double()
+    if box:
+        # What is outside by rounding is taken as on the wall.
+        x = x.clamp(0, 1)
     logits = x @ weight.T
     if bias is not None:
         logits = logits + bias.detach().double()
@@ -73,7 +83,7 @@ def linear_minimal(
     order = {"linf": math.inf, "l2": 2, "l1": 1, "l0": 0}[norm]
     for rival in range(len(weight)):
         c, m = weight[rival] - weight[y], own - logits[:, rival]
-        step = halfspace_step(c, m, x, norm, box)
+        step = geometry.halfspace_step(c, m, x, norm, box)
         d = torch.linalg.vector_norm(step, ord=order, dim=1)
         d = d.masked_fill((c * step).sum(1) < m * (1 - 1e-9), math.inf)
         closer = (d < distance) & (y != rival)
@@ -81,59 +91,3 @@ def linear_minimal(
         delta = torch.where(closer[:, None], step, delta)
     wrong = logits.argmax(1) != y
     return distance.masked_fill(wrong, 0), delta.masked_fill(wrong[:, None], 0)
-
-
-def settled(done: Tensor) -> bool:
-    """Say whether all is done; on a GPU asking costs more than the rounds it saves."""
-    return done.device.type == "cpu" and bool(done.all())
-
-
-def room_towards(at: Tensor, g: Tensor) -> Tensor:
-    """Return how far each coordinate is from the wall that ``g`` points to."""
-    # Comparing in place stays in floating point, which is several times faster.
-    return g.clone().gt_(0).sub_(at).abs_()
-
-
-def halfspace_step(
-    c: Tensor, m: Tensor, x: Tensor, norm: str, box: bool = True
-) -> Tensor:
-    r"""Return the least :math:`\delta` with :math:`c^\top\delta \ge m` in the box.
-
-    Normals ``c`` and ``x``, ``(N, d)``; thresholds ``m``, ``(N,)``, at or below 0 for
-    no step. Where the box does not reach that far, every coordinate goes to its wall.
-    """
-    size, sign, m = c.abs(), c.sign(), m.clamp_min(0)
-    room = room_towards(x, c) if box else torch.full_like(x, math.inf)
-    if norm in ("l1", "l0"):
-        # Coordinates that do not enter the score have no room: they never move.
-        room = room.masked_fill(c == 0, 0)
-        return _fill_greedily(size, m, room, fractional=norm == "l1") * sign
-    pace = size if norm == "l2" else sign.abs()
-    wall = size * room if box else torch.zeros_like(size)
-    worth, t = size * pace, torch.zeros_like(m)
-    # What min(t * pace, room) gains is concave in t and piecewise linear, so Newton's
-    # method climbs to the solution from below, in a few rounds.
-    for _ in range(30):
-        free = (t[:, None] * pace).le_(room)
-        slope = torch.linalg.vecdot(worth, free)
-        missing = m - torch.linalg.vecdot(wall, 1 - free)
-        new = torch.where(slope > 0, missing / slope, 1e30)
-        done = new <= t * (1 + 8 * torch.finfo(t.dtype).eps)
-        t = torch.maximum(t, new)
-        if settled(done):
-            break
-    return (t[:, None] * pace).minimum(room) * sign
-
-
-def _fill_greedily(size: Tensor, m: Tensor, room: Tensor, fractional: bool) -> Tensor:
-    """Spend coordinates in order of worth until ``sum size * move`` reaches m."""
-    # Without walls one coordinate, the one of largest weight, does it all.
-    cap = torch.where(room.isinf(), m[:, None] / size.clamp_min(1e-300), room)
-    gain = size * cap
-    order = (size if fractional else gain).sort(dim=1, descending=True).indices
-    before = gain.gather(1, order).cumsum(1) - gain.gather(1, order)
-    needed = torch.zeros_like(before).scatter(1, order, m[:, None] - before)
-    used = needed > 1e-12 * m[:, None]
-    if not fractional:
-        return torch.where(used, cap, 0.0)
-    return torch.where(used, torch.minimum(cap, needed / size.clamp_min(1e-300)), 0.0)

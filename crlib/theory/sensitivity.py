@@ -47,6 +47,13 @@ def gain_ratio(w: Tensor, k: int) -> Bounds:
 
     Raises:
         ValueError: not a finite matrix, the zero matrix, or ``k`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> low, value, high = theory.gain_ratio(torch.tensor([[2.0, 0.0]]), 1)
+        >>> round(low, 6), round(value, 6), round(high, 6)
+        (2.0, 2.0, 2.0)
     """
     sides = spectral_norm_bounds(w, k)
     scale = w.shape[1] / float(w.detach().double().square().sum())
@@ -69,6 +76,13 @@ def random_head_moments(w: Tensor) -> Moments:
 
     Raises:
         ValueError: not a finite matrix.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> found = theory.random_head_moments(torch.tensor([[2.0, 0.0], [0.0, 0.0]]))
+        >>> round(found.mean, 4), round(found.variance, 4)
+        (2.0, 2.0)
     """
     squares, h = singular_values(w).square(), len(w)
     total = float(squares.sum())
@@ -95,6 +109,11 @@ def mask_amplification(n: int) -> Bounds:
 
     Raises:
         ValueError: ``n`` is no power of two.
+
+    Example:
+        >>> from crlib import theory
+        >>> theory.mask_amplification(1)
+        Bounds(low=1.0, value=1.0, high=1.0)
     """
     if n < 1 or n & (n - 1):
         raise ValueError(f"n is {n}: Sylvester's matrices exist for powers of two.")
@@ -146,6 +165,14 @@ def rank_one_optimal(
 
     Raises:
         ValueError: a zero vector, or a number that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> mean, u = torch.tensor([3.0, 4.0]), torch.ones(2)
+        >>> best = theory.rank_one_optimal(mean, u, noise=5.0)
+        >>> best.distance, best.robust_accuracy(5.0)
+        (5.0, 0.5)
     """
     if mean.ndim != 1 or u.ndim != 1 or not mean.any() or not u.any():
         raise ValueError("mean and u must be vectors (m,) and (h,) that are not zero.")
@@ -193,6 +220,14 @@ def radius_premises(w: Tensor, head: Tensor, difference: Tensor) -> Premises:
 
     Raises:
         ValueError: shapes that do not fit, or :math:`W^\top c` or d is zero.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> w = torch.tensor([[2.0, 0.0]])
+        >>> found = theory.radius_premises(w, torch.ones(1), torch.tensor([3.0, 4.0]))
+        >>> round(found.ratio, 4), round(found.bound, 4)
+        (0.6, 0.6)
     """
     if w.ndim != 2 or head.shape != w.shape[:1] or difference.shape != w.shape[1:]:
         raise ValueError(

@@ -5,9 +5,9 @@ import pytest
 from tests.mutated import mutated
 from tests.theory import (
     laws_bridge,  # noqa: F401
+    laws_composition,  # noqa: F401
     laws_features,  # noqa: F401
     laws_layers,  # noqa: F401
-    laws_networks,  # noqa: F401
     laws_sensitivity,  # noqa: F401
 )
 from tests.theory.law import LAWS, Law, Mistake

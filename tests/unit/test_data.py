@@ -9,6 +9,7 @@ import socket
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import loadmat, savemat
 
 from crlib import data
 from crlib.data import DataError
@@ -72,21 +72,20 @@ HUNDRED = cifar_archive(
 )
 
 
-def mat(n: int, seed: int) -> bytes:
-    out = io.BytesIO()
-    draw = np.random.default_rng(seed).integers(0, 256, (32, 32, 3, n), np.uint8)
-    savemat(out, {"X": draw, "y": np.arange(1, n + 1, dtype=np.uint8)[:, None]})
-    return out.getvalue()
+def digests(files: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
 
 
-SVHN = {"train_32x32.mat": mat(10, 0), "test_32x32.mat": mat(4, 1)}
+def change(monkeypatch: pytest.MonkeyPatch, key: str, **entries: object) -> None:
+    """Let a set come from elsewhere, or have other checksums."""
+    monkeypatch.setitem(data.SETS, key, replace(data.SETS[key], **entries))
 
 
 def expect(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
     """Let the checksums be those of ``files``."""
-    digests = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
-    monkeypatch.setattr(data, "_FASHION_FILES", {n: digests[n] for n in FASHION})
-    monkeypatch.setattr(data, "_CIFAR_SHA256", digests[CIFAR])
+    known = digests(files)
+    change(monkeypatch, "fashion_mnist", files={n: known[n] for n in FASHION})
+    change(monkeypatch, "cifar10", files={CIFAR: known[CIFAR]})
 
 
 @pytest.fixture
@@ -145,8 +144,8 @@ class Site:
 @pytest.fixture
 def site(small: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     site = Site()
-    monkeypatch.setattr(data, "_FASHION_HOME", site.home)
-    monkeypatch.setattr(data, "_CIFAR_HOME", site.home)
+    for key in ("fashion_mnist", "cifar10"):
+        change(monkeypatch, key, home=site.home)
     yield site
     site.server.shutdown()
     site.server.server_close()
@@ -340,62 +339,20 @@ def test_a_broken_archive_is_refused_even_with_its_checksum(
         data.cifar10()
 
 
-# The other sets go the same ways.
-
-
-def digests(files: dict[str, bytes]) -> dict[str, str]:
-    return {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
+# CIFAR-100 goes the same ways.
 
 
 def test_the_hundred_classes_are_the_fine_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(tmp_path / "cifar100", {"cifar-100-binary.tar.gz": HUNDRED})
-    monkeypatch.setattr(data, "_CIFAR100_SHA256", hashlib.sha256(HUNDRED).hexdigest())
+    archive = {"cifar-100-binary.tar.gz": HUNDRED}
+    fill(tmp_path / "cifar100", archive)
+    change(monkeypatch, "cifar100", files=digests(archive))
     monkeypatch.setenv("CRLIB_DATA", str(tmp_path))
     found = data.cifar100()
     assert found.y_train.tolist() == list(range(10)) and found.name == "CIFAR-100"
     expected = FINE["test"][3, 2:].reshape(3, 32, 32).astype(np.float32) / 255
     assert np.array_equal(found.x_test[3].numpy(), expected)
-
-
-def test_mnist_and_fashion_mnist_do_not_meet_in_the_cache(
-    site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digits = {name: idx(array[::-1].copy()) for name, array in FASHION.items()}
-    monkeypatch.setattr(data, "_MNIST_HOME", site.home)
-    monkeypatch.setattr(data, "_MNIST_FILES", digests(digits))
-    site.files = dict(FILES)
-    check_fashion(data.fashion_mnist(progress=False))
-    site.files = dict(digits)
-    found = data.mnist(progress=False)
-    assert found.y_test.tolist() == [6, 5, 4, 3] and found.name == "MNIST"
-    check_fashion(data.fashion_mnist(progress=False))
-
-
-def test_the_digit_zero_of_svhn_is_zero(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(tmp_path / "svhn", SVHN)
-    monkeypatch.setattr(data, "_SVHN_FILES", digests(SVHN))
-    monkeypatch.setenv("CRLIB_DATA", str(tmp_path))
-    found = data.svhn()
-    assert found.y_train.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
-    raw = loadmat(io.BytesIO(SVHN["test_32x32.mat"]))["X"]
-    expected = raw[:, :, :, 2].transpose(2, 0, 1).astype(np.float32) / 255
-    assert np.array_equal(found.x_test[2].numpy(), expected)
-
-
-@pytest.mark.parametrize("broken", [b"hello", b"", SVHN["test_32x32.mat"][:500]])
-def test_a_broken_mat_file_is_refused_even_with_its_checksum(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bytes
-) -> None:
-    files = SVHN | {"test_32x32.mat": broken}
-    fill(tmp_path, files)
-    monkeypatch.setattr(data, "_SVHN_FILES", digests(files))
-    monkeypatch.setenv("CRLIB_DATA", str(tmp_path))
-    with pytest.raises(DataError, match="(?s)test_32x32.mat is damaged .*try again"):
-        data.svhn()
 
 
 # Trees of images.
@@ -417,29 +374,17 @@ def tree(folder: Path, classes: list[str], mode: str, side: int, ending: str) ->
 
 
 def cifar_tree(folder: Path, ending: str = "png") -> Path:
-    return tree(folder, data._CIFAR_CLASSES, "RGB", 32, ending)
+    return tree(folder, data.SETS["cifar10"].classes, "RGB", 32, ending)
 
 
-@pytest.mark.parametrize(
-    ("load", "classes", "mode", "side"),
-    [
-        (data.cifar100, data._CIFAR100_CLASSES, "RGB", 32),
-        (data.mnist, list("0123456789"), "L", 28),
-        (data.svhn, list("0123456789"), "RGB", 32),
-    ],
-)
-def test_every_set_can_be_a_tree(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    load: Callable[[], data.Dataset],
-    classes: list[str],
-    mode: str,
-    side: int,
+def test_the_hundred_classes_can_be_a_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tree(tmp_path, classes, mode, side, "png")
+    classes = data.SETS["cifar100"].classes
+    tree(tmp_path, classes, "RGB", 32, "png")
     monkeypatch.setenv("CRLIB_DATA", str(tmp_path))
-    found = load()
-    assert found.y_test.tolist() == list(range(len(classes)))
+    found = data.cifar100()
+    assert found.y_test.tolist() == list(range(100))
     assert classes == sorted(classes) and found.source == "tree of images"
 
 
@@ -462,7 +407,7 @@ def test_a_tree_of_images_is_read_in_order(
 def test_a_tree_of_jpegs_and_of_grey_images_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tree(tmp_path / "fashion-mnist", data._FASHION_CLASSES, "L", 28, "png")
+    tree(tmp_path / "fashion-mnist", data.SETS["fashion_mnist"].classes, "L", 28, "png")
     cifar_tree(tmp_path / "cifar10", "jpg")
     monkeypatch.setenv("CRLIB_DATA", str(tmp_path))
     grey = data.fashion_mnist()
@@ -612,7 +557,7 @@ def test_a_site_out_of_reach_is_reported(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     home = f"http://127.0.0.1:{port}/"
-    monkeypatch.setattr(data, "_CIFAR_HOME", home)
+    change(monkeypatch, "cifar10", home=home)
     assert home in refused(cache)
 
 

@@ -205,10 +205,10 @@ def test_a_batch_of_none_gives_none() -> None:
         ({"norm": "l7"}, "choose one of"),
         ({"x": torch.rand(2, 1, 3)}, "flatten"),
         ({"weight": torch.rand(3, 4)}, "flatten"),
-        ({"x": torch.full((2, 3), 1.5)}, "box=False"),
-        ({"y": torch.tensor([0])}, "one label"),
+        ({"x": torch.full((2, 3), 1.5)}, r"inputs lie in \[0, 1\]"),
+        ({"y": torch.tensor([0])}, "one integer label"),
         ({"y": torch.tensor([0, 3])}, "0 to 2"),
-        ({"y": torch.tensor([0, -1])}, "0 to 2"),
+        ({"y": torch.tensor([0, -1])}, "the label -1: labels run from 0 to 2"),
     ],
 )
 def test_bad_input_is_refused(changes: dict[str, Tensor | str], message: str) -> None:

@@ -16,14 +16,14 @@ MUTATIONS = [
     # The water-filling rules of l2 and linf exchanged.
     Mutation(
         "thm-box",
-        "crlib.theory.linear.halfspace_step",
+        "crlib.geometry.halfspace_step",
         'size if norm == "l2" else sign.abs()',
         'sign.abs() if norm == "l2" else size',
     ),
     # The room towards the wrong wall.
     Mutation(
         "thm-box",
-        "crlib.theory.linear.halfspace_step",
+        "crlib.geometry.halfspace_step",
         "room_towards(x, c)",
         "room_towards(x, -c)",
     ),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from crlib import checks
 from crlib.metrics import operator_norm, row_norms
 from crlib.theory.layers import Bounds
 
@@ -88,9 +89,15 @@ def interlayer_alignment(
 
     Raises:
         ValueError: an unknown norm, shapes that do not fit, a zero layer, or k below 1.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> w_next, w = torch.eye(2)[:1], torch.eye(2)[:, :1]
+        >>> round(theory.interlayer_alignment(w_next, w, 1).high, 4)
+        1.0
     """
-    if norm not in _ORDERS:
-        raise ValueError(f"norm is {norm!r}: choose one of {', '.join(_ORDERS)}.")
+    checks.one_of("norm", norm, tuple(_ORDERS))
     if k < 1:
         raise ValueError(f"k is {k}: keep at least one term.")
     size = operator_norm(w_next, norm=norm) * operator_norm(w, norm=norm)
@@ -169,6 +176,11 @@ def optimal_pairing(weights: Sequence[float]) -> tuple[int, ...]:
 
     Raises:
         ValueError: a weight is NaN.
+
+    Example:
+        >>> from crlib import theory
+        >>> theory.optimal_pairing([1.0, 3.0, 1.0, 2.0])
+        (1, 3)
     """
     if any(math.isnan(w) for w in weights):
         raise ValueError("A weight is NaN: compare numbers only.")
@@ -204,6 +216,15 @@ def network_lipschitz(
 
     Raises:
         ValueError: no layer, or what :func:`interlayer_alignment` refuses.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> first = torch.diag(torch.tensor([2.0, 1.0]))
+        >>> head = torch.tensor([[0.0, 3.0]])
+        >>> found = theory.network_lipschitz([first, head], 1)
+        >>> round(found.product, 4), round(found.aligned, 4)
+        (6.0, 3.0)
     """
     if not weights:
         raise ValueError("Give at least one weight matrix.")
@@ -239,6 +260,13 @@ def logistic_gap_bounds(margins: Tensor, reach: float) -> Bounds:
 
     Raises:
         ValueError: no margin, a margin that is not finite, or ``reach`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> low, value, high = theory.logistic_gap_bounds(torch.zeros(1), 1.0)
+        >>> round(low, 4), round(value, 4), round(high, 4)
+        (0.5, 0.6201, 0.7311)
     """
     if margins.ndim != 1 or len(margins) == 0 or not torch.isfinite(margins).all():
         raise ValueError("Give a vector of finite margins, at least one.")

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from crlib import checks
 from crlib.attacks.base import (
     Model,
-    at_least,
-    chance,
     check,
-    check_logits,
     gradient,
     objective,
 )
@@ -53,7 +51,7 @@ class _Trial:
         if len(x) < 2:
             raise ValueError("Give two samples or more: half of them are held out.")
         self.model, self.x, self.y, self.norm = model, x.detach(), y, norm
-        self.source = chance(generator)
+        self.source = checks.chance(generator)
         order = self.shuffled(torch.arange(len(x), device=x.device))
         held = round(0.5 * len(x))
         self.learnt, self.held = order[held:], order[:held]
@@ -68,7 +66,8 @@ class _Trial:
         with evaluating(self.model), torch.no_grad():
             parts = [self.model((v + delta).clamp(0, 1)) for v in self.x.split(512)]
         logits = torch.cat(parts)
-        check_logits(logits, len(self.x), self.y)
+        checks.logits(logits, len(self.x))
+        checks.labels(self.y, len(self.x), classes=logits.shape[1])
         return logits.argmax(1)
 
     def slope(
@@ -120,17 +119,33 @@ def universal(
     changes most labels of the inputs not held out is kept.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
         x: half of them is held out and only judges.
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``).
         norm: ``"linf"`` or ``"l2"``.
         epochs: passes over the inputs to learn from, a run.
         batch_size: inputs a step.
+        generator: source of chance; None means a new one of seed 0.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.zeros(4, dtype=torch.int64)
+        >>> x = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]])
+        >>> attacks.universal(model, x, y, eps=0.45, epochs=2).fooling_rate
+        1.0
     """
-    at_least(1, epochs=epochs, batch_size=batch_size)
+    checks.at_least(1, epochs=epochs, batch_size=batch_size)
     trial = _Trial(model, x, y, eps, norm, generator)
-    found, zero = [], torch.zeros_like(trial.x[:1])
+    found, zero = [], torch.zeros_like(trial.x[:1])  # zero, as delta, is (1, ...)
     total = epochs * -(-len(trial.learnt) // batch_size)
     with evaluating(model):
         parts = [trial.slope(rows, zero) for rows in trial.learnt.split(batch_size)]
+        # Of n inputs to learn from: gradients (n, ...) and margins (n,).
         slopes, margins = (torch.cat(part) for part in zip(*parts, strict=True))
         scale = margins.median().clamp_min(1e-30)
         ends = [_top(slopes).view_as(zero), _stretched(model, x)]
@@ -140,7 +155,7 @@ def universal(
             found.append(trial.judge(delta[0]))
             for _ in range(epochs):
                 for batch in trial.shuffled(trial.learnt).split(batch_size):
-                    g, _ = trial.slope(batch, delta, scale)
+                    g, _ = trial.slope(batch, delta, scale)  # (B, ...)
                     step = _unit(g.sum(0, keepdim=True), norm)
                     delta = delta + eps / 2 * (1 - taken / total) * step
                     # The box is each input's, not delta's.
@@ -155,7 +170,7 @@ def universal(
 
 def _top(rows: Tensor) -> Tensor:
     """Return the top right singular vector by power iteration, with no chance."""
-    flat = rows.flatten(1)
+    flat = rows.flatten(1)  # (n, d); v is (d,)
     v = flat.abs().sum(0)
     for _ in range(30):
         v = flat.T @ (flat @ (v / v.norm().clamp_min(1e-30)))
@@ -185,10 +200,23 @@ def top_direction(
     Args:
         model: an affine map up to and including its first layer with weights.
         x: half of them is held out and only judges.
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``).
         norm: ``"linf"`` or ``"l2"``.
+        generator: source of chance; None means a new one of seed 0.
 
     Raises:
         ValueError: bad input, or no layer with a weight of two or more dimensions.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> from crlib.models import MLP
+        >>> model, y = MLP((2, 2)), torch.zeros(4, dtype=torch.int64)
+        >>> model.layers[0].weight.data = torch.tensor([[3.0, -3.0], [0.0, 0.0]])
+        >>> x = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.6, 0.4], [0.7, 0.3]])
+        >>> attacks.top_direction(model, x, y, eps=0.5).fooling_rate
+        1.0
     """
     trial = _Trial(model, x, y, eps, norm, generator)
     v = _stretched(model, x)

@@ -9,20 +9,19 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from crlib import checks
 from crlib.attacks.ascent import apgd, pgd
 from crlib.attacks.base import (
     AttackResult,
     Model,
     Search,
-    at_least,
     check,
     is_fooled,
-    one_of,
     pick,
     rivals_of,
 )
-from crlib.attacks.nearest import deepfool, fmn, minimum_of
 from crlib.attacks.query import square
+from crlib.attacks.smallest import deepfool, fmn, minimum_of
 from crlib.models import evaluating
 
 Stage = tuple[Callable[..., AttackResult], dict[str, Any]]
@@ -112,11 +111,32 @@ def worst_case(
     survives them all.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         budget: ``"quick"`` or ``"full"``.
+        generator: source of chance; None means a new one of seed 0.
+        progress: show a progress bar.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.zeros(4, dtype=torch.int64)
+        >>> x = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]])
+        >>> attacks.worst_case(model, x, y, eps=0.25, budget="quick").success
+        tensor([ True,  True, False, False])
     """
     radius = check(x, y, eps, norm)
-    one_of("budget", budget, ("quick", "full"))
-    total = Search(model, x, y, None, norm).result()
+    checks.one_of("budget", budget, ("quick", "full"))
+    total, source = Search(model, x, y, None, norm).result(), checks.chance(generator)
     standing = torch.arange(len(x), device=x.device)
     cascade = CASCADES[f"{budget} l1" if norm == "l1" else budget]
     stages = tqdm(cascade, disable=not progress, desc="attacks", leave=False)
@@ -127,7 +147,8 @@ def worst_case(
             near, left = x[standing], radius[standing]
             given = {"norm": norm, **options}
             if attack not in (fmn, to_each_rival):
-                given |= {"eps": left, "generator": generator}
+                # One source for all: a later stage begins where no earlier one did.
+                given |= {"eps": left, "generator": source}
             if attack is apgd:
                 # As many points at once as at the start, however few stand.
                 given["together"] = len(x) // len(near)
@@ -156,10 +177,25 @@ def transfer(result: AttackResult, model: Model, x: Tensor, y: Tensor) -> Attack
     Args:
         result: of an attack on another model at the inputs ``x``.
         model: asked for labels only.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
 
     Returns:
         Success and distance on ``model``; what it labels wrongly at ``x`` already is
         a success at distance 0.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.zeros(4, dtype=torch.int64)
+        >>> x = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]])
+        >>> found = attacks.fgsm(model, x, y, eps=0.25)
+        >>> darker = torch.tensor([0.2, 0.0])
+        >>> attacks.transfer(found, lambda z: z - darker, x, y).success
+        tensor([ True,  True,  True, False])
     """
     check(x, y, 0.0, "linf")
     if result.x_adv.shape != x.shape:
@@ -197,11 +233,29 @@ def evaluate(
 
     Args:
         attack: such as :func:`apgd` or :func:`deepfool`.
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
         batch_size: samples attacked together, at most.
         autocast: such as ``torch.bfloat16``; None means full precision.
+        progress: show a progress bar.
         **options: for the attack; tensors with one entry a sample go with it.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.zeros(4, dtype=torch.int64)
+        >>> x = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]])
+        >>> attacks.evaluate(attacks.pgd, model, x, y, batch_size=3, eps=0.25).success
+        tensor([ True,  True, False, False])
     """
-    at_least(1, batch_size=batch_size)
+    checks.at_least(1, batch_size=batch_size)
     if not len(x):
         return attack(model, x, y, **options)
     parts: list[AttackResult] = []
@@ -292,13 +346,26 @@ def robustness_curve(
     Either way the curve cannot rise.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
         eps: budgets in input units; budget 0 gives clean accuracy.
+        norm: of the balls, one that the attack knows.
         attack: a minimal-norm attack; None means :func:`pgd` at each budget.
         level: coverage of the interval, in (0, 1); 1,000 resamples of the samples.
+        progress: show a progress bar.
         **options: for the attack, such as ``steps``.
 
     Raises:
         ValueError: no budgets or no samples, or bad input to the attack.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.zeros(4, dtype=torch.int64)
+        >>> x = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]])
+        >>> attacks.robustness_curve(model, x, y, eps=[0, 0.15, 0.25]).accuracy
+        tensor([1.0000, 0.7500, 0.5000])
     """
     budgets = sorted(float(e) for e in eps)
     if not budgets or not len(x):

@@ -47,7 +47,7 @@ def layers(
         "(open_mask, dominant)",
         "(open_mask, dominant + remainder)",
     ),
-    Mistake("crlib.theory.networks._ratio", "s[k] / s[0]", "(s[k] / s[0]) ** 2"),
+    Mistake("crlib.theory.composition._ratio", "s[k] / s[0]", "(s[k] / s[0]) ** 2"),
 )
 def two_layers_do_together_what_their_alignment_says() -> None:
     for n, (w, g) in enumerate(many(largest=6)):
@@ -64,12 +64,12 @@ def two_layers_do_together_what_their_alignment_says() -> None:
 
 @law(
     Mistake(
-        "crlib.theory.networks._largest_over_masks",
+        "crlib.theory.composition._largest_over_masks",
         "a.abs() @ b.abs() + open_mask.abs()",
         "a.abs() @ b.abs()",
     ),
     Mistake(
-        "crlib.theory.networks._largest_over_masks", "by_signs / 2", "by_signs / 4"
+        "crlib.theory.composition._largest_over_masks", "by_signs / 2", "by_signs / 4"
     ),
 )
 def more_units_than_can_be_tried_are_bounded() -> None:

@@ -7,24 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crlib import checks
 from crlib.attacks.ascent import apgd
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import (
-    SIZES,
     AttackResult,
     Model,
     Search,
-    at_least,
     check,
     is_fooled,
     objective,
     per_row,
     pick,
     rivals_of,
-    sizes,
 )
+from crlib.geometry import NORMS, halfspace_step, norm_of
 from crlib.models import evaluating
-from crlib.theory.linear import halfspace_step
 
 DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
@@ -32,7 +30,7 @@ DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}
 class Nearest(Search):
     """The nearest fooling points found so far.
 
-    ``start``, ``labels``, ``goal``, ``nearest`` and ``distance`` are of the samples
+    ``start``, ``labels``, ``goal``, ``point`` and ``distance`` are of the samples
     ``rows`` labelled right at ``x``, as is whatever the methods take and return.
     """
 
@@ -44,22 +42,22 @@ class Nearest(Search):
         self.rows = self.standing()
         self.start, self.labels = self.x[self.rows], y[self.rows]
         self.goal = None if target is None else target[self.rows]
-        self.logits, self.nearest = logits[self.rows], self.start
+        self.logits, self.point = logits[self.rows], self.start
         self.distance = self.start.new_full((len(self.rows),), math.inf)
 
     def near(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits at ``z`` and who is fooled; keep what is nearer."""
         logits = self.ask(z, self.rows, graph=z.requires_grad)
         fooled = is_fooled(logits, self.labels, self.goal)
-        distance = sizes(z.detach() - self.start, self.norm)
+        distance = norm_of(z.detach() - self.start, self.norm)
         nearer = fooled & (distance < self.distance)
         self.distance = torch.where(nearer, distance, self.distance)
-        self.nearest = pick(nearer, z.detach(), self.nearest)
+        self.point = pick(nearer, z.detach(), self.point)
         return logits, fooled
 
     def climb(self, value: Tensor, z: Tensor, more: bool = False) -> Tensor:
         g = self.slope(value, z, self.rows, more)
-        self.zero_gradient[self.rows] |= sizes(g, "linf") == 0
+        self.zero_gradient[self.rows] |= norm_of(g, "linf") == 0
         return g
 
     def finish(self, rounds: int) -> AttackResult:
@@ -68,16 +66,16 @@ class Nearest(Search):
         By a bisection of the way; for l0, of the number of coordinates that are moved,
         in the order of what they are worth to first order.
         """
-        delta, rank = self.nearest - self.start, None
+        delta, rank = self.point - self.start, None
         low, high = torch.zeros_like(self.distance), torch.ones_like(self.distance)
         if self.norm == "l0" and len(self.rows):
             with torch.enable_grad():
-                z = self.nearest.clone().requires_grad_()
+                z = self.point.clone().requires_grad_()
                 logits, _ = self.near(z)
                 g = self.climb(objective(logits, self.labels, self.goal), z)
             worth = (g * delta).masked_fill_(delta == 0, -math.inf).flatten(1)
             rank = worth.argsort(1, descending=True).argsort(1).view_as(delta)
-            high = sizes(delta, "l0")
+            high = norm_of(delta, "l0")
         for _ in range(rounds if len(self.rows) else 0):
             middle = (low + high) / 2
             if rank is None:
@@ -88,7 +86,7 @@ class Nearest(Search):
             _, fooled = self.near(self.start + part)
             high = torch.where(fooled, middle, high)
             low = torch.where(fooled, low, middle)
-        self.x_adv[self.rows] = self.nearest
+        self.x_adv[self.rows] = self.point
         self.success[self.rows] = self.distance.isfinite()
         return self.result()
 
@@ -117,11 +115,30 @@ def deepfool(
     most.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
+        steps: steps of the walk, at least 1.
         search_steps: halvings of the final bisection.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> round(float(attacks.deepfool(model, x, y, norm="l1").distance), 2)
+        0.2
     """
-    check(x, y, 0.0, norm, target, tuple(SIZES))
-    at_least(1, steps=steps)
+    check(x, y, 0.0, norm, target, tuple(NORMS))
+    checks.at_least(1, steps=steps)
     with evaluating(model), torch.no_grad():
         found = Nearest(model, x, y, target, norm)
         _walk(found, steps, candidates=3)
@@ -129,14 +146,18 @@ def deepfool(
 
 
 def _walk(found: Nearest, steps: int, candidates: int) -> None:
-    x, y, norm, at = found.start, found.labels, found.norm, found.start
+    """Walk to the nearest boundary, again and again; see :func:`deepfool`."""
+    # n samples that are labelled right at x, and R rivals of each.
+    x, y, norm, at = found.start, found.labels, found.norm, found.start  # (n, ...)
     if not len(x):
         return
     rivals = rivals_of(found.logits, y) if found.goal is None else found.goal[:, None]
+    # rivals is (n, R): K - 1 at first, then the candidates; with a target one.
     # A step goes a little beyond the boundary. In l0 a coordinate more is much.
     beyond = 1.0002 if norm == "l0" else 1.02
 
     def step(c: Tensor, m: Tensor, start: Tensor) -> Tensor:
+        # The least step over the boundary: c and start are (n, ...), m is (n,).
         flat = halfspace_step(c.flatten(1), m * beyond, start.flatten(1), norm)
         return flat.view_as(start)
 
@@ -144,20 +165,20 @@ def _walk(found: Nearest, steps: int, candidates: int) -> None:
         with torch.enable_grad():
             z = at.clone().requires_grad_()
             logits, fooled = found.near(z)
-            values = [objective(logits, y, rival=k) for k in rivals.T]
+            values = [objective(logits, y, rival=k) for k in rivals.T]  # R of (n,)
         # From a fooled point there is only a better way from x; before the first
         # success nothing may hold the walk back.
         share = torch.where(fooled, 0.5, 0.1 * found.distance.isfinite()).to(at.dtype)
         goal, shortest, lengths = at, torch.full_like(found.distance, math.inf), []
         for k, value in enumerate(values):
-            c = found.climb(value, z, more=k + 1 < len(values))
-            m = -value.detach().to(at.dtype)
+            c = found.climb(value, z, more=k + 1 < len(values))  # (n, ...)
+            m = -value.detach().to(at.dtype)  # (n,), what the rival lacks at z
             # Seen from x the half-space needs also what was gained on the way to z.
             behind = m + (c * (at - x)).flatten(1).sum(1)
-            home = step(c, behind, x)
+            home = step(c, behind, x)  # from x straight over the boundary
             # A half-space that the box does not reach comes last.
             short = (c * home).flatten(1).sum(1) < behind * (1 - 1e-4)
-            length = sizes(home, norm).masked_fill(short | (behind <= 0), 1e30)
+            length = norm_of(home, norm).masked_fill(short | (behind <= 0), 1e30)
             new = (at + step(c, m, at)).lerp(x + home, per_row(share, at))
             goal = pick(length < shortest, new, goal)
             shortest = torch.minimum(shortest, length)
@@ -198,13 +219,33 @@ def fmn(
     at most ``walk + 1`` forward and ``K - 1 + 2 * walk`` backward more.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        steps: steps along the boundary, at least 1.
         step_size: length of the first step, in l2; None means 1 for l2, else 10.
         walk: steps of DeepFool to start with.
         search_steps: halvings of the final bisection.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> round(float(attacks.fmn(model, x, y, norm="l2").distance), 2)
+        0.14
     """
     check(x, y, 0.0, norm, target)
-    at_least(1, steps=steps)
-    at_least(0, walk=walk)
+    checks.at_least(1, steps=steps)
+    checks.at_least(0, walk=walk)
     if step_size is None:
         step_size = 1.0 if norm == "l2" else 10.0
     gamma = 0.2 if norm == "l1" else 0.05
@@ -212,7 +253,7 @@ def fmn(
         found = Nearest(model, x, y, target, norm)
         if walk:
             _walk(found, walk, candidates=2)
-        z, eps = found.nearest, found.distance
+        z, eps = found.point, found.distance
         for t in range(steps if len(z) else 0):
             fade = (1 + math.cos(math.pi * t / steps)) / 2
             shrink = gamma * max(fade, 0.02)
@@ -221,15 +262,15 @@ def fmn(
                 logits, fooled = found.near(z)
                 value = objective(logits, found.labels, found.goal)
             g, z = found.climb(value, z), z.detach()
-            dual = sizes(g, DUALS[norm]).clamp_min(1e-12)
+            dual = norm_of(g, DUALS[norm]).clamp_min(1e-12)
             ask = -value.detach().to(z.dtype) / dual
-            ask = sizes(z - found.start, norm) + ask.clamp(0, 1e6)
+            ask = norm_of(z - found.start, norm) + ask.clamp(0, 1e6)
             # Where rivals take turns the linear guess falls short for ever: grow on.
             ask = ask.maximum(eps.nan_to_num(posinf=0) * (1 + gamma))
             grown = torch.where(found.distance.isfinite(), eps * (1 + shrink), ask)
             near = torch.minimum(eps, found.distance) * (1 - shrink)
             eps = torch.where(fooled, near, grown)
-            unit = sizes(g, "l2").clamp_min(1e-12)
+            unit = norm_of(g, "l2").clamp_min(1e-12)
             z = z + step_size * max(fade, 0.01) * g / per_row(unit, g)
             z = BALLS[norm](found.start, eps).project_(z)
         if len(z):
@@ -255,9 +296,30 @@ def sigma_zero(
     bisection of the number of coordinates ends it.
 
     Cost: ``steps + 15`` forward, ``steps + 1`` backward passes.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
+        steps: steps of the descent, at least 1.
+        target: ``(N,)`` labels to reach; None means any label but ``y``.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> attacks.sigma_zero(model, x, y).distance
+        tensor([1.])
     """
     check(x, y, 0.0, "l0", target, ("l0",))
-    at_least(1, steps=steps)
+    checks.at_least(1, steps=steps)
     with evaluating(model), torch.no_grad():
         found = Nearest(model, x, y, target, "l0")
         delta = torch.zeros_like(found.start)
@@ -271,10 +333,10 @@ def sigma_zero(
                 value = objective(logits, found.labels, found.goal).clamp_max(0)
             g = -found.climb(value, z)
             # To length one, so that the count weighs the same at any scale of logits.
-            g /= per_row(sizes(g, "linf").clamp_min(1e-30), g)
+            g /= per_row(norm_of(g, "linf").clamp_min(1e-30), g)
             square = delta.square()
             g += 2 * sigma * delta / (square + sigma).square() / delta[0].numel()
-            largest = sizes(g, "linf").clamp_min(1e-12)
+            largest = norm_of(g, "linf").clamp_min(1e-12)
             delta = delta - max(fade, 1e-3) * g / per_row(largest, g)
             delta = (found.start + delta).clamp(0, 1) - found.start
             cut = (cut + 0.01 * fade * (2 * fooled.to(cut.dtype) - 1)).clamp(0, 1)
@@ -298,13 +360,32 @@ def minimal(
     r"""Bisect the budget of any attack, for each sample on its own.
 
     Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` true labels, int64.
         eps: largest budget, a number or ``(N,)``; what resists it is not a success.
+        norm: of the ball, one that the attack knows.
         attack: such as :func:`crlib.attacks.pgd`; takes ``eps`` of shape ``(N,)``.
         search_steps: runs of the attack after the first.
         **options: for ``attack``.
+
+    Returns:
+        An :class:`AttackResult`.
+
+    Raises:
+        ValueError: bad input, before any work.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> found = attacks.minimal(model, x, y, eps=0.5, attack=attacks.pgd)
+        >>> round(float(found.distance), 2)
+        0.1
     """
     high = check(x, y, eps, norm)
-    at_least(0, search_steps=search_steps)
+    checks.at_least(0, search_steps=search_steps)
     best = attack(model, x, y, eps=high, norm=norm, **options)
     low, high = torch.zeros_like(high), torch.minimum(high, best.distance)
     for _ in range(search_steps if len(x) else 0):
@@ -321,6 +402,16 @@ def minimum_of(*results: AttackResult) -> AttackResult:
 
     Raises:
         ValueError: no results, or not of one norm on the same samples.
+
+    Example:
+        >>> import torch
+        >>> from crlib import attacks
+        >>> model, y = torch.nn.Identity(), torch.tensor([0])
+        >>> x = torch.tensor([[0.6, 0.4]])
+        >>> near = attacks.deepfool(model, x, y, norm="linf")
+        >>> far = attacks.pgd(model, x, y, eps=0.3)
+        >>> attacks.minimum_of(near, far).distance.equal(near.distance)
+        True
     """
     if not results or len({(r.norm, r.x_adv.shape) for r in results}) > 1:
         raise ValueError("Give results of one norm on the same samples, at least one.")

@@ -1,0 +1,30 @@
+r"""Certificates: radii within which a label provably cannot change.
+
+For a model with logits :math:`z`, an input x and its label y, the distance to the
+nearest input of the box :math:`[0,1]^d` that is labelled otherwise lies between what
+this room proves and what an attack finds:
+**certificate <= exact distance <= attack**.
+
+The bounds read the network: they know :class:`~crlib.models.MLP` and nestings of
+``nn.Sequential`` with fully connected layers (low-rank ones too), convolutions with
+zero padding, ReLU, flattening, normalisation, and dropout, which is off. Any other
+module is refused. They compute in float64 with the model's weights; rounding is not
+counted.
+"""
+
+from crlib.certify.exact import ExactDistance, exact_distance
+from crlib.certify.lipschitz import lipschitz_bound, lipschitz_radius
+from crlib.certify.relaxation import certified_radius, crown_bounds, interval_bounds
+from crlib.certify.smoothing import Smoothed, smooth_certify
+
+__all__ = [
+    "ExactDistance",
+    "Smoothed",
+    "certified_radius",
+    "crown_bounds",
+    "exact_distance",
+    "interval_bounds",
+    "lipschitz_bound",
+    "lipschitz_radius",
+    "smooth_certify",
+]

@@ -1,0 +1,121 @@
+"""What is refused before any work, in one set of sentences; and the default chance.
+
+Every room asks here, so that the same input is treated alike by an attack, a
+certificate and a closed form. Each function raises one ValueError that says what to do.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "at_least",
+    "chance",
+    "inputs",
+    "labels",
+    "logits",
+    "not_negative",
+    "one_of",
+    "per_sample",
+]
+
+# Inputs this far outside [0, 1] are rounding, not a mistake.
+SLACK = 1e-6
+
+
+def chance(generator: torch.Generator | None) -> torch.Generator:
+    """Return the caller's generator or a new one of seed 0; torch's own is left alone.
+
+    Args:
+        generator: the caller's, or None.
+    """
+    return torch.Generator().manual_seed(0) if generator is None else generator
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse an option that is not among the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
+
+
+def at_least(least: int, **counts: int) -> None:
+    """Refuse counts that are too small."""
+    for name, count in counts.items():
+        if count < least:
+            raise ValueError(f"{name} is {count}: at least {least}.")
+
+
+def not_negative(**numbers: float) -> None:
+    """Refuse numbers that are negative or not finite."""
+    for name, number in numbers.items():
+        if not 0 <= number < math.inf:
+            raise ValueError(f"{name} is {number}: it must be finite and not negative.")
+
+
+def inputs(x: Tensor, name: str = "x", box: bool = True) -> None:
+    """Refuse what is not a batch of inputs, or, with ``box``, leaves [0, 1].
+
+    Args:
+        x: ``(N, d)`` or ``(N, C, H, W)``, floating point.
+        name: of the argument, for the sentence.
+        box: whether inputs must lie in [0, 1], up to a rounding of 1e-6.
+    """
+    if x.ndim < 2 or not x.is_floating_point():
+        raise ValueError(
+            f"{name} is {x.dtype} of shape {tuple(x.shape)}: give a batch (N, d) or"
+            " (N, C, H, W) of floating-point numbers."
+        )
+    low, high = x.aminmax() if x.numel() else (0.0, 1.0)
+    if low != low:
+        raise ValueError(
+            f"{name} holds a NaN: inputs lie in [0, 1]. Clean the data first."
+        )
+    if box and not (-SLACK <= low and high <= 1 + SLACK):
+        raise ValueError(
+            f"{name} runs from {float(low):.3g} to {float(high):.3g}: inputs lie in"
+            " [0, 1]. Make normalisation the model's first layer"
+            " (crlib.models.Normalize) and give them unnormalised."
+        )
+
+
+def labels(y: Tensor, n: int, name: str = "y", classes: int | None = None) -> None:
+    """Refuse what is not one label for each of ``n`` samples.
+
+    Args:
+        y: ``(N,)`` int64.
+        n: number of samples.
+        name: of the argument, for the sentence.
+        classes: number of classes, if it is known yet.
+    """
+    if y.shape != (n,) or y.dtype != torch.int64:
+        raise ValueError(
+            f"{name} is {y.dtype} of shape {tuple(y.shape)}: give one integer label"
+            f" (int64) for each of the {n} samples."
+        )
+    least, most = y.aminmax() if n else (0, 0)
+    wrong = int(least) if least < 0 else int(most)
+    if wrong < 0 or (classes is not None and wrong >= classes):
+        known = "0 on" if classes is None else f"0 to {classes - 1}"
+        raise ValueError(f"{name} holds the label {wrong}: labels run from {known}.")
+
+
+def per_sample(name: str, size: float | Tensor, x: Tensor) -> Tensor:
+    """Return a length, one number or one a sample of ``x``, as ``(N,)``."""
+    given = torch.as_tensor(size, dtype=x.dtype, device=x.device)
+    if given.ndim > 1 or (given.ndim == 1 and len(given) != len(x)):
+        raise ValueError(f"{name} has shape {tuple(given.shape)}: one number, or (N,).")
+    if not (torch.isfinite(given).all() and (given >= 0).all()):
+        raise ValueError(f"{name} is {size}: it must be finite and not negative.")
+    return given.expand(len(x))
+
+
+def logits(z: Tensor, n: int) -> None:
+    """Refuse what is not logits ``(N, K)`` of ``n`` samples, with K at least 2."""
+    if z.ndim != 2 or len(z) != n or z.shape[1] < 2:
+        raise ValueError(
+            f"The model returned {tuple(z.shape)} for {n} samples: it must return"
+            " logits (N, K) with K at least 2."
+        )
+    if z.isnan().any():
+        raise ValueError("The model returned a NaN: look at its weights and inputs.")

@@ -1,0 +1,358 @@
+"""Compressions: smaller or sparser copies of a trained network, and what they cost."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from crlib import checks
+from crlib.compress.layers import LOW_RANK, dense, hidden, matrices, stored
+from crlib.metrics import smallest_k
+from crlib.models import MLP, LowRankConv2d, LowRankLinear, evaluating, weight_layers
+
+
+def _zero(layer: Any, kept: Tensor) -> None:
+    """Zero the rows, with their biases, or the entries that are not kept."""
+    if kept.ndim == 1:
+        layer.weight.data[~kept] = 0
+        if layer.bias is not None:
+            layer.bias.data[~kept] = 0
+    else:
+        layer.weight.data[~kept.view_as(layer.weight)] = 0
+
+
+def _scores(layer: Any, structure: str) -> Tensor:
+    if isinstance(layer, LOW_RANK):
+        raise ValueError("Prune full layers: a low-rank layer has no row of its own.")
+    checks.one_of("structure", structure, ("weights", "rows"))
+    w: Tensor = layer.weight.detach().flatten(1)
+    return w.abs() if structure == "weights" else torch.linalg.vector_norm(w, dim=1)
+
+
+def prune(
+    model: nn.Module,
+    share: float,
+    *,
+    structure: str = "weights",
+    scope: str = "layer",
+) -> Any:
+    """Return a copy with the smallest weights, or the weakest rows, set to zero.
+
+    Args:
+        model: with hidden layers that are not low-rank.
+        share: of the weights (rows) to remove, in [0, 1).
+        structure: ``"weights"`` one by one, or whole ``"rows"`` (neurons, filters) by
+            their l2 norm, with their biases.
+        scope: ``"layer"`` removes the share of each layer, ``"global"`` of all
+            hidden layers together, which can empty a layer.
+
+    Raises:
+        ValueError: a bad option, a low-rank layer, or no hidden layer.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = compress.prune(MLP((2, 4, 2)), 0.5, structure="rows")
+        >>> int((model.weights[0] != 0).any(1).sum())
+        2
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share is {share}: the part to remove, in [0, 1).")
+    checks.one_of("scope", scope, ("layer", "global"))
+    model = copy.deepcopy(model)
+    layers = hidden(model)
+    scores = [_scores(layer, structure) for layer in layers]
+    groups = [scores] if scope == "global" else [[s] for s in scores]
+    kept = []
+    for group in groups:
+        together = torch.cat([s.flatten() for s in group])
+        mask = torch.ones_like(together, dtype=torch.bool)
+        mask[together.argsort()[: round(share * len(together))]] = False
+        pieces = mask.split([s.numel() for s in group])
+        kept += [m.view_as(s) for m, s in zip(pieces, group, strict=True)]
+    for layer, mask in zip(layers, kept, strict=True):
+        _zero(layer, mask)
+    return model
+
+
+def prune_to_error(model: nn.Module, eps: float, *, structure: str = "rows") -> Any:
+    r"""Return a pruned copy that keeps in each layer as few as an error allows.
+
+    A layer keeps the least k for which its rows (weights) are
+    :math:`(2, k, \epsilon)`-compressible: a layer that concentrates loses much, one
+    that does not loses little, and none is emptied (:math:`\epsilon`-pruning, Barsbey
+    et al. 2026, as reported).
+
+    Args:
+        model: with hidden layers that are not low-rank.
+        eps: relative best-k error of each layer, in [0, 1).
+        structure: ``"rows"`` or ``"weights"``.
+
+    Raises:
+        ValueError: a bad option, a low-rank layer, or no hidden layer.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 4, 2))
+        >>> model.layers[0].weight.data[1:] *= 1e-3
+        >>> pruned = compress.prune_to_error(model, 0.1)
+        >>> int((pruned.weights[0] != 0).any(1).sum())
+        1
+    """
+    if not 0 <= eps < 1:
+        raise ValueError(f"eps is {eps}: a relative error, in [0, 1).")
+    model = copy.deepcopy(model)
+    for layer in hidden(model):
+        scores = _scores(layer, structure)
+        flat = scores.flatten()
+        kept = torch.zeros_like(flat, dtype=torch.bool)
+        kept[flat.argsort(descending=True)[: smallest_k(flat, eps)]] = True
+        _zero(layer, kept.view_as(scores))
+    return model
+
+
+def _best(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    u, s, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+    root = s[:rank].sqrt()
+    return u[:, :rank] * root, root[:, None] * vh[:rank]
+
+
+def _ranks(model: nn.Module, rank: int | None, energy: float | None) -> list[int]:
+    if (rank is None) == (energy is None):
+        raise ValueError("Give either rank or energy.")
+    if rank is not None:
+        checks.at_least(1, rank=rank)
+    if energy is not None and not 0 < energy <= 1:
+        raise ValueError(f"energy is {energy}: a share, in (0, 1].")
+    ranks = []
+    for w in matrices(model):
+        if rank is not None:
+            ranks.append(min(rank, *w.shape))
+        else:
+            assert energy is not None
+            s = torch.linalg.svdvals(w.detach())
+            ranks.append(max(1, smallest_k(s, math.sqrt(1 - energy))))
+    return ranks
+
+
+def truncate(
+    model: nn.Module, *, rank: int | None = None, energy: float | None = None
+) -> Any:
+    """Return a copy whose hidden layers are their best approximations of low rank.
+
+    Args:
+        model: any with hidden layers that are not low-rank.
+        rank: of every layer (a smaller layer keeps all of its own), or
+        energy: share of the squared singular values to keep in each layer.
+
+    Raises:
+        ValueError: not exactly one of ``rank`` and ``energy``, or out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = compress.truncate(MLP((6, 6, 2)), rank=2)
+        >>> int(torch.linalg.matrix_rank(model.weights[0].detach(), rtol=1e-4))
+        2
+    """
+    model = copy.deepcopy(model)
+    ranks = _ranks(model, rank, energy)
+    for weight, own in zip(dense(model), ranks, strict=True):
+        left, right = _best(weight, own)
+        weight.copy_((left @ right).view_as(weight))
+    return model
+
+
+def factorise(
+    model: nn.Module, *, rank: int | None = None, energy: float | None = None
+) -> Any:
+    """Return :func:`truncate`'s function with low-rank layers: fewer parameters.
+
+    Linear layers become :class:`~crlib.models.LowRankLinear`, convolutions
+    :class:`~crlib.models.LowRankConv2d`.
+
+    Args:
+        model: any with hidden layers that are not low-rank.
+        rank: of every layer, or
+        energy: share of the squared singular values to keep in each layer.
+
+    Raises:
+        ValueError: as :func:`truncate`; or a convolution with dilation, groups, a
+            kernel that is not square, or padding other than with zeros.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = compress.factorise(MLP((6, 6, 2)), rank=2)
+        >>> model.layers[0]
+        LowRankLinear()
+    """
+    model = copy.deepcopy(model)
+    ranks = _ranks(model, rank, energy)
+    dense(model)
+    names = {layer: name for name, layer in model.named_modules()}
+    for layer, own in zip(hidden(model), ranks, strict=True):
+        low = _low_rank(layer, own)
+        left, right = _best(layer.weight.data, own)
+        low.left.data, low.right.data = left, right
+        if layer.bias is not None:
+            low.bias.data.copy_(layer.bias.data)
+        parent, _, child = names[layer].rpartition(".")
+        setattr(model.get_submodule(parent), child, low.train(layer.training))
+    return model
+
+
+def _low_rank(layer: Any, rank: int) -> Any:
+    bias = layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        low: Any = LowRankLinear(layer.in_features, layer.out_features, rank, bias=bias)
+    else:
+        plain = (
+            layer.groups == 1
+            and set(layer.dilation) == {1}
+            and layer.padding_mode == "zeros"
+            and not isinstance(layer.padding, str)
+            and all(
+                len(set(pair)) == 1
+                for pair in (layer.kernel_size, layer.stride, layer.padding)
+            )
+        )
+        if not plain:
+            raise ValueError(f"{layer} cannot be factorised: square and plain only.")
+        low = LowRankConv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size[0],
+            rank,
+            stride=layer.stride[0],
+            padding=layer.padding[0],
+            bias=bias,
+        )
+    return low.to(layer.weight)
+
+
+def quantise(model: nn.Module, *, bits: int = 8) -> Any:
+    r"""Return a copy whose weights lie on a grid of :math:`2^{b} - 1` points a row.
+
+    Symmetric, one scale a row (filter), every layer with the head; biases and
+    activations stay. The grid of a row is
+    :math:`\{-q, \dots, q\} \cdot \max_j |W_{ij}| / q` with :math:`q = 2^{b-1} - 1`.
+    The numbers are stored as floats: the function is that of the int8 network.
+
+    Args:
+        model: any; of a low-rank layer both factors are quantised.
+        bits: b, from 2 to 16.
+
+    Raises:
+        ValueError: ``bits`` out of range.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = compress.quantise(MLP((64, 3, 2)), bits=2)
+        >>> len(model.weights[0][0].unique())
+        3
+    """
+    if not 2 <= bits <= 16:
+        raise ValueError(f"bits is {bits}: choose from 2 to 16.")
+    model, levels = copy.deepcopy(model), 2 ** (bits - 1) - 1
+    for layer in weight_layers(model):
+        for weight in stored(layer):
+            rows = weight.data.flatten(1)
+            step = rows.abs().amax(1, keepdim=True).clamp_min(1e-30) / levels
+            weight.data.copy_(((rows / step).round() * step).view_as(weight))
+    return model
+
+
+def narrow(model: MLP) -> MLP:
+    """Return the same function with the zero neurons of every hidden layer removed.
+
+    Args:
+        model: an MLP with full layers, such as :func:`prune` returns for rows.
+
+    Raises:
+        ValueError: not an MLP, low-rank layers, or a layer with no neuron left.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> model = compress.prune(MLP((2, 4, 2)), 0.5, structure="rows")
+        >>> compress.narrow(model).layers[0]
+        Linear(in_features=2, out_features=2, bias=False)
+    """
+    if type(model) is not MLP:
+        raise ValueError(
+            f"{type(model).__name__} is not an MLP: only that is narrowed."
+        )
+    dense(model)
+    model = copy.deepcopy(model)
+    layers: list[Any] = list(model.layers)
+    for layer, after in zip(layers, layers[1:], strict=False):
+        alive = layer.weight.detach().abs().sum(1) > 0
+        if layer.bias is not None:
+            # A neuron without inputs but with a bias is a constant: it stays.
+            alive |= layer.bias.detach() > 0
+        if not alive.any():
+            raise ValueError("A layer has no neuron left: prune less.")
+        layer.weight = nn.Parameter(layer.weight.data[alive])
+        if layer.bias is not None:
+            layer.bias = nn.Parameter(layer.bias.data[alive])
+        after.weight = nn.Parameter(after.weight.data[:, alive])
+        layer.out_features = after.in_features = int(alive.sum())
+    return model
+
+
+class Size(NamedTuple):
+    """What a model costs: numbers stored, numbers not zero, products an input, bytes.
+
+    ``macs`` counts multiplications and additions of the weight layers for one input,
+    zeros included; ``bytes`` is what the parameters take as they are stored.
+    """
+
+    parameters: int
+    nonzero: int
+    macs: int
+    bytes: int
+
+
+def size(model: nn.Module, input_shape: Sequence[int]) -> Size:
+    """Count parameters, non-zeros, multiply-adds and bytes of a model.
+
+    Args:
+        model: any whose multiplications are in its weight layers.
+        input_shape: of one input, without the batch.
+
+    Example:
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> compress.size(MLP((6, 5, 2)), (6,))
+        Size(parameters=40, nonzero=40, macs=40, bytes=160)
+    """
+    macs = 0
+
+    def count(layer: Any, _: Any, out: Tensor) -> None:
+        nonlocal macs
+        conv = isinstance(layer, nn.Conv2d | LowRankConv2d)
+        places = out[0, 0].numel() if conv else out[0].numel() // out.shape[-1]
+        macs += places * sum(w.numel() for w in stored(layer))
+
+    hooks = [layer.register_forward_hook(count) for layer in weight_layers(model)]
+    like = next(model.parameters())
+    try:
+        with torch.no_grad(), evaluating(model):
+            model(like.new_full((1, *input_shape), 0.5))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    parameters = list(model.parameters())
+    return Size(
+        sum(p.numel() for p in parameters),
+        sum(int(p.count_nonzero()) for p in parameters),
+        macs,
+        sum(p.numel() * p.element_size() for p in parameters),
+    )
