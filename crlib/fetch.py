@@ -79,7 +79,8 @@ class Resumable:
 
     def __call__(self, url: str, output_file: Any, _: Any) -> None:
         import requests
-        from tqdm.auto import tqdm
+
+        from crlib.progress import Bar
 
         self.part.parent.mkdir(parents=True, exist_ok=True)
         have = self.part.stat().st_size if self.part.exists() else 0
@@ -90,7 +91,7 @@ class Resumable:
                 answer.raise_for_status()
                 have = have if answer.status_code == 206 else 0
                 size = int(answer.headers.get("Content-Length", 0)) + have
-                bar = tqdm(
+                bar = Bar(
                     total=size or None,
                     initial=have,
                     unit="B",

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from crlib import checks
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import BUDGET_NORMS
 from crlib.data import Dataset
 from crlib.models import evaluating, weight_layers
+from crlib.progress import Bar
 
 __all__ = ["Epoch", "Fit", "augment", "fit", "fit_many", "new_head", "pgd_adversary"]
 
@@ -326,7 +326,7 @@ def fit(
     constrain()
     if 0 in keep:
         ledger.kept["epoch 0"] = 0, _state(model)
-    bar = tqdm(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
+    bar = Bar(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
     for _ in bar:
         if head is not None:
             model.eval()
@@ -441,7 +441,7 @@ def fit_many(
     ledgers = [_Ledger(epochs, match) for _ in models]
     row = torch.arange(count, device=x.device)[:, None]
     n = x.shape[1]
-    bar = tqdm(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
+    bar = Bar(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False)
     for _ in bar:
         orders = torch.stack(
             [torch.randperm(n, generator=g) for g in sources]

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from crlib import checks
 from crlib.attacks.ascent import apgd, pgd
@@ -23,6 +22,7 @@ from crlib.attacks.base import (
 from crlib.attacks.query import square
 from crlib.attacks.smallest import deepfool, fmn, minimum_of
 from crlib.models import evaluating
+from crlib.progress import Bar
 
 Stage = tuple[Callable[..., AttackResult], dict[str, Any]]
 
@@ -139,7 +139,7 @@ def worst_case(
     total, source = Search(model, x, y, None, norm).result(), checks.chance(generator)
     standing = torch.arange(len(x), device=x.device)
     cascade = CASCADES[f"{budget} l1" if norm == "l1" else budget]
-    stages = tqdm(cascade, disable=not progress, desc="attacks", leave=False)
+    stages = Bar(cascade, disable=not progress, desc="attacks", leave=False)
     with evaluating(model):
         for attack, options in stages:
             if not len(standing):
@@ -261,7 +261,7 @@ def evaluate(
     parts: list[AttackResult] = []
     start = 0
     run = attack if autocast is None else partial(_in_low_precision, attack, autocast)
-    bar = tqdm(total=len(x), disable=not progress, desc="samples", leave=False)
+    bar = Bar(total=len(x), disable=not progress, desc="samples", leave=False)
     with bar:
         while start < len(x):
             rows = torch.arange(start, min(start + batch_size, len(x)), device=x.device)
@@ -380,7 +380,7 @@ def robustness_curve(
     else:
         standing = torch.arange(len(x), device=x.device)
         stands = torch.zeros(len(budgets), len(x), dtype=torch.bool)
-        bar = tqdm(budgets, disable=not progress, desc="budgets", leave=False)
+        bar = Bar(budgets, disable=not progress, desc="budgets", leave=False)
         for k, budget in enumerate(bar):
             own = _take(options, standing, len(x))
             result = pgd(model, x[standing], y[standing], eps=budget, norm=norm, **own)

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import joblib
 import pandas
 import torch
-from tqdm.auto import tqdm
 
+from crlib.progress import Bar
 from crlib.version import __version__
 
 __all__ = ["Study", "StudyError", "configurations", "results", "sweep"]
@@ -114,7 +114,7 @@ def sweep(
         work = joblib.Parallel(return_as="generator_unordered")(
             joblib.delayed(_job)(study, part, device) for part in _parts(study, todo)
         )
-    bar = tqdm(
+    bar = Bar(
         total=len(wanted),
         initial=len(wanted) - len(todo),
         desc=study.name,

@@ -11,6 +11,7 @@ import pytest
 
 from crlib import attacks
 
+DEPENDS = ("crlib",)
 ROOMS = ("attacks", "certify", "compress", "metrics", "theory", "train")
 FUNCTIONS = [
     (room, name)

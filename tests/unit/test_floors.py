@@ -8,10 +8,11 @@ import pytest
 
 import crlib
 
+DEPENDS = ("crlib",)
 HOME = Path(crlib.__file__).parent
 # From the ground up. A new room is entered on the lowest floor that it can stand on.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("version",),
+    ("progress", "version"),
     ("__init__", "checks", "claims", "fetch", "frames", "geometry", "models"),
     ("data", "figures", "metrics"),
     ("attacks", "certify", "compress", "theory"),
