@@ -117,10 +117,8 @@ class L2Ball(Ball):
     def step_(self, z: Tensor, g: Tensor, length: Tensor) -> Tensor:
         # A pixel at 0 or 1 whose gradient points out of the box cannot move; counting
         # it in the length of the step would shorten the step of all others. It keeps
-        # its push: without it the projection would pull it off the wall again. Within
-        # rounding of a wall is at the wall, or processors would disagree.
-        least = 8 * torch.finfo(z.dtype).eps
-        moving = g.sign().add_(z).clamp_(0, 1).sub_(z).abs_().gt_(least)
+        # its push: without it the projection would pull it off the wall again.
+        moving = g.sign().add_(z).clamp_(0, 1).ne_(z)
         free = norm_of(moving.mul_(g), "l2")
         unit = torch.maximum(free, 1e-4 * norm_of(g, "l2")).clamp_min(1e-30)
         return self.project_(z.addcmul_(g, per_row(length / unit, z)))
