@@ -29,7 +29,7 @@ __all__ = [
     "sweep",
 ]
 
-_MODULES = ("cifar10", "networks", "trajectories")
+_MODULES = ("cifar10", "networks", "small_experiments", "trajectories")
 
 
 def names() -> tuple[str, ...]:
