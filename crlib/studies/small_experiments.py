@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy, softplus
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss, softplus
 
 from crlib import attacks, certify, metrics, theory, train
-from crlib.data import Dataset
-from crlib.models import MLP, LowRankLinear
+from crlib.data import Dataset, gaussian_classes
+from crlib.models import MLP, LowRankLinear, Normalize
 from crlib.studies.engine import Config, Numbers, Study
 from crlib.studies.measures import SETS
 
@@ -332,6 +332,53 @@ def _heads(net: MLP, x: Tensor, chance: torch.Generator | None = None) -> Tensor
     return head * (z > 0)
 
 
+# Chapter 9: what trained networks keep that memorise as many points as dimensions.
+
+MEMORIES = (
+    "linear, squared error",
+    "ReLU, squared error",
+    "linear, cross-entropy",
+    "ReLU, cross-entropy",
+)
+
+
+def memory(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
+    """Train a network on one point a class, and compare attack and neighbour.
+
+    Args:
+        way: one of ``MEMORIES``; with ``", longer"`` for five times as many steps.
+        strength: the number of points, of classes and of dimensions.
+        seed: of the points and the network.
+        images: not used.
+    """
+    d, longer = strength, way.endswith(", longer")
+    points = _one_point_each(d, seed)
+    x, y = points.x_train, points.y_train
+    linear = way.startswith("linear")
+    net: Any = (
+        nn.Sequential(Normalize(0.5, 0.1), LowRankLinear(d, d, d, seed=seed))
+        if linear
+        else MLP((d, 4 * d, d), mean=0.5, std=0.1, seed=seed)
+    ).double()
+    squared = "squared error" in way
+    target = torch.eye(d, dtype=x.dtype)[y] if squared else y
+    loss = mse_loss if squared else cross_entropy
+    adam = torch.optim.Adam(net.parameters(), lr=3e-3, fused=True)
+    for _ in range(3000 if longer else 600):
+        adam.zero_grad()
+        loss(net(x), target).backward()
+        adam.step()
+    r = attacks.deepfool(net, x, y, norm="l2").distance
+    near = torch.cdist(x, x).fill_diagonal_(math.inf).min(1).values / 2
+    return {"accuracy": metrics.accuracy(net, x, y), "kept": float((r / near).median())}
+
+
+def _one_point_each(d: int, seed: int) -> Dataset:
+    g = torch.Generator().manual_seed(seed)
+    means = 0.5 + 0.1 * torch.randn(d, d, generator=g, dtype=torch.float64)
+    return gaussian_classes(d, d, means.clamp(0, 1), noise=0.0, seed=seed).double()
+
+
 # Chapter 9: a straight walk predicts the attack.
 
 WAYS_TO_WALK: dict[str, dict[str, float]] = {
@@ -549,6 +596,7 @@ EXPERIMENTS: dict[str, Callable[[str, int, int, Dataset], Numbers]] = {
     "certificates": certificates,
     "gap": gap,
     "history": history,
+    "memory": memory,
     "walk": walk,
     "bridge": bridge,
     "bottleneck": bottleneck,
@@ -575,6 +623,10 @@ def _grid(seeds: int) -> list[Config]:
             *[("random start", k) for k in ranks],
             *[("data start", k) for k in ranks],
             ("quiet start", 16),
+        ],
+        "memory": [
+            *[(way, d) for way in MEMORIES for d in (16, 64)],
+            (f"{MEMORIES[0]}, longer", 16),
         ],
         "walk": [(way, 0) for way in WAYS_TO_WALK],
         "bridge": [("rank", k) for k in (4, 8, 16, 64, 256)],

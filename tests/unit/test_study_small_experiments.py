@@ -45,6 +45,7 @@ def configs(experiment: str, **wanted: Any) -> list[Config]:
         ("gap", {"strength": 2}),
         ("history", {"strength": 16}),
         ("history", {"way": "full"}),
+        ("memory", {"strength": 16}),
         ("walk", {"way": "plain"}),
         ("bridge", {"strength": 16}),
         ("bottleneck", {}),
