@@ -102,7 +102,7 @@ def certificates(way: str, strength: int, seed: int, images: Dataset) -> Numbers
 def _bisected(net: MLP, x: Tensor, y: Tensor, norm: str, top: float) -> Tensor:
     low, high = x.new_zeros(len(x)), x.new_full((len(x),), top)
     best = x.new_full((len(x),), math.inf)
-    for _ in range(12):
+    for _ in range(8):
         eps = (low + high) / 2
         found = attacks.pgd(net, x, y, eps=eps, norm=norm, steps=30, restarts=2)
         low = torch.where(found.success, low, eps)
@@ -408,7 +408,7 @@ def _walked(seed: int, images: Dataset, eps: float = 0.0, decay: float = 0.0) ->
     net = MLP((784, 128, 128, 10), seed=seed, **PIXELS).double()
     adam = torch.optim.AdamW(net.parameters(), weight_decay=decay, fused=True)
     g = torch.Generator().manual_seed(seed)
-    for _ in range(10):
+    for _ in range(6):
         for rows in torch.randperm(2000, generator=g).split(80):
             x, y = part.x_train[rows], part.y_train[rows]
             if eps:
