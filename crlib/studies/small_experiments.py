@@ -412,11 +412,22 @@ def _walked(seed: int, images: Dataset, eps: float = 0.0, decay: float = 0.0) ->
         for rows in torch.randperm(2000, generator=g).split(80):
             x, y = part.x_train[rows], part.y_train[rows]
             if eps:
-                x = attacks.pgd(net, x, y, eps=eps, norm="l2", steps=3).x_adv
+                x = _worse(net, x, y, eps)
             adam.zero_grad()
             cross_entropy(net(x), y).backward()
             adam.step()
     return net.eval()
+
+
+def _worse(net: MLP, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """Take three l2 steps that lower the margin, each back into ball and box."""
+    z = x
+    for _ in range(3):
+        z = z.detach().requires_grad_()
+        (g,) = torch.autograd.grad(metrics.margin(net(z), y).sum(), z)
+        size = g.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        z = attacks.project(z.detach() - eps / 2 * g / size, x, eps=eps, norm="l2")
+    return z
 
 
 def _paths(net: MLP, a: int, b: int, images: Dataset) -> Tensor:
@@ -533,7 +544,9 @@ def _universal(net: MLP, x: Tensor, y: Tensor, k: int, seed: int) -> dict[str, f
 def _learnt(net: MLP, basis: Tensor, x: Tensor, y: Tensor, seed: int) -> Tensor:
     """Return one perturbation of length 2 in the span of the columns of a basis."""
     g = torch.Generator().manual_seed(seed)
-    c = torch.zeros(basis.shape[1], dtype=x.dtype, requires_grad=True)
+    # At zero nothing outside the row space has a slope, but what rounding makes.
+    c = basis.T @ torch.randn(784, generator=g, dtype=x.dtype)
+    c = (0.2 / c.norm() * c).requires_grad_()
     for step in range(40):
         rows = torch.randint(len(x), (250,), generator=g)
         margin = metrics.margin(net((x[rows] + basis @ c).clamp(0, 1)), y[rows])
