@@ -24,7 +24,7 @@ from crlib.studies.measures import SETS
 __all__ = ["EXPERIMENTS", "STUDY"]
 
 # Of Fashion-MNIST, as all networks here but those of two classes normalise it.
-PIXELS = {"mean": 0.29, "std": 0.35}
+MEAN, STD = 0.29, 0.35
 
 
 # Chapter 2: a penalty on a linear classifier.
@@ -67,7 +67,7 @@ def _penalised(way: str, seed: int, images: Dataset) -> tuple[float, dict[str, T
 
 def certificates(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
     """Compare four certificates of a plain or a low-rank network with attacks."""
-    net = MLP((784, 64, 64, 10), rank=strength or None, seed=seed, **PIXELS)
+    net = MLP((784, 64, 64, 10), rank=strength or None, seed=seed, mean=MEAN, std=STD)
     net = train.fit(net, images, epochs=8, seed=seed, progress=False).model
     right = (net(images.x_test).argmax(1) == images.y_test).nonzero().flatten()[:100]
     x, y = images.x_test[right], images.y_test[right]
@@ -216,7 +216,7 @@ def history(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
 @functools.lru_cache(maxsize=1)
 def _principal(images: Dataset) -> tuple[Tensor, Tensor]:
     """Return normalised training images, and their directions, strongest first."""
-    pixels = (images.x_train.flatten(1) - PIXELS["mean"]) / PIXELS["std"]
+    pixels = (images.x_train.flatten(1) - MEAN) / STD
     directions = torch.linalg.eigh(pixels.T @ pixels).eigenvectors.flip(1)
     # A direction has no sign of its own, and a start in it must have one.
     return pixels, directions * directions.sum(0).sign()
@@ -232,7 +232,7 @@ def _with_history(way: str, rank: int, seed: int, images: Dataset) -> MLP:
     net = _fresh(rank, seed)
     if way != "random start":
         pixels, principal = _principal(images)
-        layer = net.layers[0]
+        layer: Any = net.layers[0]
         loud = (pixels @ net.weights[0].T).norm()
         layer.right.data.copy_(principal[:, :rank].T * layer.right.norm() / rank**0.5)
         if way == "quiet start":
@@ -241,7 +241,9 @@ def _with_history(way: str, rank: int, seed: int, images: Dataset) -> MLP:
 
 
 def _fresh(rank: int | None, seed: int) -> MLP:
-    return MLP((784, 256, 10), rank=rank or None, seed=seed, **PIXELS).double()
+    return MLP(
+        (784, 256, 10), rank=rank or None, seed=seed, mean=MEAN, std=STD
+    ).double()
 
 
 def _fitted(net: MLP, seed: int, images: Dataset, epochs: int = 10) -> MLP:
@@ -260,7 +262,8 @@ def _full(seed: int, images: Dataset) -> MLP:
 def _first_layer(net: MLP, w: Tensor) -> MLP:
     """Return a copy of a network with another first layer, as a full matrix."""
     out = _fresh(None, 0)
-    for layer, weight in zip(out.layers, (w, net.weights[1]), strict=True):
+    layers: Any = out.layers
+    for layer, weight in zip(layers, (w, net.weights[1]), strict=True):
         layer.weight.data.copy_(weight)
     return out.eval()
 
@@ -290,6 +293,8 @@ def _halving(net: MLP, images: Dataset) -> dict[str, float]:
 def _halves(sizes: tuple[float, ...], accuracy: list[float]) -> float:
     """Return where a curve falls to half of its start, by linear interpolation."""
     share = [a / accuracy[0] for a in accuracy]
+    if min(share) >= 0.5:
+        raise ValueError(f"Accuracy never falls to a half: {accuracy}.")
     i = next(i for i, s in enumerate(share) if s < 0.5)
     step = (share[i - 1] - 0.5) / (share[i - 1] - share[i])
     return sizes[i - 1] + step * (sizes[i] - sizes[i - 1])
@@ -405,7 +410,7 @@ def walk(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
 
 def _walked(seed: int, images: Dataset, eps: float = 0.0, decay: float = 0.0) -> MLP:
     part = images.subset(2000, 1000)
-    net = MLP((784, 128, 128, 10), seed=seed, **PIXELS).double()
+    net = MLP((784, 128, 128, 10), seed=seed, mean=MEAN, std=STD).double()
     adam = torch.optim.AdamW(net.parameters(), weight_decay=decay, fused=True)
     g = torch.Generator().manual_seed(seed)
     for _ in range(6):
@@ -574,7 +579,7 @@ def _boxed(net: MLP, a: Tensor, b: Tensor) -> dict[str, float]:
 
 def bottleneck(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
     """Try the local bridge attack on a network whose second layer has a low rank."""
-    net = MLP((784, 256, 256, 10), seed=seed, **PIXELS)
+    net = MLP((784, 256, 256, 10), seed=seed, mean=MEAN, std=STD)
     net.layers[1] = LowRankLinear(256, 256, strength, seed=seed)
     net = _fitted(net, seed, images, epochs=8)
     x = images.x_test.flatten(1)
@@ -582,9 +587,12 @@ def bottleneck(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
     seen = _label(net, x)
     chosen = (seen != seen[partner]).nonzero().flatten()[:40]
 
+    first, second = net.layers[:2]
+    right: Tensor = second.right  # type: ignore[assignment]
+
     def inside(p: Tensor) -> Tensor:
-        hidden: Tensor = net.layers[0](net.normalize(p)).relu()
-        return net.layers[1].right @ hidden
+        hidden: Tensor = first(net.normalize(p)).relu()
+        return right @ hidden
 
     arrived, missed = [], []
     for i in chosen.tolist():

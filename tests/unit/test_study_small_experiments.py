@@ -25,6 +25,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, few: data.Dataset) -> None:
         return fit(*arguments, **{**options, "epochs": 2})
 
     monkeypatch.setattr(small_experiments.train, "fit", short)
+    # After two epochs it takes longer noise to halve the accuracy.
+    lengths = (*small_experiments.LENGTHS, 120, 240, 1000)
+    monkeypatch.setattr(small_experiments, "LENGTHS", lengths)
 
 
 def configs(experiment: str, **wanted: Any) -> list[Config]:
@@ -98,6 +101,8 @@ def test_curves_that_rise_and_certificates_above_attacks_are_refused(
         patch.setattr(small_experiments, "BUDGETS", (0, 1.5, 0.25, 0.5, 0.75, 1))
         with pytest.raises(ValueError, match="Accuracy rises with the size"):
             small_experiments.history("full", 0, 0, images)
+    with pytest.raises(ValueError, match="never falls to a half"):
+        small_experiments._halves((0, 1), [0.9, 0.8])
     monkeypatch.setattr(
         small_experiments, "_bisected", lambda net, x, *_: 1e-6 + x[:, 0, 0, 0]
     )
