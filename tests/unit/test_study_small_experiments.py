@@ -50,7 +50,9 @@ def configs(experiment: str, **wanted: Any) -> list[Config]:
         ("history", {"way": "full"}),
         ("memory", {"strength": 16}),
         ("walk", {"way": "plain"}),
+        ("walk", {"way": "adversarial"}),
         ("bridge", {"strength": 16}),
+        ("bridge", {"strength": 256}),
         ("bottleneck", {}),
     ],
 )
