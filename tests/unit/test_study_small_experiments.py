@@ -1,0 +1,128 @@
+"""The small experiments run on few images, and their table holds what must be true."""
+
+from typing import Any
+
+import pytest
+
+from crlib import data, studies, train
+from crlib.studies import small_experiments
+from crlib.studies.engine import Config
+
+TABLE = studies.published("small_experiments")
+
+
+@pytest.fixture(scope="module")
+def few() -> data.Dataset:
+    return data.fashion_mnist_sample().subset(2000, 1100)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, few: data.Dataset) -> None:
+    monkeypatch.setitem(small_experiments.SETS, "sample", lambda: few)
+    fit = train.fit
+
+    def short(*arguments: Any, **options: Any) -> Any:
+        return fit(*arguments, **{**options, "epochs": 2})
+
+    monkeypatch.setattr(small_experiments.train, "fit", short)
+    # After two epochs it takes longer noise to halve the accuracy.
+    lengths = (*small_experiments.LENGTHS, 120, 240, 1000)
+    monkeypatch.setattr(small_experiments, "LENGTHS", lengths)
+
+
+def configs(experiment: str, **wanted: Any) -> list[Config]:
+    return [
+        config
+        for config in small_experiments.STUDY.grids["quick"]
+        if config["experiment"] == experiment
+        and config["seed"] == 0
+        and all(config[name] == value for name, value in wanted.items())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "wanted"),
+    [
+        ("penalties", {}),
+        ("certificates", {"way": "rank"}),
+        ("gap", {"strength": 2}),
+        ("history", {"strength": 16}),
+        ("history", {"way": "full"}),
+        ("memory", {"strength": 16}),
+        ("walk", {"way": "plain"}),
+        ("walk", {"way": "adversarial"}),
+        ("bridge", {"strength": 16}),
+        ("bridge", {"strength": 256}),
+        ("bottleneck", {}),
+    ],
+)
+def test_an_experiment_measures_what_its_table_holds(
+    quick: None, experiment: str, wanted: dict[str, Any]
+) -> None:
+    chosen = configs(experiment, **wanted)
+    for config, numbers in zip(
+        chosen, small_experiments.STUDY.run_many(chosen, "cpu"), strict=True
+    ):
+        held = studies.runs(TABLE, **{k: config[k] for k in config if k != "seed"})
+        columns = held.columns[held.notna().all()]
+        provenance = "study version crlib fingerprint device torch seconds date".split()
+        assert set(numbers) == set(columns) - set(config) - set(provenance)
+        assert 0 <= numbers.get("accuracy", 0.5) <= 1
+
+
+def test_one_run_is_the_run_of_a_job(quick: None) -> None:
+    chosen = configs("penalties")
+    together = small_experiments.STUDY.run_many(chosen, "cpu")
+    assert small_experiments.STUDY.run(chosen[1], "cpu") == together[1]
+    assert small_experiments.STUDY.fingerprint(chosen[0])
+    first, other = chosen[0], {**chosen[0], "seed": 1}
+    group = small_experiments.STUDY.group
+    assert group(first) == group(chosen[1]) != group(other)
+
+
+def test_a_data_start_keeps_the_scale_and_a_quiet_one_the_volume(
+    few: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = few.double()
+    monkeypatch.setattr(small_experiments, "_fitted", lambda net, *_: net)
+    pixels, _ = small_experiments._principal(images)
+    ways = ("random start", "data start", "quiet start")
+    blind, led, quiet = (
+        small_experiments._with_history(way, 16, 0, images).weights[0] for way in ways
+    )
+    assert float(led.norm()) == pytest.approx(float(blind.norm()), rel=0.02)
+    loud = [float((pixels @ w.T).norm()) for w in (blind, led, quiet)]
+    assert loud[2] == pytest.approx(loud[0]) and loud[1] > 1.5 * loud[0]
+
+
+def test_curves_that_rise_and_certificates_above_attacks_are_refused(
+    quick: None, few: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = few.double()
+    with monkeypatch.context() as patch:
+        patch.setattr(small_experiments, "BUDGETS", (0, 1.5, 0.25, 0.5, 0.75, 1))
+        with pytest.raises(ValueError, match="Accuracy rises with the size"):
+            small_experiments.history("full", 0, 0, images)
+    with pytest.raises(ValueError, match="never falls to a half"):
+        small_experiments._halves((0, 1), [0.9, 0.8])
+    monkeypatch.setattr(
+        small_experiments, "_bisected", lambda net, x, *_: 1e-6 + x[:, 0, 0, 0]
+    )
+    with pytest.raises(ValueError, match="one of them is wrong"):
+        small_experiments.certificates("plain", 0, 0, images)
+
+
+def test_the_table_obeys_what_is_proved() -> None:
+    def own(experiment: str) -> Any:
+        return TABLE[TABLE["experiment"] == experiment]
+
+    gap, bridge, walk = own("gap"), own("bridge"), own("walk")
+    assert (gap["gap"] <= 0.5 * gap["aligned"]).all()
+    assert (gap["aligned"] <= gap["product"] * (1 + 1e-9)).all()
+    assert (gap["product"] <= gap["structure at one"] * (1 + 1e-9)).all()
+    assert (bridge["survives"] <= 1).all() and (bridge["bound"] > 0).all()
+    assert (walk["error of the identity"] < 0.02).all()
+    shares = own("certificates").filter(like="/ attack").iloc[:, :4]
+    assert shares.max().max() <= 1 + 1e-5
+    half = own("history").dropna(subset="attack that halves")
+    assert (half["attack that halves"] < half["noise that halves"]).all()
