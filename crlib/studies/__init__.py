@@ -29,7 +29,7 @@ __all__ = [
     "sweep",
 ]
 
-_MODULES = ("cifar10", "networks", "trajectories")
+_MODULES = ("cifar10", "mechanisms", "networks", "trajectories")
 
 
 def names() -> tuple[str, ...]:
