@@ -7,6 +7,7 @@ that see no image. How the degree of fit moves the distance of one network.
 
 import copy
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ def _unseen(config: Config) -> tuple[Any, Dataset, dict[str, Any]]:
     net = models.MLP((196, 64, 10), mean=0.29, std=0.35, seed=config["seed"]).double()
     images = _halved(config["data"])
     span = seen(images)
-    acts = []
+    acts: list[Callable[[Any], None]] = []
     if way.endswith("projected"):
         onto = span @ span.T
 
@@ -101,9 +102,9 @@ def _unseen(config: Config) -> tuple[Any, Dataset, dict[str, Any]]:
 
 def _fit(config: Config) -> tuple[Any, Dataset, dict[str, Any]]:
     images = _part(config["data"], 1500, 300)
-    shape = tuple(images.x_train.shape[1:])
+    c, h, w = images.x_train.shape[1:]
     net = models.ConvNet(
-        (8, 16, 32), image=shape, mean=0.4, std=0.3, seed=config["seed"]
+        (8, 16, 32), image=(c, h, w), mean=0.4, std=0.3, seed=config["seed"]
     )
     options = {
         "epochs": STOPS[-1],
