@@ -10,7 +10,7 @@ from typing import SupportsFloat
 import numpy as np
 from scipy import stats
 
-__all__ = ["ClaimError", "Interval", "Verdict", "claim", "glue", "interval"]
+__all__ = ["ClaimError", "Interval", "Verdict", "claim", "every", "glue", "interval"]
 
 
 class ClaimError(AssertionError):
@@ -68,6 +68,23 @@ def claim(
     if not value > 0:
         raise ClaimError(f"This does not hold here: {sentence}{suffix}")
     print(f"✓ {sentence}{suffix}")
+
+
+def every(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the verdict that all hold: its slack is the smallest.
+
+    Raises:
+        ValueError: there is none to look at.
+
+    Example:
+        >>> gaps = interval([1.0, 1.1]), interval([1.0, 1.5])
+        >>> bool(every(gap.above(0) for gap in gaps))
+        False
+    """
+    listed = list(verdicts)
+    if not listed:
+        raise ValueError("No verdict at all: a claim about nothing holds of anything.")
+    return min(listed, key=lambda verdict: verdict.slack)
 
 
 def glue(name: str, text: str) -> None:

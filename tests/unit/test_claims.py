@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from crlib.claims import ClaimError, claim, glue, interval
+from crlib.claims import ClaimError, claim, every, glue, interval
 
 
 @pytest.mark.parametrize("true", [True, np.True_, torch.tensor(True), np.array([True])])
@@ -62,6 +62,15 @@ def test_glue_hands_the_text_to_the_book_so_that_it_stays_as_it_is(
     with pytest.raises(ValueError):
         float(text)
     assert not capsys.readouterr().out
+
+
+def test_every_verdict_holds_where_the_closest_does() -> None:
+    wide, narrow = interval([1.0, 3.0, 2.0]), interval([1.9, 2.0, 2.1])
+    both = every(gap.above(1.5) for gap in (wide, narrow))
+    assert not both and both.slack == wide.above(1.5).slack
+    assert every([narrow.above(1.5)])
+    with pytest.raises(ValueError, match="claim about nothing"):
+        every([])
 
 
 @given(
