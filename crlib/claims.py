@@ -29,7 +29,7 @@ class Verdict:
     slack: float
 
     def __bool__(self) -> bool:
-        return self.slack > 0
+        return bool(self.slack > 0)
 
     def __float__(self) -> float:
         return float(bool(self))
