@@ -1,7 +1,9 @@
 """A false claim stops; an interval covers as often as it says."""
 
+import json
 import math
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,3 +121,38 @@ def test_too_few_runs_or_a_bad_level_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         interval(samples, level)
+
+
+def test_a_verdict_knows_its_room() -> None:
+    found = interval([2.0, 2.2, 2.4])
+    half = (found.high - found.low) / 2
+    assert found.above(1).slack == pytest.approx((found.low - 1) / half)
+    assert found.below(4).slack == pytest.approx((4 - found.high) / half)
+    assert found.differs().slack == pytest.approx(found.low / half)
+    assert found.differs(9).slack == pytest.approx((9 - found.high) / half)
+    assert found.above(1) and not found.above(2) and not found.below(2)
+    assert not found.differs(2.2) and found.differs(2.2).slack == pytest.approx(-1)
+    both = found.above(1) & found.below(4)
+    assert both.slack == min(found.above(1).slack, found.below(4).slack)
+    assert bool(both) is True and float(both) == 1.0
+    claim("It lies between.", both)
+
+
+def test_runs_that_all_agree_leave_no_doubt() -> None:
+    same = interval([2.0, 2.0, 2.0])
+    assert same.above(1).slack == math.inf and same.above(3).slack == -math.inf
+    assert not same.above(2)
+
+
+def test_a_verdict_leaves_its_slack_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "claims.jsonl"
+    monkeypatch.setenv("CRLIB_CLAIMS", str(file))
+    found = interval([2.0, 2.2, 2.4])
+    claim("It is above one.", found.above(1))
+    claim("Two is even.", 2 % 2 == 0)
+    (told,) = map(json.loads, file.read_text().splitlines())
+    assert told == ["It is above one.", round(found.above(1).slack, 4)]
+    with pytest.raises(ClaimError, match="above three"):
+        claim("It is above three.", found.above(3))

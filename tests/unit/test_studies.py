@@ -2,8 +2,10 @@
 
 import dataclasses
 import inspect
+import math
 from typing import Any
 
+import pandas
 import pytest
 import torch
 
@@ -209,3 +211,16 @@ def test_the_runs_of_a_setting_meet_by_seed() -> None:
         studies.runs(table, way="rank", strength=16)
     with pytest.raises(ValueError, match="No column 'path': choose from"):
         studies.runs(table, path="rank")
+
+
+def test_a_run_done_again_is_compared_with_its_row() -> None:
+    row = pandas.Series({"l2": 0.5, "none": 0.0, "way": "rank", "met": True})
+    assert studies.apart(row, {"l2": 0.5, "none": 0.0}) == 0
+    assert studies.apart(row, {"l2": 0.5 * (1 + 1e-8)}) == pytest.approx(1e-8, rel=1e-3)
+    assert studies.apart(row, {"l2": 0.25, "way": "rank", "met": True}) == 0.5
+    assert studies.apart(row, {"way": "rows"}) == math.inf
+    assert studies.apart(row, {"met": False}) == math.inf
+    assert studies.apart(row, {"none": 1e-300}) == 1
+    assert studies.apart(row, {"l2": math.nan}) == math.inf
+    with pytest.raises(ValueError, match="No column 'linf': choose from"):
+        studies.apart(row, {"linf": 0.1})
