@@ -20,8 +20,13 @@ from pathlib import Path
 from book._tools.manuscript import read
 
 ROOT = Path(__file__).resolve().parents[2]
-# Networks this small gain nothing from more than one thread.
-KERNEL = {"CRLIB_BOOK": "1", "OMP_NUM_THREADS": "1"}
+# Networks this small gain nothing from more than one thread. Figures go into the page,
+# whatever the tests say of windows.
+KERNEL = {
+    "CRLIB_BOOK": "1",
+    "OMP_NUM_THREADS": "1",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+}
 PACKAGES = ("crlib", "book/_tools", "tests")
 TABLES = ("crlib/results", "crlib/embedded", "benchmarks/results")
 

@@ -46,6 +46,15 @@ def test_a_page_gives_outputs_seconds_and_slacks_and_is_run_once(
     assert again.seconds == found.seconds and again.claims[0][1] == slack
 
 
+def test_a_figure_is_an_output_whatever_the_tests_say_of_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    ((_, _, outputs),) = run.run(page(tmp_path, draw)).cells
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
 def test_hidden_tests_do_not_run(tmp_path: Path) -> None:
     file = page(tmp_path, "raise ValueError", tags="[hidden-test]")
     ((_, seconds, outputs),) = run.run(file).cells
