@@ -300,6 +300,9 @@ class Sources:
             digest_of(self.root, "requirements.lock", *tables),
             f"{sys.version_info[:2]} {platform.system()} {platform.machine()}",
             os.environ.get("CRLIB_PROFILE", "quick"),
+            # What is skipped without them is not proven with them.
+            os.environ.get("CRLIB_DATA", ""),
+            str(Path("/dev/nvidia0").exists()),
             str(sorted(KERNEL.items())),
             *more,
         )

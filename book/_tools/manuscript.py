@@ -416,7 +416,10 @@ class Entry:
 
 def plain(tex: str) -> str:
     """Return BibTeX text as Unicode: accents resolved, braces dropped."""
-    return str(Text.from_latex(tex).render_as("text"))
+    if "\\" in tex or "$" in tex:
+        return str(Text.from_latex(tex).render_as("text"))
+    # Nearly all is like this, and reading it as LaTeX takes a fiftieth of a second.
+    return re.sub("[{}]", "", tex).replace("--", "–").replace("~", "\u00a0")
 
 
 def bibliography(path: Path) -> dict[str, Entry]:

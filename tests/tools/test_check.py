@@ -113,3 +113,15 @@ def test_what_is_kept_is_found_again_until_a_month_has_passed(tmp_path: Path) ->
     os.utime(tmp_path / "cache/proofs/key.json", (0, 0))
     cache.trim()
     assert cache.get("proofs", "key") is None
+
+
+def test_a_file_skipped_as_a_whole_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    skip = "import pytest\n\npytest.skip('no device', allow_module_level=True)\n"
+    (tmp_path / "test_gpu.py").write_text(skip)
+    command = check.pytest("-p", "no:cacheprovider", "--rootdir=.", ".")
+    outcome = check.perform(Step("library", command, 120, {"test_gpu.py": "gpu"}))
+    assert not outcome.faults and outcome.counts == {"skipped": 1}
+    assert check.proven("gpu")
