@@ -63,12 +63,12 @@ def outputs(pages: list[Path], keys: list[str]) -> tuple[dict[Path, runs.Run], i
     found: dict[Path, runs.Run] = {}
     missing = []
     for page, key in zip(pages, keys, strict=True):
-        known = cache.get("pages", key)
+        known = runs.at_hand(key)
         if known is None:
             missing.append(page)
         else:
-            found[page] = runs.Run(**known)
-    if len(found):
+            found[page] = known
+    if found:
         print(f"  outputs at hand: {len(found)} of {len(pages)} pages", flush=True)
     # Fresh interpreters: a fork would inherit locks that somebody holds.
     fresh = multiprocessing.get_context("spawn")

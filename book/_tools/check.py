@@ -26,6 +26,7 @@ from xml.etree import ElementTree
 
 from book._tools import cache, chromium, run
 from book._tools.depends import ROOT, Sources, digest, digest_of
+from book._tools.units import Unit
 
 PYTHON = ".venv/bin/python"
 COVERAGE = (
@@ -223,15 +224,14 @@ def examples() -> Step | None:
 
 def notebooks() -> Step | None:
     """Return the step that runs by nbval the notebooks whose cells may have changed."""
-    keys = {}
+    keys, version = {}, digest_of(ROOT, "crlib/version.py")
     for page in run.pages():
-        unit = run.Unit.of(page)
-        notebook = ROOT / "chapters" / f"{unit.notebook}.ipynb" if unit else None
-        if notebook and notebook.exists():
-            version = digest_of(ROOT, "crlib/version.py")
+        unit = Unit.of(page)
+        name = f"chapters/{unit.notebook}.ipynb" if unit else ""
+        if name and (ROOT / name).exists():
             key = digest("nbval", sources().page(page), version)
             if not proven(key):
-                keys[notebook.relative_to(ROOT).as_posix()] = key
+                keys[name] = key
     print(f"--- notebooks: {len(keys)} are to be run", flush=True)
     if not keys:
         return None
@@ -296,9 +296,9 @@ def dearest() -> None:
     """Print the cells that took most, of the pages whose outputs are at hand."""
     cells = []
     for page in run.pages():
-        known = cache.get("pages", sources().page(page))
+        known = run.at_hand(sources().page(page))
         if known:
-            cells += [(s, f"book/{page.name}:{n}") for n, s, _ in known["cells"]]
+            cells += [(s, f"book/{page.name}:{n}") for n, s, _ in known.cells]
     print("The five dearest cells, in seconds of one core:")
     for seconds, place in sorted(cells, reverse=True)[:5]:
         print(f"  {seconds:5.1f}  {place}")

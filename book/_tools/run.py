@@ -27,7 +27,7 @@ from traitlets.config import Config
 
 from book._tools import cache, manuscript
 from book._tools.depends import KERNEL, ROOT, Sources
-from book._tools.units import Unit
+from book._tools.units import KINDS, Unit
 
 READER = {"name": "myst_nb_md", "type": "plugin"}
 # Seconds by the clock after which a cell is stopped, however busy the machine.
@@ -35,7 +35,6 @@ PATIENCE = 600
 CELL_SECONDS = 30
 # Of the half-width of its interval: a claim with less room holds by a hair.
 SLACK = 0.05
-PAGE_SECONDS = 120
 MEGABYTES = 1500
 
 
@@ -95,40 +94,22 @@ def run(page: Path, patience: float = PATIENCE) -> Run:
         if not is_hidden(cell)
     ]
     notebook.cells = [cell for _, cell in wanted]
-    place = dict(enumerate(line for line, _ in wanted))
-    took: dict[int, float] = {}
-    at = [0, 0.0]
+    ran: dict[int, tuple[float, list[Any]]] = {}
+    line = 0
     with _client(notebook, patience) as (client, claims, environment):
-
-        def used() -> float:
-            times = psutil.Process(_pid(client)).cpu_times()
-            return float(times.user + times.system)
-
-        def before(cell: NotebookNode, cell_index: int) -> None:
-            at[:] = cell_index, used()
-
-        def after(cell: NotebookNode, cell_index: int, execute_reply: Any) -> None:
-            took[cell_index] = used() - at[1]
-
-        client.on_cell_execute, client.on_cell_executed = before, after
-        memory = 0.0
         try:
             with client.setup_kernel(env=environment):
-                for index, cell in enumerate(notebook.cells):
+                for index, (line, cell) in enumerate(wanted):
+                    before = _seconds(_pid(client))
                     client.execute_cell(cell, index)
+                    seconds = round(_seconds(_pid(client)) - before, 3)
+                    ran[line] = seconds, cell.outputs
                 memory = _megabytes(_pid(client))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            raise PageError(
-                f"book/{page.name}:{place.get(int(at[0]), 0)}: {_said(error)}"
-            ) from None
-        told = [tuple(json.loads(line)) for line in claims.read_text().splitlines()]
-    outputs = {place[i]: cell.outputs for i, cell in enumerate(notebook.cells)}
-    seconds = {place[i]: round(took[i], 3) for i in took}
-    return Run(
-        [(line, seconds.get(line, 0.0), outputs.get(line, [])) for line in lines],
-        round(memory),
-        told,
-    )
+            raise PageError(f"book/{page.name}:{line}: {_said(error)}") from None
+        told = [tuple(json.loads(text)) for text in claims.read_text().splitlines()]
+    cells = [(line, *ran.get(line, (0.0, []))) for line in lines]
+    return Run(cells, round(memory), told)
 
 
 @contextlib.contextmanager
@@ -164,6 +145,11 @@ def _pid(client: NotebookClient) -> int:
     return int(getattr(client.km.provisioner, "pid"))  # noqa: B009
 
 
+def _seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
 def _megabytes(pid: int) -> float:
     """Return the most memory a process had, or has where nobody keeps the most."""
     try:
@@ -178,16 +164,22 @@ def _said(error: Exception) -> str:
     return getattr(error, "traceback", "") or str(error)
 
 
-def outputs(page: Path, sources: Sources | None = None) -> Run:
+def at_hand(key: str) -> Run | None:
+    """Return what a page of this key gave when it ran, None if it did not."""
+    known = cache.get("pages", key)
+    return None if known is None else Run(**known)
+
+
+def outputs(page: Path) -> Run:
     """Return what the cells of a page gave: from the cache, or by running them.
 
     Raises:
         PageError: as :func:`run`; nothing is kept then.
     """
-    key = (sources or Sources()).page(page)
-    known = cache.get("pages", key)
+    key = Sources().page(page)
+    known = at_hand(key)
     if known is not None:
-        return Run(**known)
+        return known
     found = run(page)
     cache.put("pages", key, asdict(found))
     return found
@@ -199,7 +191,7 @@ def faults(page: Path, found: Run) -> list[str]:
     Seconds are those of one core.
     """
     unit = Unit.of(page)
-    most = unit.rules.seconds if unit else PAGE_SECONDS
+    most = (unit.rules if unit else KINDS["ch"]).seconds
     told = [
         f"book/{page.name}:{line}: the cell took {seconds:.0f} s: at most"
         f" {CELL_SECONDS}, more belongs into a study"
