@@ -17,6 +17,16 @@ def draw(kind: Any, like: Tensor, generator: torch.Generator) -> Tensor:
     return out.to(like.device)
 
 
+def _free(z: Tensor, sign: Tensor) -> Tensor:
+    """Return where a step along ``sign``, which is used up, has room in the box.
+
+    A coordinate that rounding left a hair off its wall has none: else the last bit of a
+    point would decide how far all other coordinates move.
+    """
+    room = sign.add_(z).clamp_(0, 1).sub_(z).abs_()
+    return room.gt_(8 * torch.finfo(z.dtype).eps)
+
+
 def _shrink(delta: Tensor, eps: Tensor, norm: str) -> Tensor:
     """Scale what is longer than ``eps``, ``(N, d)``, which rounding may leave so."""
     excess = eps / norm_of(delta, norm).clamp_min(1e-30)
@@ -118,8 +128,7 @@ class L2Ball(Ball):
         # A pixel at 0 or 1 whose gradient points out of the box cannot move; counting
         # it in the length of the step would shorten the step of all others. It keeps
         # its push: without it the projection would pull it off the wall again.
-        moving = g.sign().add_(z).clamp_(0, 1).ne_(z)
-        free = norm_of(moving.mul_(g), "l2")
+        free = norm_of(_free(z, g.sign()).mul_(g), "l2")
         unit = torch.maximum(free, 1e-4 * norm_of(g, "l2")).clamp_min(1e-30)
         return self.project_(z.addcmul_(g, per_row(length / unit, z)))
 
@@ -184,7 +193,7 @@ class L1Ball(Ball):
         g, at = g.flatten(1), z.flatten(1)
         sign = g.sign()
         # A coordinate at the wall that its gradient points to does not count.
-        size = (at + sign).clamp_(0, 1).ne_(at).mul_(g).abs_()
+        size = _free(at, sign.clone()).mul_(g).abs_()
         size /= size.amax(1, keepdim=True).clamp_min(1e-30)
         # Halving the orders of magnitude finds the limit far faster than sorting;
         # what is below a ten-thousandth of the largest is left alone.

@@ -51,7 +51,7 @@ CASCADES: dict[str, tuple[Stage, ...]] = {
     "full": (
         (pgd, {"steps": 20}),
         (apgd, {"steps": 20, "n_targets": 3}),
-        (fmn, {"steps": 20, "walk": 5}),
+        (fmn, {"steps": 20}),
         (apgd, {"steps": 30, "loss": "ce", "random_start": True}),
         (to_each_rival, {"steps": 10}),
         (apgd, {"steps": 30, "n_targets": 9, "random_start": True}),
@@ -67,7 +67,7 @@ CASCADES: dict[str, tuple[Stage, ...]] = {
     "full l1": (
         (apgd, {"steps": 50}),
         (apgd, {"steps": 60, "n_targets": 3}),
-        (fmn, {"steps": 40, "walk": 5}),
+        (fmn, {"steps": 40}),
         (apgd, {"steps": 100, "restarts": 3, "random_start": True}),
         (apgd, {"steps": 100, "loss": "ce", "restarts": 2, "random_start": True}),
         (apgd, {"steps": 50, "n_targets": 5, "random_start": True}),

@@ -196,9 +196,9 @@ def fmn(
     y: Tensor,
     *,
     norm: str = "l2",
-    steps: int = 100,
+    steps: int = 40,
     step_size: float | None = None,
-    walk: int = 0,
+    walk: int = 5,
     search_steps: int = 10,
     target: Tensor | None = None,
 ) -> AttackResult:
@@ -211,9 +211,9 @@ def fmn(
     :math:`\gamma`, at first 0.2 for l1, else 0.05, fall along a cosine (Pintor et al.
     2021). A bisection ends it.
 
-    From ``x`` a sample follows the rival it meets first, which need not be the nearest.
-    With ``walk`` it starts where so many steps of :func:`deepfool`, to two candidates,
-    led it. ``walk=5, steps=40`` is the strongest setting for its time.
+    It starts where ``walk`` steps of :func:`deepfool`, to two candidates, led it: from
+    ``x`` itself, ``walk=0``, a sample follows the rival it meets first, which need not
+    be the nearest.
 
     Cost: ``steps + search_steps + 2`` forward, ``steps`` backward passes; with ``walk``
     at most ``walk + 1`` forward and ``K - 1 + 2 * walk`` backward more.
@@ -225,7 +225,7 @@ def fmn(
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         steps: steps along the boundary, at least 1.
         step_size: length of the first step, in l2; None means 1 for l2, else 10.
-        walk: steps of DeepFool to start with.
+        walk: steps of DeepFool to start with; 0 for none.
         search_steps: halvings of the final bisection.
         target: ``(N,)`` labels to reach; None means any label but ``y``.
 

@@ -79,7 +79,10 @@ class _Trial:
         """
         with torch.enable_grad():
             z = (self.x[rows] + delta).clamp(0, 1).requires_grad_()
-            value = objective(self.model(z).float(), self.told[rows])
+            logits = self.model(z)
+            # Half precision would lose the small differences between gradients.
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            value = objective(logits, self.told[rows])
             goal = value if scale is None else (value / scale).sigmoid()
         return gradient(goal, z), -value.detach()
 

@@ -92,7 +92,7 @@ def judge(
     few, labels = x[:attacked], y[:attacked]
     with torch.no_grad():
         right = net(few).argmax(1) == labels
-    nearest = {norm: attacks.fmn(net, few, labels, norm=norm, steps=60) for norm in EPS}
+    nearest = {norm: attacks.fmn(net, few, labels, norm=norm) for norm in EPS}
     found |= robustness(nearest, right, EPS)
     found["universal linf"] = attacks.universal(
         net, x, y, eps=10 / 255, norm="linf"
@@ -110,7 +110,7 @@ def judge(
 @functools.cache
 def _images(count: int) -> data.Dataset:
     images = data.cifar10(progress=False)
-    return images.subset(count, len(images.x_test))
+    return images.subset(count, len(images.x_test)).double()
 
 
 def _run(configs: list[Config], device: str) -> list[Numbers]:
@@ -200,4 +200,5 @@ STUDY = judged_trainings(
         ),
     },
     lambda config: _images(config["images"]).fingerprint,
+    version=2,
 )

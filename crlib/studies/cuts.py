@@ -152,7 +152,7 @@ def judge(
     """
     x, y = images.x_test[:attacked], images.y_test[:attacked]
     near = attacks.minimum_of(
-        attacks.fmn(net, x, y, steps=20), attacks.deepfool(net, x, y, steps=5)
+        attacks.fmn(net, x, y, steps=20, walk=0), attacks.deepfool(net, x, y, steps=5)
     ).distance
     many = images.x_test[:600], images.y_test[:600]
     fooled = attacks.universal(net, *many, eps=20 / 255, epochs=5).fooling_rate
@@ -219,7 +219,7 @@ def beside(full: MLP, net: MLP, x: Tensor) -> dict[str, float]:
 def _run(configs: list[Config], device: str) -> list[Numbers]:
     """Train one network; make and judge all its cuts."""
     first = configs[0]
-    images = SETS[first["data"]]().double().to(device)
+    images = SETS[first["data"]]().to(device)
     net = fresh(first["hidden"], first["seed"]).to(device)
     full = _trained(net, images, first["seed"], first["epochs"])
     few = images.x_test[: first["attacked"]], images.y_test[: first["attacked"]]

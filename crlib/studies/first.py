@@ -159,7 +159,7 @@ def _share(chosen: Tensor) -> float:
 def _run(configs: list[Config], device: str) -> list[Numbers]:
     """Train one pair; judge its networks at each checkpoint asked for."""
     first = configs[0]
-    images = SETS[first["data"]]().double().to(device)
+    images = SETS[first["data"]]().to(device)
     pair = {
         network: trained(network, first["seed"], images, epochs=first["epochs"])
         for network in NETWORKS

@@ -223,7 +223,7 @@ def _gap(net: MLP, x: Tensor, y: Tensor) -> dict[str, float]:
 
 def _run(configs: list[Config], device: str) -> list[Numbers]:
     first = configs[0]
-    images = SETS[first["data"]]().double().to(device)
+    images = SETS[first["data"]]().to(device)
     net, options = build(first["way"], first["strength"], first["seed"])
     fitted = train.fit(
         net.to(device),

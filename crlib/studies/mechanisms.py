@@ -119,7 +119,7 @@ def _fit(config: Config) -> tuple[Any, Dataset, dict[str, Any]]:
 
 @functools.cache
 def _part(name: str, count: int, tested: int) -> Dataset:
-    return SETS[name]().subset(count, tested).double()
+    return SETS[name]().subset(count, tested)
 
 
 @functools.cache
@@ -302,7 +302,7 @@ def once_more(net: Any, x: Tensor, y: Tensor, norm: str) -> dict[str, float]:
         alone, over the images labelled right. ``follow ...``, ``cascade ...``: robust
         accuracy at the median distance, by FMN and by the quick cascade.
     """
-    follow = attacks.fmn(net, x, y, norm=norm, steps=60, search_steps=FINE)
+    follow = attacks.fmn(net, x, y, norm=norm, steps=60, walk=0, search_steps=FINE)
     walk = attacks.deepfool(net, x, y, norm=norm, search_steps=FINE)
     best = attacks.minimum_of(walk, follow).distance
     right = best > 0

@@ -121,7 +121,9 @@ def start_at_principal(layer: Any, x: Tensor) -> None:
     _, vectors = torch.linalg.eigh(torch.cov(flat.T))
     with torch.no_grad():
         before = torch.linalg.norm(layer.weight)
-        right = vectors.flip(1)[:, : len(layer.right)].T.to(layer.right)
+        right = vectors.flip(1)[:, : len(layer.right)].T  # (rank, m)
+        # An eigenvector is its own but for a sign, which processors choose differently.
+        right = (right * right.sum(1, keepdim=True).sign()).to(layer.right)
         layer.right.copy_(right * torch.linalg.norm(layer.right) / len(right) ** 0.5)
         layer.left *= before / torch.linalg.norm(layer.weight)
 
@@ -259,4 +261,5 @@ STUDY = judged_trainings(
         ),
     },
     lambda config: SETS[config["data"]]().fingerprint,
+    version=2,
 )

@@ -448,7 +448,7 @@ def _paths(net: MLP, a: int, b: int, images: Dataset) -> Tensor:
     x, end = x[right], end[right]
     path = theory.path_identity(score, x, end, steps=50)
     zero = torch.zeros(len(x), dtype=torch.long)
-    near = attacks.fmn(lambda z: net(z)[:, [a, b]], x, zero, walk=5, steps=40)
+    near = attacks.fmn(lambda z: net(z)[:, [a, b]], x, zero)
     half = (end - x).flatten(1).norm(dim=1) / 2
     error = (path.integral / path.difference - 1).abs()
     return torch.stack(
@@ -625,7 +625,7 @@ EXPERIMENTS: dict[str, Callable[[str, int, int, Dataset], Numbers]] = {
 
 
 def _run(configs: list[Config], device: str) -> list[Numbers]:
-    images = SETS[configs[0]["data"]]().double().to(device)
+    images = SETS[configs[0]["data"]]().to(device)
     return [
         EXPERIMENTS[c["experiment"]](c["way"], c["strength"], c["seed"], images)
         for c in configs

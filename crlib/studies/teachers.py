@@ -115,7 +115,7 @@ def distances(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     # Enough halvings that a candidate on the boundary itself, fooled or not by a
     # rounding, does not matter. The first step of FMN is a standard deviation long.
     walk = attacks.deepfool(net, x, y, steps=10, search_steps=30)
-    follow = attacks.fmn(net, x, y, steps=20, step_size=0.1, search_steps=30)
+    follow = attacks.fmn(net, x, y, steps=20, step_size=0.1, walk=0, search_steps=30)
     return attacks.minimum_of(walk, follow).distance.double()
 
 

@@ -340,5 +340,3 @@ def test_nbval_finds_a_raising_cell_and_a_stale_number(root: Path) -> None:
     assert any("raising.ipynb" in line for line in failed), report
     assert any("stale.ipynb" in line for line in failed), report
     assert not any("good.ipynb" in line for line in failed), report
-
-

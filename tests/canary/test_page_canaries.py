@@ -208,5 +208,3 @@ def cell(code: str) -> str:
 def test_build(tmp_path: Path, body: str, code: int) -> None:
     result = build(tmp_path, body)
     assert bool(result.returncode) == bool(code), result.stdout + result.stderr
-
-

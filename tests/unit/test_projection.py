@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crlib.attacks import project
+from crlib.attacks.balls import BALLS, L1Ball
 from tests.unit.support import SEEDS, rng, with_walls
 
 NORMS = ("linf", "l2", "l1")
@@ -167,3 +168,25 @@ def test_l1_is_exact_however_far_the_point(reach: float) -> None:
     best = x + v.sign() * (v.abs() - high).clamp_min(0).minimum(room)
     p = project(x + v, x, eps=eps, norm="l1")
     torch.testing.assert_close(p, best, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_pixel_a_hair_off_its_wall_has_no_part_in_the_step(
+    norm: str, dtype: torch.dtype
+) -> None:
+    x = torch.full((1, 3), 0.5, dtype=dtype)
+    at = torch.tensor([[1.0, 0.5, 0.0]], dtype=dtype)
+    hair = torch.tensor([[0.9, 0.5, 0.1]], dtype=dtype)
+    beside = at.nextafter(hair)
+    assert not beside.equal(at)
+    g = torch.tensor([[3.0, 0.5, -3.0]], dtype=dtype)
+    ball, length = BALLS[norm](x, torch.tensor([9.0], dtype=dtype)), x[:, 0] / 5
+    steps = [lambda z: ball.step_(z, g.clone(), length)]
+    if isinstance(ball, L1Ball):
+        share = torch.full_like(length, 0.5)
+        steps.append(lambda z: ball.sparse_step_(z, g.clone(), length, share))
+    for step in steps:
+        there, close = step(at.clone()), step(beside.clone())
+        torch.testing.assert_close(there, close, rtol=0, atol=1e-6)
+        assert there[0, 1] > 0.55
