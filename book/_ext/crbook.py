@@ -37,6 +37,7 @@ BOOK = Path(__file__).resolve().parent.parent
 # Also where somebody calls jupyter-book by hand.
 sys.path.insert(0, str(BOOK.parent))
 
+from book._tools import notebooks  # noqa: E402
 from book._tools.units import Unit  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -164,12 +165,16 @@ class Items(SphinxDirective):
 
 
 class Predict(Items):
-    """A question with options; each opens its own explanation, without a script."""
+    """A question with options; each opens its own explanation, without a script.
+
+    With one (reader.js) a reader chooses first, and sees all explanations then.
+    """
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        options = [self.option(line, text) for line, text in self.listed()]
+        listed = notebooks.turned(self.arguments[0], self.listed())
+        options = [self.option(line, text) for line, text in listed]
         right = sum(option.attributes["right"] for option in options)
         if right != 1:
             raise self.error(f"predict: {right} options marked [x], one is needed")
@@ -473,46 +478,10 @@ def drop_thebe(context: dict[str, Any]) -> None:
         context[key] = [asset for asset in context.get(key, []) if wanted(asset)]
 
 
-def launch_buttons(app: Sphinx, docname: str) -> dict[str, Any] | None:
-    """Return the menu that opens a chapter's notebook, None for other pages."""
-    unit = Unit.of(docname)
-    if not unit:
-        return None
-    options = app.config.html_theme_options
-    repository = options["repository_url"].removeprefix("https://github.com/")
-    branch = options["repository_branch"]
-    notebook = f"chapters/{unit.notebook}.ipynb"
-    urls = {
-        "Binder": f"https://mybinder.org/v2/gh/{repository}/{branch}"
-        f"?urlpath=lab/tree/{notebook}",
-        "Colab": "https://colab.research.google.com/github/"
-        f"{repository}/blob/{branch}/{notebook}",
-    }
-    return {
-        "type": "group",
-        "tooltip": f"Run this {unit.rules.word}",
-        "icon": "fas fa-rocket",
-        "label": "launch-buttons",
-        "buttons": [
-            {
-                "type": "link",
-                "text": name,
-                "tooltip": f"Run this {unit.rules.word} on {name}",
-                "icon": "fas fa-play",
-                "url": url,
-            }
-            for name, url in urls.items()
-        ],
-    }
-
-
 def dress_page(
     app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any
 ) -> None:
     drop_thebe(context)
-    buttons = launch_buttons(app, pagename)
-    if buttons and "header_buttons" in context:
-        context["header_buttons"].insert(0, buttons)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -545,4 +514,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-updated", rewrite_times)
     app.connect("html-page-context", dress_page, priority=900)
     app.connect("build-finished", copy_mathjax)
+    app.setup_extension("reading")
     return {"version": __version__, "env_version": 1, "parallel_read_safe": False}

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import re
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,14 +184,23 @@ def items(block: Block) -> list[str]:
     return found
 
 
+def turned(question: str, listed: list[Any]) -> list[Any]:
+    """Return options in a cyclic order of their own for each question.
+
+    Authors write the right one last, or second: a reader would soon know.
+    """
+    first = zlib.crc32(question.encode()) % max(1, len(listed))
+    return listed[first:] + listed[:first]
+
+
 def options(question: Block) -> list[tuple[str, bool, str]]:
-    """Return the options of a question to predict as (text, right, explanation)."""
+    """Return what a question to predict offers as (text, right, explanation)."""
     found = []
     for item in items(question):
         right = item.startswith("[x] ")
         text, _, why = item.removeprefix("[x] ").partition(" :: ")
         found.append((text.strip(), right, why.strip()))
-    return found
+    return turned(question.argument, found)
 
 
 def exercise(block: Block) -> tuple[str, int, int, int]:

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from book._tools import folds, notebooks
 from book._tools import manuscript as ms
-from book._tools import notebooks
 from book._tools.manuscript import Block, Entry, Manuscript, walk
 from book._tools.units import KINDS, Kind
 
@@ -30,6 +30,7 @@ TAGS = {
     "public-test",
     "hidden-test",
     "solution",
+    folds.OPEN,
     "hide-input",
     "hide-output",
     "hide-cell",

@@ -17,6 +17,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from book._tools import chromium
 from book._tools.units import Unit
@@ -26,6 +27,8 @@ HTML = ROOT / "_build" / "html"
 DESKTOP = ViewportSize(width=1280, height=900)
 PHONE = ViewportSize(width=375, height=900)
 RAW = re.compile(r"\{[a-z:]+\}`|^:(label|name|class|tags):|```|\$\$|\?\?\?|\bUnknown\b")
+# Of a question: where its explanations stand.
+WHY = "box => [...box.querySelectorAll('.cr-why')]"
 # Contrast is a matter of colours, size and weight. A page has thousands of words and a
 # hundred looks: one word of each is judged. And nine in ten elements are words of code
 # or parts of a drawn formula: one word of each kind stays, of a formula what is read
@@ -126,9 +129,6 @@ def buttons(page: Path, repository: str) -> Iterator[str]:
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     links = {str(a["href"]) for a in soup.find_all("a", href=True)}
     running = {a for a in links if "mybinder.org" in a or "colab.research" in a}
-    running -= {
-        str(a["href"]) for a in article(page).find_all("a", href=True) if a is not None
-    }
     owner = repository.removeprefix("https://github.com/")
     unit = Unit.of(page)
     if not unit:
@@ -302,16 +302,79 @@ def slider_by_keyboard(tab: Page) -> Iterator[str]:
 
 
 def questions_by_keyboard(tab: Page) -> Iterator[str]:
-    """Each option of a question opens with the keyboard and shows its explanation."""
-    options = tab.query_selector_all(".cr-predict details")
-    if not options:
+    """A question is chosen, committed to and explained by keyboard, and remembered."""
+    boxes = tab.query_selector_all(".cr-predict")
+    if not boxes:
         yield "no question to predict on the page"
-    for number, option in enumerate(options, 1):
-        summary = option.query_selector("summary")
-        if summary is None:
-            yield f"option {number} has no summary"
+    for number, box in enumerate(boxes, 1):
+        radio = box.query_selector("input[type=radio]")
+        if radio is None:
+            yield f"question {number} cannot be answered"
             continue
-        summary.focus()
+        if box.evaluate(WHY + ".some(e => e.checkVisibility())"):
+            yield f"question {number} shows its answers before a choice"
+        radio.focus()
+        for key in ("Space", "ArrowDown", "Tab", "Enter"):
+            tab.keyboard.press(key)
+        if not box.evaluate(WHY + ".every(e => e.innerText.length > 20)"):
+            yield f"question {number} does not explain its answers"
+        if not box.evaluate("b => b.querySelector('.cr-said').innerText"):
+            yield f"question {number} does not say whether the choice was right"
+        kept = "Object.values(localStorage).includes('1')"
+        if not tab.evaluate(kept):
+            yield f"question {number} forgets the choice"
         tab.keyboard.press("Enter")
-        if not option.evaluate("d => d.open && d.innerText.length > 20"):
-            yield f"option {number} does not open by keyboard"
+        if box.evaluate(WHY + ".some(e => e.checkVisibility())"):
+            yield f"question {number} cannot be asked again"
+
+
+def pages_by_keyboard(tab: Page) -> Iterator[str]:
+    """The right arrow opens the next page, except where a control takes it."""
+    link = tab.query_selector(".prev-next-footer .right-next")
+    if link is None:
+        return
+    opened = "() => { window.turned = 0; document.querySelector('.right-next')"
+    opened += ".addEventListener('click', e => { e.preventDefault(); turned++ }) }"
+    tab.evaluate(opened)
+    control = tab.query_selector("article input")
+    if control is not None:
+        control.focus()
+        tab.keyboard.press("ArrowRight")
+        if tab.evaluate("turned"):
+            yield "an arrow key in a control turns the page"
+    tab.evaluate("document.activeElement.blur()")
+    tab.keyboard.press("ArrowRight")
+    if tab.evaluate("turned") != 1:
+        yield "the right arrow does not open the next page"
+
+
+def cards_by_keyboard(tab: Page) -> Iterator[str]:
+    """A link to a term shows the term when it has the focus, and Escape hides it."""
+    dealt = tab.query_selector("template.cr-hover")
+    if dealt is None:
+        yield "no link of the page has a card"
+        return
+    to = dealt.get_attribute("data-of")
+    link = tab.query_selector(f"article a[href='{to}']")
+    if link is None:
+        yield f"the card of {to} belongs to no link"
+        return
+    link.focus()
+    try:
+        tab.wait_for_selector("#cr-hovercard:not([hidden])", timeout=3000)
+    except PlaywrightTimeout:
+        yield f"the link to {to} shows no card"
+    tab.keyboard.press("Escape")
+    if tab.evaluate("document.querySelector('#cr-hovercard').checkVisibility()"):
+        yield "Escape does not hide a card"
+
+
+def open_code(tab: Page) -> float:
+    """Return the share of the page's height that is code open at first view."""
+    share: float = tab.evaluate(
+        """() => [...document.querySelectorAll("article .cell_input")]
+          .filter(code => code.checkVisibility())
+          .reduce((sum, code) => sum + code.offsetHeight, 0)
+          / document.querySelector("article").offsetHeight"""
+    )
+    return share
