@@ -37,14 +37,13 @@ BOOK = Path(__file__).resolve().parent.parent
 # Also where somebody calls jupyter-book by hand.
 sys.path.insert(0, str(BOOK.parent))
 
+from book._ext.front import minutes_to_read  # noqa: E402
 from book._tools import notebooks  # noqa: E402
 from book._tools.units import Unit  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
 RAW_DIRECTIVE = re.compile(r"(```|:::)\{[\w:-]+\}")
-WORDS_PER_MINUTE = 180
-SECONDS_PER_CODE_LINE = 4
 # Of the half-width of an interval: a claim with less room is listed as a thin one.
 THIN = 0.5
 
@@ -68,19 +67,23 @@ def number_by_file_name(
     for docname, numbers in env.toc_secnumbers.items():
         own = unit_label(docname)
         if own is None:
+            # The page of a part stands among chapters, and is none.
+            numbers.clear()
+            for heading in headings_of(env, docname):
+                heading.attributes.pop("secnumber", None)
             continue
         for anchor, number in numbers.items():
             # Sphinx joins what stands in here by dots, be it a number or L3.
             first: Any = own
             numbers[anchor] = (first, *number[1:]) if number else number
-        headings: list[nodes.Element] = [
-            env.titles[docname],
-            *env.tocs[docname].findall(nodes.reference),
-        ]
-        for heading in headings:
+        for heading in headings_of(env, docname):
             if heading.get("secnumber"):
                 heading["secnumber"] = [own, *heading["secnumber"][1:]]
     return [d for d, n in env.toc_secnumbers.items() if n != old.get(d)]
+
+
+def headings_of(env: BuildEnvironment, docname: str) -> list[nodes.Element]:
+    return [env.titles[docname], *env.tocs[docname].findall(nodes.reference)]
 
 
 class box(nodes.General, nodes.Element):
@@ -266,21 +269,6 @@ class ThinClaims(SphinxDirective):
         return [paragraph(count), two_columns(("Claim", "Room"), rows)]
 
 
-def reading_minutes(document: nodes.document) -> int:
-    """Return minutes to read the text and the code of a page, without outputs."""
-    words = lines = 0
-    for node in document.findall(nodes.Text):
-        parent = node.parent
-        if isinstance(parent, nodes.literal_block):
-            cell = parent.parent
-            if isinstance(cell, nodes.container) and "cell_output" in cell["classes"]:
-                continue
-            lines += len(node.splitlines())
-        else:
-            words += len(node.split())
-    return max(1, round(words / WORDS_PER_MINUTE + lines * SECONDS_PER_CODE_LINE / 60))
-
-
 def seconds_to_run(env: BuildEnvironment, docname: str) -> float | None:
     """Return the seconds the page's cells took when they last ran, None if never."""
     ran = getattr(env, "nb_metadata", {}).get(docname, {}).get("exec_data") or {}
@@ -294,8 +282,11 @@ class FillInTimes(SphinxPostTransform):
 
     def run(self, **kwargs: Any) -> None:
         for card in list(self.document.findall(chapter_times)):
-            minutes = reading_minutes(self.document)
+            minutes = minutes_to_read(self.env, self.env.docname)
             text = f"About {minutes} {'minute' if minutes == 1 else 'minutes'} to read"
+            solving = sum(map(minutes_to_solve, self.document.findall(nodes.Element)))
+            if solving:
+                text += f" · {solving} for the exercises"
             seconds = seconds_to_run(self.env, self.env.docname)
             if seconds is not None:
                 text += f" · {spell(seconds)} to run"
@@ -400,6 +391,14 @@ def fold(proof: nodes.Element) -> None:
     proof.children = []
     shown = summary("", "", strong("Proof"))
     proof += box("", shown, *content, tag="details", html={})
+
+
+def minutes_to_solve(node: nodes.Element) -> int:
+    """Return the minutes that an exercise asks for, 0 for anything else."""
+    if not isinstance(node, exercise_enumerable_node):
+        return 0
+    stated = (re.fullmatch(r"minutes-(\d+)", name) for name in node["classes"])
+    return sum(int(match[1]) for match in stated if match)
 
 
 def add_effort(exercise: nodes.Element) -> None:
@@ -514,5 +513,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-updated", rewrite_times)
     app.connect("html-page-context", dress_page, priority=900)
     app.connect("build-finished", copy_mathjax)
-    app.setup_extension("reading")
+    for name in ("reading", "front"):
+        app.setup_extension(f"book._ext.{name}")
     return {"version": __version__, "env_version": 1, "parallel_read_safe": False}
