@@ -42,8 +42,16 @@ function reachScrollers() {
     const flows = getComputedStyle(element).overflowX;
     if (scrolls && (flows === "auto" || flows === "scroll")) {
       element.setAttribute("tabindex", "0");
+      element.addEventListener("scroll", showMore, { passive: true });
     }
+    showMore({ currentTarget: element });
   });
+}
+
+function showMore({ currentTarget: element }) {
+  const left = element.scrollWidth - element.clientWidth - element.scrollLeft;
+  const scrolls = getComputedStyle(element).overflowX !== "visible";
+  element.classList.toggle("cr-more", scrolls && left > 1);
 }
 
 function fit() {
