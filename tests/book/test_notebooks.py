@@ -1,5 +1,6 @@
 """The notebooks in chapters/ equal a fresh derivation, and a runner can use them."""
 
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -39,6 +40,17 @@ def test_the_cells_of_a_page_are_those_of_its_notebook(name: str) -> None:
     cells = run.code(nbformat.reads(FILES[name], as_version=4))
     page = [cell for cell in run.code(run.read(book.path)) if not run.is_hidden(cell)]
     assert [cell.source for cell in cells[1:]] == [cell.source for cell in page]
+
+
+def test_the_right_option_stands_in_each_place_about_equally_often() -> None:
+    places = Counter(
+        [right for _, right, _ in notebooks.options(block)].index(True)
+        for book in BOOK.chapters
+        for block in manuscript.walk(book.blocks)
+        if block.name == "predict" and len(notebooks.options(block)) == 3
+    )
+    assert len(places) == 3
+    assert max(places.values()) < 1.6 * min(places.values()), places
 
 
 MACROS = {"R": r"\mathbb{R}", "norm": [r"\lVert #1 \rVert", 1], "x": r"\mathbf x"}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Error
 
 from book._tools import manuscript
 from tests.book import pages
@@ -173,6 +173,31 @@ def test_dead_question(driver: Browser, spoil: Callable[[str, str], Path]) -> No
     page = spoil("</head>", "<style>.cr-predict{display:none}</style></head>")
     with pages.opened(driver, page) as (tab, _):
         assert list(pages.questions_by_keyboard(tab))
+
+
+def test_dead_script_of_the_reader(
+    driver: Browser, spoil: Callable[[str, str], Path]
+) -> None:
+    with pages.opened(driver, spoil("reader.js", "gone.js")) as (tab, _):
+        assert any("cannot be answered" in p for p in pages.questions_by_keyboard(tab))
+        assert list(pages.pages_by_keyboard(tab))
+        with pytest.raises(Error):
+            list(pages.cards_by_keyboard(tab))
+
+
+def test_answers_before_a_choice(
+    driver: Browser, spoil: Callable[[str, str], Path]
+) -> None:
+    style = "<style>.cr-why{display:block !important}</style></head>"
+    with pages.opened(driver, spoil("</head>", style)) as (tab, _):
+        problems = list(pages.questions_by_keyboard(tab))
+    assert any("before a choice" in problem for problem in problems)
+
+
+def test_open_plumbing(driver: Browser, spoil: Callable[[str, str], Path]) -> None:
+    page = spoil("</head>", "<style>.cell_input{min-height:3000px}</style></head>")
+    with pages.opened(driver, page) as (tab, _):
+        assert pages.open_code(tab) > 0.35
 
 
 def build(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
