@@ -408,14 +408,17 @@ def add_effort(exercise: nodes.Element) -> None:
         if (match := re.fullmatch(r"(stars|minutes|points)-(\d+)", name))
     }
     if len(found) == 3:
-        exercise.insert(1, effort(found["stars"], found["minutes"], found["points"]))
+        kind = notebooks.ASKS[notebooks.asks(exercise["classes"])]
+        line = effort(kind, found["stars"], found["minutes"], found["points"])
+        exercise.insert(1, line)
 
 
-def effort(stars: int, minutes: int, points: int) -> nodes.Node:
+def effort(kind: str, stars: int, minutes: int, points: int) -> nodes.Node:
     words = f"difficulty {stars} of 3"
     picture = stars_node("", stars=stars, words=words)
     points_text = f"{points} {'point' if points == 1 else 'points'}"
-    text = f" · {minutes} {'minute' if minutes == 1 else 'minutes'} · {points_text}"
+    text = f" · {kind} · {minutes} {'minute' if minutes == 1 else 'minutes'}"
+    text += f" · {points_text}"
     return paragraph(picture, nodes.Text(text), kind="cr-effort")
 
 

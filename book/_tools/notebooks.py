@@ -13,7 +13,7 @@ import hashlib
 import re
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,20 @@ def options(question: Block) -> list[tuple[str, bool, str]]:
         text, _, why = item.removeprefix("[x] ").partition(" :: ")
         found.append((text.strip(), right, why.strip()))
     return turned(question.argument, found)
+
+
+# What an exercise asks for; one that names no kind in its classes asks for a function.
+ASKS = {
+    "write": "write a function",
+    "derive": "derive",
+    "judge": "judge a claim",
+    "change": "change the experiment",
+}
+
+
+def asks(classes: Iterable[str]) -> str:
+    """Return the kind of an exercise, one of ``ASKS``."""
+    return next((name for name in classes if name in ASKS), "write")
 
 
 def exercise(block: Block) -> tuple[str, int, int, int]:
@@ -450,7 +464,8 @@ class Derivation:
         title, stars, minutes, points = exercise(block)
         shown = "★" * stars + "☆" * (3 - stars)
         head = f"### {block.options['numbered']}: {self.inline(title, block.line)}"
-        return f"{head} ({shown}, {count(minutes, 'minute')}, {count(points, 'point')})"
+        told = [shown, ASKS[asks(block.classes)], count(minutes, "minute")]
+        return f"{head} ({', '.join([*told, count(points, 'point')])})"
 
     def solution(self, block: Block) -> str:
         label = self.book.labels.get(block.argument)

@@ -312,6 +312,11 @@ def exercises(book: Manuscript, shelf: Shelf) -> Iterator[tuple[int, str]]:
         parts = list(_exercise_parts(book.blocks[n + 1 :], label))
         wanted = ["exercise-end", "hint", "exercise", "public-test", "hidden-test"]
         wanted += ["solution-start", "solution", "solution-end"]
+        if notebooks.asks(block.classes) != "write":
+            # Words answer it, and a folded answer in words, perhaps with a cell.
+            cells = ("exercise", "public-test", "hidden-test", "solution")
+            parts = [part for part in parts if part != "solution"]
+            wanted = [part for part in wanted if part not in cells]
         for part in wanted:
             if part not in parts:
                 yield block.line, f"{label} has no {part}: add it"
