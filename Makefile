@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book check test notebooks unit lint lock serve study processors bench \
+.PHONY: help book pdf check test notebooks unit lint lock serve study processors bench \
 	bench-attacks clean
 
 VENV := .venv
@@ -18,6 +18,9 @@ book: $(READY) ## build the book into _build/html
 
 check: $(READY) ## what a change can have touched, in minutes; no pages
 	@$(BIN)/python -m book._tools.check --quick
+
+pdf: $(READY) ## print the book into _build/latex/book.pdf (needs LaTeX)
+	@$(BIN)/python -m book._tools.pdf
 
 # COLD=1: nothing that was proven before counts, and nbval runs every notebook.
 test: $(READY) ## check everything; COLD=1 leaves nothing out as proven before

@@ -100,8 +100,8 @@ def hand_over(folder: Path, found: dict[Path, runs.Run]) -> None:
     (folder / "_build" / "claims.json").write_text(json.dumps(claims, indent=1))
 
 
-def sphinx(folder: Path, config: Path) -> int:
-    """Make HTML; log everything, show trouble; return the status."""
+def sphinx(folder: Path, config: Path, builder: str = "html") -> int:
+    """Make HTML, or LaTeX; log everything, show trouble; return the status."""
     book = [
         sys.executable,
         "-c",
@@ -112,6 +112,8 @@ def sphinx(folder: Path, config: Path) -> int:
         str(folder),
         "--config",
         str(config),
+        "--builder",
+        builder,
         "-W",
         "-n",
         "--keep-going",

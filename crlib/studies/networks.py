@@ -261,5 +261,4 @@ STUDY = judged_trainings(
         ),
     },
     lambda config: SETS[config["data"]]().fingerprint,
-    version=2,
 )
