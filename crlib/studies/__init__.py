@@ -2,7 +2,8 @@
 
 ``crlib list`` names them, ``crlib run NAME`` runs one and resumes it, ``crlib results
 NAME`` prints its table. :func:`published` reads the tables that come with crlib,
-:func:`runs` picks the runs of one setting.
+:func:`runs` picks the runs of one setting, :func:`verdict` says what their interval
+shows.
 """
 
 import importlib
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 import pandas
 
+from crlib.studies.compare import between, verdict
 from crlib.studies.engine import Study, StudyError, configurations, results, sweep
 
 __all__ = [
     "Study",
     "StudyError",
     "apart",
+    "between",
     "configurations",
     "find",
     "names",
@@ -28,10 +31,11 @@ __all__ = [
     "results",
     "runs",
     "sweep",
+    "verdict",
 ]
 
 # What the studies share; every other module here is a study.
-_SHARED = ("engine", "measures")
+_SHARED = ("compare", "engine", "measures")
 
 
 def names() -> tuple[str, ...]:

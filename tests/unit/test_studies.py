@@ -5,11 +5,15 @@ import inspect
 import math
 from typing import Any
 
+import numpy as np
 import pandas
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crlib import data, metrics, studies, train
+from crlib.claims import Interval
 from crlib.data import Dataset
 from crlib.studies import StudyError, cifar10, networks, trajectories
 from crlib.studies.engine import Config
@@ -224,3 +228,37 @@ def test_a_run_done_again_is_compared_with_its_row() -> None:
     assert studies.apart(row, {"l2": math.nan}) == math.inf
     with pytest.raises(ValueError, match="No column 'linf': choose from"):
         studies.apart(row, {"linf": 0.1})
+
+
+def test_a_verdict_says_on_which_side_the_interval_lies() -> None:
+    around = studies.verdict
+    assert around(Interval(0.8, 0.7, 0.9, 5)) == "0.80 [0.70, 0.90] loss"
+    assert around(Interval(0.95, 0.8, 1.1, 5)) == "0.95 [0.80, 1.10] open"
+    assert around(Interval(1.2, 1.1, 1.3, 5)) == "1.20 [1.10, 1.30] gain"
+    # An interval that just reaches the bound says nothing.
+    assert around(Interval(0.9, 0.8, 1.0, 5)).endswith("open")
+    points = around(
+        Interval(-0.1, -0.2, -0.05, 5), 0, spec="+.0f", scale=100, words=("-", "0", "+")
+    )
+    assert points == "-10 [-20, -5] -"
+    assert around(None) == "not met"
+
+
+@given(
+    ends=st.lists(st.floats(0.1, 10), min_size=2, max_size=2),
+    share=st.floats(-0.09, 1.09),
+    start=st.floats(0.1, 0.5),
+)
+def test_between_two_fits_the_logarithm_is_linear(
+    ends: list[float], share: float, start: float
+) -> None:
+    fit = start + share * 0.4
+    found = studies.between([fit], ([start], [start + 0.4]), ([ends[0]], [ends[1]]))
+    known = (1 - share) * math.log(ends[0]) + share * math.log(ends[1])
+    assert math.isclose(math.log(found[0]), known, abs_tol=1e-9)
+
+
+def test_far_outside_two_fits_nothing_is_told() -> None:
+    fits, values = ([0.8, 0.8], [0.9, 0.9]), ([2.0, 2.0], [1.0, 1.0])
+    assert np.isnan(studies.between([0.78, 0.92], fits, values)).all()
+    assert np.isfinite(studies.between([0.795, 0.905], fits, values)).all()

@@ -46,15 +46,8 @@ MUTATIONS = [
         "bridge_attack(slopes, u, target)",
         "bridge_attack(slopes[:1], u, target)",
     ),
-    # One degree of freedom too many.
-    Mutation("prop-bridge-bottleneck", "check", "k - n + 1", "k - n + 2"),
-    # Divided by the norm twice.
-    Mutation(
-        "prop-bridge-aligned",
-        "check",
-        "(cloud @ mu).abs() / mu.norm())",
-        "(cloud @ mu).abs() / mu.norm() ** 2)",
-    ),
+    # A tenth of the remainder.
+    Mutation("prop-bridge-local", "setup", "bend * t**2 / 2", "bend * t**2 / 20"),
 ]
 
 WRONG = {
