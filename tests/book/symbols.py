@@ -1,8 +1,8 @@
 """Which symbols the notation page declares, and which the chapters' statements use.
 
 The page has tables for the whole book and, under "Local symbols", one for each chapter.
-A symbol is a letter, with an index (``m_``), with an argument (``m(``) or plain (``m``):
-these are three symbols if the page declares them apart.
+A symbol is a letter, with an index (``m_``), with an argument (``m(``) or plain
+(``m``): these are three symbols if the page declares them apart.
 """
 
 import re
@@ -12,8 +12,8 @@ from book._tools.manuscript import Manuscript, walk
 
 # What stands for itself: numbers, laws and operators of mathematics.
 _NAMES = set(
-    r"""frac tfrac sqrt sum prod int max min sup inf log exp arccos cos sin lim norm lvert
-    rvert big Big bigg Bigg left right top perp parallel star prime le ge ne neq in to
+    r"""frac tfrac sqrt sum prod int max min sup inf log exp arccos cos sin lim norm
+    lvert rvert big Big bigg Bigg left right top perp parallel star prime le ge ne neq in to
     sim infty cdot dots ldots cdots circ quad qquad sign operatorname subset times nabla
     partial tilde hat bar dot mid colon text tr R E Pr pi leftarrow lceil rceil lfloor
     rfloor pm mathbf mathrm displaystyle approx otimes ast""".split()
@@ -115,8 +115,8 @@ def problems(page: Manuscript, chapters: list[Manuscript]) -> list[str]:
         for name, lines in here.items():
             if name in book:
                 told.append(
-                    f"{page.path.name}:{lines[0]}: {name} is a symbol of the whole book:"
-                    f" give {chapter.path.stem} another one"
+                    f"{page.path.name}:{lines[0]}: {name} is a symbol of the whole"
+                    f" book: give {chapter.path.stem} another one"
                 )
             if name not in used:
                 told.append(
