@@ -46,7 +46,7 @@ _SPELLINGS = {
     r"\bper\s+cent\b": "write percent",
     r"\b(linf|l[012])\b": r"write the norm as a formula, $\ell_2$",
     r"\b(last|next|previous|first) chapter\b|\bchapter (before|after)\b"
-    r"|\bchapter (one|two|three|four|five|six|seven|eight|nine|ten|\w+teen)\b": (
+    r"|(?<!this )\bchapter (one|two|three|four|five|six|seven|eight|nine|ten)\b": (
         "link the chapter by its number, [chapter 2](ch02_slug.md)"
     ),
     r"\brank none\b": "say full",

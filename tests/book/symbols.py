@@ -12,11 +12,14 @@ from book._tools.manuscript import Manuscript, walk
 
 # What stands for itself: numbers, laws and operators of mathematics.
 _NAMES = set(
-    r"""frac tfrac sqrt sum prod int max min sup inf log exp arccos cos sin lim norm
-    lvert rvert big Big bigg Bigg left right top perp parallel star prime le ge ne neq in to
-    sim infty cdot dots ldots cdots circ quad qquad sign operatorname subset times nabla
-    partial tilde hat bar dot mid colon text tr R E Pr pi leftarrow lceil rceil lfloor
-    rfloor pm mathbf mathrm displaystyle approx otimes ast""".split()
+    r"""
+    frac tfrac sqrt sum prod int max min sup inf log exp arccos cos sin lim norm
+    lvert rvert big Big bigg Bigg left right top perp parallel star prime le ge
+    ne neq in to sim infty cdot dots ldots cdots circ quad qquad sign
+    operatorname subset times nabla partial tilde hat bar dot mid colon text tr
+    R E Pr pi leftarrow lceil rceil lfloor rfloor pm mathbf mathrm displaystyle
+    approx otimes ast
+    """.split()
 )
 _DROPPED = (
     r":label:[^\n]*",
