@@ -83,8 +83,8 @@ def interpolation_radii(x: Tensor) -> Radii:
 
     For independent standard Gaussian entries
     :math:`r_{ij}^2 \sim \tfrac12 \chi^2_{d-n+1}`, while the nearest neighbour has
-    :math:`\tfrac14 \|x_i - x_j\|^2 \sim \tfrac12 \chi^2_d`. Source: ours, after
-    theorem 1 of Gao et al. 2026 (n = d).
+    :math:`\tfrac14 \|x_i - x_j\|^2 \sim \tfrac12 \chi^2_d`. Source: ours, from the
+    classical marginals of a Wishart matrix, after theorem 1 of Gao et al. 2026 (n = d).
 
     Args:
         x: ``(d, n)`` of rank n, n from 2 to d.
@@ -382,10 +382,11 @@ def path_identity(
 
     Let :math:`\ell` be the first zero of the score on the path and
     :math:`M = \int_0^\ell \cos\theta_s \, ds`. If :math:`c \le \|\nabla g\| \le C`
-    everywhere and no cosine before :math:`\ell` is negative, the distance z of x to the
-    zeros of g satisfies :math:`\tfrac cC M \le z \le \tfrac Cc M`. Source: identity
-    and M are those of Gao et al. 2026, section 5; the bounds are ours. The integrals
-    use the midpoint rule.
+    on an open set that holds the path and the ball of radius :math:`\tfrac Cc M` about
+    x, and no cosine before :math:`\ell` is negative, the distance z of x to the zeros
+    of g satisfies :math:`\tfrac cC M \le z \le \tfrac Cc M`. Source: identity and M are
+    those of Gao et al. 2026, section 5; the bounds are ours. The integrals use the
+    midpoint rule.
 
     Args:
         score: maps ``(N, ...)`` to ``(N,)``, a gradient can be taken.

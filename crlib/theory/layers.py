@@ -390,7 +390,8 @@ def neuron_implies_spectral(w: Tensor, k: int) -> Errors:
     r"""Return both errors of :math:`\epsilon_k(\sigma) \le \epsilon_k(\rho)` (M5).
 
     The k strongest rows are a matrix of rank at most k, and the truncated singular
-    value decomposition is nearer. Source: ours, after Eckart and Young.
+    value decomposition is nearer. Source: Schur 1923, by whom the eigenvalues of
+    :math:`W W^\top` majorise its diagonal; the reading for neurons is ours.
 
     Args:
         w: ``(h, m)``.

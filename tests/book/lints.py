@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from book._tools import folds, notebooks
 from book._tools import manuscript as ms
@@ -42,6 +42,16 @@ _ROLE = re.compile(r"\{([\w:.+-]+)\}(`+)(.+?)\2", re.DOTALL)
 # A number, but not the tail of a name such as CIFAR-10, H100 or ResNet-18.
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_.])(?<![A-Za-z]-)\d+(?:[.,/]\d+)*")
 _UNIT = re.compile(r"units?\b|pixel|/\s*255|\[0,\s*1\]", re.IGNORECASE)
+# What has one spelling in the whole book: the wrong one, and what to write.
+_SPELLINGS = {
+    r"\bper\s+cent\b": "write percent",
+    r"\b(linf|l[012])\b": r"write the norm as a formula, $\ell_2$",
+    r"\b(last|next|previous|first) chapter\b|\bchapter (before|after)\b"
+    r"|(?<!this )\bchapter (one|two|three|four|five|six|seven|eight|nine|ten)\b": (
+        "link the chapter by its number, [chapter 2](ch02_slug.md)"
+    ),
+    r"\brank none\b": "say full",
+}
 _IMAGE_FILE = re.compile(r"[\w./-]+\.(png|jpe?g|svg|gif|pdf)")
 
 
@@ -443,6 +453,35 @@ def glued(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
             yield line, f"{name} is glued and never shown: show it or take it out"
 
 
+def spellings(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
+    for line, text in prose(book):
+        # A link's text is prose too; where it leads is not.
+        shown = bare(re.sub(r"\[([^\[\]]*)\]\([^()\s]*\)", r"\1", text))
+        for pattern, cure in _SPELLINGS.items():
+            for match in re.finditer(pattern, shown, re.IGNORECASE):
+                at = line + shown.count("\n", 0, match.start())
+                yield at, f"{' '.join(match[0].split())!r}: {cure}"
+    for cell in book.cells:
+        for call in calls(cell, "set", "set_xlabel", "set_ylabel"):
+            for text in _strings(call):
+                if re.search(r"(?<![\w$\\])(linf|l[012])\b", text):
+                    yield cell.line, rf"{text!r} on an axis: write $\ell_2$"
+        for call in calls(cell, "glue"):
+            specs = (n.format_spec for n in ast.walk(call) if _is_value(n))
+            if any("%" in text for spec in specs if spec for text in _strings(spec)):
+                yield cell.line, "a share glued as 79.7%: write {100 * share:.1f} %"
+
+
+def _strings(node: ast.AST) -> Iterator[str]:
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            yield part.value
+
+
+def _is_value(node: ast.AST) -> TypeGuard[ast.FormattedValue]:
+    return isinstance(node, ast.FormattedValue)
+
+
 Rule = Callable[[Manuscript, Shelf], Iterator[tuple[int, str]]]
 RULES: dict[str, Rule] = {
     rule.__name__: rule
@@ -464,6 +503,7 @@ RULES: dict[str, Rule] = {
         terms,
         cited,
         glued,
+        spellings,
     )
 }
 

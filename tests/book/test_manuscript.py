@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from book._tools import manuscript
-from tests.book import lints
+from tests.book import lints, symbols
 
 DEPENDS = ("book",)
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,12 @@ def test_cell_lengths() -> None:
 
 def test_references() -> None:
     problems = lints.references(SHELF)
+    assert not problems, "\n".join(problems)
+
+
+def test_notation() -> None:
+    page = next(page for page in SHELF.pages if page.path.name == "notation.md")
+    problems = symbols.problems(page, SHELF.chapters)
     assert not problems, "\n".join(problems)
 
 

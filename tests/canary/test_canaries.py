@@ -12,7 +12,7 @@ import pytest
 
 import crlib
 from book._tools import manuscript, notebooks
-from tests.book import lints
+from tests.book import lints, symbols
 from tests.units import Mutation, cells, mutating
 
 DEPENDS = ("tests/canary/sample", "book/_tools", "crlib/version.py")
@@ -90,6 +90,12 @@ FAULTS = [
     ("terms", "{term}`dual norm`", "{term}`predual norm`"),
     ("cited", "{cite:t}`duffin1952` study", "{cite:t}`duffin1953` study"),
     ("glued", "{glue:text}`ch07_total`", "{glue:text}`ch07_sum`"),
+    ("spellings", "Length helps, and", "Length helps one per\ncent, and"),
+    ("spellings", "Length helps, and", "Length helps in l2, and"),
+    ("spellings", "Length helps, and", "As [the last chapter](notation.md) shows, and"),
+    ("spellings", 'claim("The sum is six.", total == 6)',
+     'claim("The sum is six.", total == 6)\nax.set_xlabel("l2 budget")'),
+    ("spellings", 'glue("ch07_total", ', 'glue("ch07_total", f"{total:.0%}" + '),
     ("glued", "{glue:text}`ch07_total`", "six"),
     ("glued", 'glue("ch07_total"', 'glue("total"'),
     ("glued", 'glue("ch07_total"', 'glue("ch07_" + "total"'),
@@ -156,6 +162,30 @@ def test_references_unused_or_without_address(root: Path) -> None:
     found = lints.references(lints.shelf(root))
     assert len(found) == 2
     assert all("lost" in problem for problem in found)
+
+
+NOTATION = "book/notation.md"
+# What the notation page must not do: lose a row, repeat one, keep one that is not used.
+MISDECLARED = [
+    ("| $u$ | vector of norm one |\n", "", "does not know u"),
+    ("| $d$ | number", "| $x$ | output |\n| $d$ | number", "x has a row above"),
+    ("| $v$ |", "| $u$ | unit |\n| $v$ |", "u has a row above"),
+    ("| $v$ |", "| $d$ | difference |\n| $v$ |", "d is a symbol of the whole book"),
+    ("| $v$ |", "| $v_i$ | entry |\n| $v$ |", "has no v_"),
+]
+
+
+@pytest.mark.parametrize(("find", "replace", "told"), MISDECLARED)
+def test_notation_finds_fault(root: Path, find: str, replace: str, told: str) -> None:
+    def judged() -> list[str]:
+        shelf = lints.shelf(root)
+        page = next(p for p in shelf.pages if p.path.name == "notation.md")
+        return symbols.problems(page, shelf.chapters)
+
+    assert judged() == []
+    plant(root, find, replace, NOTATION)
+    (problem,) = judged()
+    assert told in problem
 
 
 def derived(root: Path) -> Any:

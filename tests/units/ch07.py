@@ -29,6 +29,13 @@ MUTATIONS = [
     Mutation(
         "prop-masks", "setup", "torch.maximum(plus, minus)", "((plus + minus) / 2)"
     ),
+    # A bound a tenth too small, which only a case of equality sees.
+    Mutation(
+        "prop-masks",
+        "setup",
+        "(whole + left * right) / 2)",
+        "0.9 * (whole + left * right) / 2)",
+    ),
     # A layer used in two pairs.
     Mutation("thm-pairs", "crlib.theory.optimal_pairing", "best[i + 2]", "best[i + 1]"),
     # The probability of being right for that of being wrong.

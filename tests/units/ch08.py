@@ -27,6 +27,13 @@ MUTATIONS = [
         "value=(root + math.sqrt(n + 8)) / 4",
         "value=(root + 1 / root) / 2",
     ),
+    # The norm of Sylvester's masked matrix taken for a bound of all: n = 4 beats it.
+    Mutation(
+        "thm-mask",
+        "crlib.theory.mask_amplification",
+        "high=(1 + root) / 2",
+        "high=(root + math.sqrt(n + 8)) / 4",
+    ),
     # A block of Sylvester's construction without its minus sign.
     Mutation("thm-mask", "setup", "torch.cat([h, -h], 1)", "torch.cat([h, h], 1)"),
     # The complement of the projector.
@@ -43,6 +50,8 @@ MUTATIONS = [
         "return RankOne(sigma * torch.outer(u, mean / distance), u, distance, noise)",
         "return RankOne(sigma * torch.outer(u, mean), u, distance / noise, 1.0)",
     ),
+    # The premise on the budget dropped: beyond the mean a constant answer is better.
+    Mutation("thm-rank-one", "check", "1.5, 2):", "1.5, 2, 2.5):"),
     # The alignment in place of its inverse.
     Mutation(
         "thm-premises",

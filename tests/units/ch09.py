@@ -61,6 +61,15 @@ MUTATIONS = [
         "bounds=(-1, 1)",
         "bounds=(-0.5, 0.5)",
     ),
+    # A hull that is too large: the neighbour's distance, which no hyperplane keeps.
+    Mutation(
+        "prop-cube",
+        "crlib.theory.sign_cube_radii",
+        ".abs()), hull, neighbour",
+        ".abs()), neighbour, neighbour",
+    ),
+    # The ball about x reaches where the slope is not between the two bounds.
+    Mutation("prop-path", "check", "(0.0, 0.15)", "(0.0, 0.6)"),
     # The length of the way for the integral of the cosine.
     Mutation(
         "prop-path", "crlib.theory.path_identity", "(cosine * counted)", "counted"
