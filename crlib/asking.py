@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 __all__ = ["Doubt", "ask", "evaluating", "logits", "reached", "with_gradients"]
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 # Nobody's own network is in the globals of these.
 FOREIGN = ("builtins", "crlib", "functools", "numpy", "torch", "typing")
 LOW = (torch.float16, torch.bfloat16)
@@ -244,7 +245,7 @@ def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **options: P.kwargs) -> R:
         if not torch.is_inference_mode_enabled():
             own = [plain(v) for v in args], {k: plain(v) for k, v in options.items()}
-            return function(*own[0], **own[1])  # type: ignore[arg-type]
+            return function(*own[0], **own[1])
         with torch.inference_mode(False):
             return run(*args, **options)
 

@@ -16,7 +16,8 @@ from crlib.claims import Interval, wilson
 from crlib.geometry import norm_of
 from crlib.metrics import margin
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 Model = Callable[[Tensor], Tensor]
 BUDGET_NORMS = ("linf", "l2", "l1")
 LOSSES = ("margin", "ce")

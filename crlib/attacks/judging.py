@@ -27,6 +27,7 @@ from crlib.progress import Bar
 Stage = tuple[Callable[..., AttackResult], dict[str, Any]]
 
 
+@door
 def to_each_rival(
     model: Model, x: Tensor, y: Tensor, *, norm: str, steps: int
 ) -> AttackResult:
