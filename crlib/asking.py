@@ -60,8 +60,10 @@ def _parts(one: Any) -> list[Any]:
         defaults = [one.__defaults__, one.__kwdefaults__]
         return [*cells, *defaults, *vars(one).values(), *_globals(one)]
     if isinstance(one, nn.Module) or _own(type(one)):
+        kinds = [k for k in type(one).__mro__ if _own(k)]
         kept = list(getattr(one, "__dict__", {}).values())
-        lines = [v for k in type(one).__mro__ if _own(k) for v in vars(k).values()]
+        kept += [getattr(one, s, None) for k in kinds for s in _slots(k)]
+        lines = [v for k in kinds for v in vars(k).values()]
         children = list(one.children()) if isinstance(one, nn.Module) else []
         return [*children, *kept, *lines]
     return []
@@ -70,6 +72,11 @@ def _parts(one: Any) -> list[Any]:
 def _own(kind: Any) -> bool:
     """Say whether a class or function is the user's."""
     return str(kind.__module__).split(".")[0] not in FOREIGN
+
+
+def _slots(kind: type) -> list[str]:
+    slots = vars(kind).get("__slots__", ())
+    return [slots] if isinstance(slots, str) else list(slots)
 
 
 def _full(cell: Any) -> bool:
@@ -109,8 +116,12 @@ def evaluating(model: Any) -> Iterator[None]:
     :func:`reached` finds behind it.
 
     Raises:
-        ValueError: weights that were made inside ``torch.inference_mode()``.
+        ValueError: what cannot be called, or weights that were made inside
+            ``torch.inference_mode()``.
     """
+    if not callable(model):
+        kind = type(model).__name__
+        raise ValueError(f"model is a {kind}: give what maps x to logits (N, K).")
     modules, _ = reached(model)
     # Input gradients need no trace of the weights, and keeping it takes time.
     every = {id(p): p for m in modules for p in m.parameters(recurse=False)}.values()

@@ -1,5 +1,6 @@
 """An attack costs what it says, touches nothing, and refuses what makes no sense."""
 
+import io
 import math
 from typing import Any
 
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 
 from crlib.asking import Doubt
 from crlib.attacks import fgsm, pgd, random_noise
+from crlib.attacks.base import rivals_of
+from crlib.claims import wilson
 from crlib.data import Dataset
+from crlib.metrics import accuracy
 from crlib.models import MLP
 from tests.unit.support import SEEDS, Affine, Changed, Counting, Never, affine_task, rng
 
@@ -382,3 +386,41 @@ def test_rounding_just_outside_the_box_is_forgiven() -> None:
     x = torch.tensor([[1 + 5e-7, -5e-7, 0.5]])
     found = pgd(Affine(torch.eye(3)), x, torch.tensor([0]), eps=0.01)
     assert ((found.x_adv >= 0) & (found.x_adv <= 1)).all()
+
+
+def test_a_result_says_what_was_found_in_a_line(trained: MLP, fashion: Dataset) -> None:
+    x, y = fashion.x_test, fashion.y_test
+    found = pgd(trained, x, y, eps=4 / 255, steps=3)
+    assert found.clean_accuracy == accuracy(trained, x, y)
+    assert found.interval == wilson(int((~found.success).sum()), len(x))
+    median = float(found.distance[found.success].median())
+    assert repr(found) == (
+        f"<AttackResult: 200 samples, {int(found.success.sum())} fooled, clean accuracy"
+        f" {found.clean_accuracy:.3f}, robust accuracy {found.interval}, median linf"
+        f" distance of the fooled {median:.3g}>"
+    )
+    nobody = pgd(Never(), x[:0], y[:0], eps=0.1)
+    assert repr(nobody) == "<AttackResult: 0 samples, 0 fooled>"
+    assert math.isnan(nobody.clean_accuracy)
+
+
+def test_a_result_is_read_again_without_trust_in_pickles() -> None:
+    model, x, y = affine_task(0)
+    found, file = pgd(model, x, y, eps=0.1), io.BytesIO()
+    torch.save(found, file)
+    file.seek(0)
+    again = torch.load(file, weights_only=True)
+    assert again.x_adv.equal(found.x_adv) and again.norm == "linf"
+
+
+def test_rivals_are_all_labels_but_the_true_one_and_the_masked() -> None:
+    z = torch.tensor([[1.0, 3.0, 2.0, 0.0], [5.0, 1.0, 2.0, 4.0]])
+    y = torch.tensor([1, 3])
+    assert rivals_of(z, y).tolist() == [[2, 0, 3], [0, 2, 1]]
+    z[:, 0] = -math.inf
+    assert rivals_of(z, y).tolist() == [[2, 3], [2, 1]]
+    z[0, 3] = -math.inf
+    assert rivals_of(z, y)[0].tolist() in ([2, 3], [2, 0])
+    z[:, [0, 2]] = -math.inf
+    z[1, 1] = -math.inf
+    assert (rivals_of(z, y) != y[:, None]).all() and rivals_of(z, y).shape == (2, 1)
