@@ -5,6 +5,7 @@ certificate and a closed form. Each function raises one ValueError that says wha
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ __all__ = [
     "not_negative",
     "one_of",
     "per_sample",
+    "tensor",
 ]
 
 # Inputs this far outside [0, 1] are rounding, not a mistake.
@@ -53,6 +55,16 @@ def not_negative(**numbers: float) -> None:
             raise ValueError(f"{name} is {number}: it must be finite and not negative.")
 
 
+def tensor(v: Any, name: str) -> None:
+    """Refuse what is not a tensor, and say how to make one of it."""
+    if isinstance(v, Tensor):
+        return
+    cure = f"torch.as_tensor({name})"
+    if isinstance(v, torch.utils.data.DataLoader | torch.utils.data.Dataset):
+        cure = "x, y = (torch.cat(part) for part in zip(*loader)), or one batch of it"
+    raise ValueError(f"{name} is a {type(v).__name__}: give a tensor, {cure}.")
+
+
 def inputs(x: Tensor, name: str = "x", box: bool = True) -> None:
     """Refuse what is not a batch of inputs, or, with ``box``, leaves [0, 1].
 
@@ -61,6 +73,7 @@ def inputs(x: Tensor, name: str = "x", box: bool = True) -> None:
         name: of the argument, for the sentence.
         box: whether inputs must lie in [0, 1], up to a rounding of 1e-6.
     """
+    tensor(x, name)
     if x.ndim < 2 or not x.is_floating_point():
         raise ValueError(
             f"{name} is {x.dtype} of shape {tuple(x.shape)}: give a batch (N, d) or"
@@ -72,10 +85,15 @@ def inputs(x: Tensor, name: str = "x", box: bool = True) -> None:
             f"{name} holds a NaN: inputs lie in [0, 1]. Clean the data first."
         )
     if box and not (-SLACK <= low and high <= 1 + SLACK):
+        cure = (
+            "Make normalisation the model's first layer (crlib.models.Normalize) and"
+            " give them unnormalised."
+        )
+        if -0.01 < low and high < 1.01:
+            cure = f"Rounding leaves less: {name}.clamp(0, 1), if that is all it is."
         raise ValueError(
-            f"{name} runs from {float(low):.3g} to {float(high):.3g}: inputs lie in"
-            " [0, 1]. Make normalisation the model's first layer"
-            " (crlib.models.Normalize) and give them unnormalised."
+            f"{name} runs from {float(low):.7g} to {float(high):.7g}: inputs lie in"
+            f" [0, 1]. {cure}"
         )
 
 
@@ -88,6 +106,7 @@ def labels(y: Tensor, n: int, name: str = "y", classes: int | None = None) -> No
         name: of the argument, for the sentence.
         classes: number of classes, if it is known yet.
     """
+    tensor(y, name)
     if y.shape != (n,) or y.dtype != torch.int64:
         raise ValueError(
             f"{name} is {y.dtype} of shape {tuple(y.shape)}: give one integer label"
@@ -115,7 +134,8 @@ def logits(z: Tensor, n: int) -> None:
     if z.ndim != 2 or len(z) != n or z.shape[1] < 2:
         raise ValueError(
             f"The model returned {tuple(z.shape)} for {n} samples: it must return"
-            " logits (N, K) with K at least 2."
+            " logits (N, K) with K at least 2. crlib.models.logits(model) makes two"
+            " columns of one logit."
         )
     if z.isnan().any():
         raise ValueError("The model returned a NaN: look at its weights and inputs.")

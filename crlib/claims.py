@@ -5,12 +5,22 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import SupportsFloat
 
 import numpy as np
 from scipy import stats
 
-__all__ = ["ClaimError", "Interval", "Verdict", "claim", "every", "glue", "interval"]
+__all__ = [
+    "ClaimError",
+    "Interval",
+    "Verdict",
+    "claim",
+    "every",
+    "glue",
+    "interval",
+    "wilson",
+]
 
 
 class ClaimError(AssertionError):
@@ -184,3 +194,36 @@ def interval(samples: Iterable[SupportsFloat], level: float = 0.95) -> Interval:
     half = stats.t.ppf((1 + level) / 2, len(values) - 1)
     half *= values.std(ddof=1) / math.sqrt(len(values))
     return Interval(float(mean), float(mean - half), float(mean + half), len(values))
+
+
+def wilson(hits: int, n: int, level: float = 0.95) -> Interval:
+    r"""Return a share with Wilson's score interval, which lies in [0, 1].
+
+    With :math:`p = \mathrm{hits} / n` and the normal quantile z, its ends are
+    :math:`\frac{p + z^2/2n \pm z \sqrt{p(1-p)/n + z^2/4n^2}}{1 + z^2/n}` (Wilson 1927).
+
+    Args:
+        hits: how many of ``n``.
+        n: number of independent samples, at least 1.
+        level: coverage, in (0, 1).
+
+    Returns:
+        An :class:`Interval` whose ``mean`` is the share itself.
+
+    Raises:
+        ValueError: numbers out of range.
+
+    Example:
+        >>> print(wilson(9, 10))
+        0.9 [0.596, 0.982]
+    """
+    if not 0 <= hits <= n or n < 1 or not 0 < level < 1:
+        raise ValueError(
+            f"{hits} of {n} at level {level}: hits lie between 0 and n, n is at least"
+            " 1, a level between 0 and 1."
+        )
+    p, z = hits / n, NormalDist().inv_cdf((1 + level) / 2)
+    half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    low, high = ((p + z * z / (2 * n) + s * half) / (1 + z * z / n) for s in (-1, 1))
+    # All or none of the samples: that end is exact, but for its rounding.
+    return Interval(p, 0.0 if hits == 0 else low, 1.0 if hits == n else high, n)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import grad
 
 from crlib import checks
-from crlib.models import LowRankLinear, evaluating
+from crlib.asking import ask, evaluating
+from crlib.models import LowRankLinear
 
 __all__ = [
     "accuracy",
@@ -487,12 +488,15 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 def accuracy(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
     """Return the share of samples ``model`` labels right, in [0, 1].
 
-    Runs in evaluation mode without gradients and leaves the model as it was.
+    Runs in evaluation mode without gradients and leaves model and inputs as they were.
 
     Args:
         model: maps ``(N, ...)`` to logits ``(N, K)``.
         x: ``(N, ...)`` inputs.
         y: ``(N,)`` labels.
+
+    Raises:
+        ValueError: labels that do not fit, or a model that returns no logits.
 
     Example:
         >>> import torch
@@ -501,11 +505,15 @@ def accuracy(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
         >>> metrics.accuracy(torch.nn.Identity(), x, y)
         0.5
     """
+    checks.tensor(x, "x")
+    checks.labels(y, len(x))
+    hits = []
     with torch.no_grad(), evaluating(model):
-        hits = [
-            (model(a).argmax(1) == b)
-            for a, b in zip(x.split(1024), y.split(1024), strict=True)
-        ]
+        for a, b in zip(x.split(1024), y.split(1024), strict=True):
+            logits = ask(model, a)
+            checks.logits(logits, len(a))
+            checks.labels(b, len(a), classes=logits.shape[1])
+            hits.append(logits.argmax(1) == b)
     return float(torch.cat(hits).double().mean())
 
 

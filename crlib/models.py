@@ -1,12 +1,13 @@
 """Networks from inputs in [0, 1] to logits; normalisation is a layer inside."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from crlib.asking import evaluating, logits
 
 __all__ = [
     "MLP",
@@ -17,34 +18,9 @@ __all__ = [
     "ResNet",
     "ViT",
     "evaluating",
+    "logits",
     "weight_layers",
 ]
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Put ``model`` into evaluation mode, its parameters fixed, for a while.
-
-    Every module and parameter gets its own flag back, also after an error: a layer
-    frozen inside a model in training stays frozen. A plain function passes through
-    unchanged.
-    """
-    known = isinstance(model, nn.Module)
-    modules = list(model.modules()) if known else []
-    # Input gradients need no trace of the weights, and keeping it takes time.
-    weights = [p for p in model.parameters() if p.requires_grad] if known else []
-    flags = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = False
-        for weight in weights:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for module, flag in zip(modules, flags, strict=True):
-            module.training = flag
-        for weight in weights:
-            weight.requires_grad_(True)
 
 
 class Normalize(nn.Module):

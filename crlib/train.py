@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from crlib import checks
+from crlib.asking import ask, evaluating, with_gradients
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import BUDGET_NORMS
 from crlib.data import Dataset
-from crlib.models import evaluating, weight_layers
+from crlib.models import weight_layers
 from crlib.progress import Bar
 
 __all__ = ["Epoch", "Fit", "augment", "fit", "fit_many", "new_head", "pgd_adversary"]
@@ -129,12 +130,12 @@ def pgd_adversary(
             goal = y
             if against == "prediction":
                 with torch.no_grad():
-                    goal = model(x).softmax(1)
+                    goal = ask(model, x).softmax(1)
             z = region.random(generator)
             for _ in range(steps):
                 z.requires_grad_(True)
                 # Soft goals leave out their own entropy, which has no gradient.
-                loss = nn.functional.cross_entropy(model(z), goal, reduction="sum")
+                loss = nn.functional.cross_entropy(ask(model, z), goal, reduction="sum")
                 (g,) = torch.autograd.grad(loss, z)
                 z = region.step_(z.detach(), g, step)
         return z
@@ -210,6 +211,7 @@ def new_head(model: nn.Module, classes: int, *, seed: int = 0) -> Any:
     return model
 
 
+@with_gradients
 def fit(
     model: nn.Module,
     data: Dataset,
@@ -359,6 +361,7 @@ def fit(
     return ledger.fit(model, time.perf_counter() - started, checkpoint)
 
 
+@with_gradients
 def fit_many(
     models: Sequence[nn.Module],
     data: Dataset | Sequence[Dataset],
@@ -519,7 +522,16 @@ def _loss(
     classes: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of a batch, and the logits that count for the accuracy."""
-    logits = model(x if trades is not None else x_bad)
+    shown = x if trades is not None else x_bad
+    try:
+        logits = ask(model, shown)
+    except ValueError as error:
+        if len(shown) == 1 and "more than 1 value per channel" in str(error):
+            raise ValueError(
+                "The last batch of an epoch is one sample, which batch normalisation"
+                " cannot normalise: choose another batch_size or validation."
+            ) from error
+        raise
     if logits.ndim != 2 or logits.shape[1] < classes:
         raise ValueError(
             f"The model returned {tuple(logits.shape)}: it must return logits (N, K)"
@@ -528,7 +540,7 @@ def _loss(
     loss = nn.functional.cross_entropy(logits, y)
     if trades is not None:
         loss = loss + trades * nn.functional.kl_div(
-            model(x_bad).log_softmax(1),
+            ask(model, x_bad).log_softmax(1),
             logits.log_softmax(1),
             log_target=True,
             reduction="batchmean",
@@ -681,6 +693,6 @@ def _evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     if not len(x):
         return float("nan"), float("nan")
     with torch.no_grad(), evaluating(model):
-        logits = torch.cat([model(part) for part in x.split(1024)])
+        logits = torch.cat([ask(model, part) for part in x.split(1024)])
     loss = nn.functional.cross_entropy(logits, y)
     return float(loss), float((logits.argmax(1) == y).double().mean())

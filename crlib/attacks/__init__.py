@@ -10,7 +10,14 @@ of seed 0. Bad input raises a ValueError that says what to do.
 An attack runs in evaluation mode, takes gradients of the input only, leaves torch's
 own randomness alone and the model as it was. Every attack returns an
 :class:`AttackResult`. A sample that is labelled wrongly from the start is returned
-unchanged, as a success at distance 0.
+unchanged, as a success at distance 0; with a target so is one labelled as the target.
+
+A model is asked with a copy of its input, outside ``torch.inference_mode()``. Behind a
+function or an object its modules are looked for and put into evaluation mode. A model
+whose answer for a sample depends on the rest of the batch is refused, and so is one
+that returns no logits: :func:`crlib.models.logits` takes them out of a tuple, a
+dictionary, an object or one column. If no gradient is ever other than zero, a
+:class:`Doubt` warns.
 
 =====================  ============================================================
 Fixed budget           :func:`fgsm`, :func:`pgd`, :func:`apgd`, :func:`square`,
@@ -24,6 +31,7 @@ To report              :func:`worst_case`, :func:`robustness_curve`,
 =====================  ============================================================
 """
 
+from crlib.asking import Doubt
 from crlib.attacks.ascent import apgd, fgsm, pgd, random_noise
 from crlib.attacks.balls import project
 from crlib.attacks.base import EOT, AttackResult
@@ -45,6 +53,7 @@ __all__ = [
     "Check",
     "Curve",
     "Diagnosis",
+    "Doubt",
     "UniversalResult",
     "apgd",
     "deepfool",

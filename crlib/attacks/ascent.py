@@ -15,10 +15,10 @@ from crlib.attacks.base import (
     Model,
     Search,
     check,
+    door,
     pick,
     rivals_of,
 )
-from crlib.models import evaluating
 
 
 def fgsm(
@@ -73,6 +73,7 @@ def fgsm(
     )
 
 
+@door
 def pgd(
     model: Model,
     x: Tensor,
@@ -141,13 +142,12 @@ def pgd(
         step_size, shares = radius, 1 - torch.arange(steps) / steps
     length, schedule = checks.per_sample("step_size", step_size, x), shares.tolist()
     run, source = Search(model, x, y, target, norm, loss), checks.chance(generator)
-    with evaluating(model):
-        if random_start or not len(x):
-            run.look_at_clean()
-        for r in range(restarts):
-            at = Steady.start(run, radius, source if random_start or r else None)
-            at.length, at.shares = length[at.rows], schedule
-            at.go(run, steps, source)
+    if random_start or not len(x):
+        run.look_at_clean()
+    for r in range(restarts):
+        at = Steady.start(run, radius, source if random_start or r else None)
+        at.length, at.shares = length[at.rows], schedule
+        at.go(run, steps, source)
     return run.result()
 
 
@@ -249,6 +249,7 @@ class Steady(Climb):
         self.z = self.region.step_(self.z.clone(), self.g, self.length * self.shares[t])
 
 
+@door
 def apgd(
     model: Model,
     x: Tensor,
@@ -328,15 +329,14 @@ def apgd(
     run, source = Search(model, x, y, target, norm, loss), checks.chance(generator)
     kind: type[Best] = Sparse if norm == "l1" else Halving
     rivals: tuple[Tensor | None, ...] = (None,)
-    with evaluating(model):
-        if n_targets or random_start or not len(x):
-            logits = run.look_at_clean()
-        if n_targets:
-            rivals = rivals_of(logits, y)[:, :n_targets].split(together, 1)
-        for r, rival in product(range(restarts), rivals):
-            random = source if random_start or r else None
-            wide = 3 if random is not None and norm == "l1" else 1
-            kind.start(run, radius, random, wide, rival).go(run, steps, source)
+    if n_targets or random_start or not len(x):
+        logits = run.look_at_clean()
+    if n_targets:
+        rivals = rivals_of(logits, y)[:, :n_targets].split(together, 1)
+    for r, rival in product(range(restarts), rivals):
+        random = source if random_start or r else None
+        wide = 3 if random is not None and norm == "l1" else 1
+        kind.start(run, radius, random, wide, rival).go(run, steps, source)
     return run.result()
 
 
@@ -453,6 +453,7 @@ class Sparse(Best):
         )
 
 
+@door
 def random_noise(
     model: Model,
     x: Tensor,
@@ -491,7 +492,7 @@ def random_noise(
     radius = check(x, y, eps, norm)
     checks.at_least(1, draws=draws)
     run, source = Search(model, x, y, None, norm), checks.chance(generator)
-    with evaluating(model), torch.no_grad():
+    with torch.no_grad():
         run.look_at_clean()
         for _ in range(draws):
             at = Climb.start(run, radius, source)

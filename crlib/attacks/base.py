@@ -1,22 +1,29 @@
 """What every attack shares: the result, the objective, and the bookkeeping."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import wraps
+from inspect import signature
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from crlib import checks
+from crlib.asking import Doubt, ask, evaluating, reached, with_gradients
+from crlib.claims import Interval, wilson
 from crlib.geometry import norm_of
 from crlib.metrics import margin
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Model = Callable[[Tensor], Tensor]
 BUDGET_NORMS = ("linf", "l2", "l1")
 LOSSES = ("margin", "ce")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttackResult:
     """What an attack found.
 
@@ -26,9 +33,11 @@ class AttackResult:
             the end of the run that ended at the largest loss (minimal norm: ``x``).
         success: ``(N,)`` bool: fooled (with a target: labelled as the target).
         distance: ``(N,)`` norm of ``x_adv - x`` where successful, else infinity.
-        n_forward: ``(N,)`` evaluations of the model spent on each sample.
+        n_forward: ``(N,)`` evaluations of the model spent on each sample. The one that
+            asks whether an answer depends on its batch is not counted.
         n_backward: ``(N,)`` input gradients spent on each sample.
         zero_gradient: ``(N,)`` bool: an input gradient was zero on the way.
+        right: ``(N,)`` bool: labelled right before the attack.
         norm: the norm of the ball.
     """
 
@@ -38,12 +47,40 @@ class AttackResult:
     n_forward: Tensor
     n_backward: Tensor
     zero_gradient: Tensor
+    right: Tensor
     norm: str
 
     @property
     def robust_accuracy(self) -> float:
         """Share of samples that the attack did not fool, in [0, 1]; NaN for none."""
         return 1 - float(self.success.double().mean())
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of samples labelled right before the attack; NaN for none."""
+        return float(self.right.double().mean())
+
+    @property
+    def interval(self) -> Interval:
+        """Wilson's interval of the robust accuracy, at 95 per cent, over samples."""
+        return wilson(int((~self.success).sum()), len(self.success))
+
+    def __repr__(self) -> str:
+        n, fooled = len(self.success), int(self.success.sum())
+        words = [f"{n} samples", f"{fooled} fooled"]
+        if n:
+            words += [
+                f"clean accuracy {self.clean_accuracy:.3f}",
+                f"robust accuracy {self.interval}",
+            ]
+        if fooled:
+            median = float(self.distance[self.success].median())
+            words.append(f"median {self.norm} distance of the fooled {median:.3g}")
+        return f"<AttackResult: {', '.join(words)}>"
+
+
+# So that torch.load reads a saved result without weights_only=False.
+torch.serialization.add_safe_globals([AttackResult])
 
 
 def per_row(v: Tensor, like: Tensor) -> Tensor:
@@ -57,8 +94,18 @@ def pick(use: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 def rivals_of(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the labels other than ``y``, the strongest first, ``(N, K - 1)``."""
-    return logits.scatter(1, y[:, None], -torch.inf).argsort(1).flip(1)[:, :-1]
+    """Return the labels other than ``y``, the strongest first, ``(N, R)``.
+
+    R is K - 1, less what every sample has at minus infinity: a masked class is never
+    reached.
+    """
+    # The label itself comes last, behind what is masked.
+    least = torch.finfo(logits.dtype).min
+    order = logits.clamp_min(least).scatter(1, y[:, None], -torch.inf)
+    masked = logits.isneginf().scatter(1, y[:, None], False).sum(1)
+    common = int(masked.min()) if len(masked) else 0
+    width = max(1, logits.shape[1] - 1 - common)
+    return order.argsort(1).flip(1)[:, :width]
 
 
 def check(
@@ -72,14 +119,26 @@ def check(
     """Refuse bad input before any work; return ``eps`` as ``(N,)``."""
     checks.one_of("norm", norm, norms)
     checks.inputs(x)
+    if x.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"x is {x.dtype}, too coarse for a perturbation: give x.float(), and"
+            " crlib.models.logits(model) for a model in that precision."
+        )
     checks.labels(y, len(x))
     if target is not None:
         checks.labels(target, len(x), "target")
         if (target == y).any():
             raise ValueError(
-                "A target equals the true label: there is nothing to attack."
+                "A target equals the true label: there is nothing to attack. Leave"
+                " these samples out: keep = target != y."
             )
-    return checks.per_sample("eps", eps, x)
+    radius = checks.per_sample("eps", eps, x)
+    if norm == "linf" and (radius > 1).any():
+        raise ValueError(
+            f"eps is {eps} in linf, where 1 turns any image into any other: write"
+            " 8/255 for 8 of 255 levels."
+        )
+    return radius
 
 
 class EOT(nn.Module):
@@ -100,7 +159,109 @@ class EOT(nn.Module):
         self.model, self.samples = model, samples
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([self.model(x) for _ in range(self.samples)]).mean(0)
+        return torch.stack([ask(self.model, x) for _ in range(self.samples)]).mean(0)
+
+
+class Asked(nn.Module):
+    """A model that one call of an attack asks, whatever attacks it calls in turn."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+        self.probed = False  # whether it was asked for one sample alone
+        self.climbed = False  # whether it was asked for a gradient
+        self.felt = False  # whether one was not zero
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ask(self.model, x)
+
+    def feel(self, g: Tensor) -> None:
+        """Note a gradient; once one was not zero, the others are not looked at."""
+        self.climbed, self.felt = True, self.felt or bool(g.any())
+
+    def probe(self, z: Tensor, logits: Tensor) -> None:
+        """Refuse answers that depend on the rest of the batch, once.
+
+        The first and the last sample of a batch are asked for alone. A model that
+        draws at random answers anew each time, which is no reason to refuse it.
+        """
+        if self.probed or len(z) < 2:
+            return
+        self.probed = True
+        _, generators = reached(self.model)
+        before = [generator.get_state() for generator in generators]
+        devices = [z.device] if z.is_cuda else []
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            refused = all(self._differs(z[[k]], logits[[k]]) for k in (0, -1))
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+        if refused:
+            raise ValueError(
+                "The answer for a sample depends on the others in its batch: what fools"
+                " in one batch need not in another. Batch normalisation needs running"
+                " statistics; or attack lambda x: torch.cat([model(v) for v in"
+                " x.split(1)])."
+            )
+
+    def _differs(self, z: Tensor, logits: Tensor) -> bool:
+        try:
+            alone = self(z)
+            checks.logits(alone, 1)
+        except Exception as error:
+            raise ValueError(
+                "The model answers a batch, but not a sample alone, as an attack asks"
+                f" in batches of any size. It said: {error}"
+            ) from error
+        return not _alike(alone, logits) and _alike(alone, self(z))
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Say whether two answers are the same, up to the rounding of low precision."""
+    finite = other[other.isfinite()]
+    size = float(finite.max() - finite.min()) if len(finite) else 0.0
+    size = max(size, 1e-3 * float(finite.abs().max()) if len(finite) else 0.0)
+    return bool(torch.isclose(one, other, rtol=0, atol=0.05 * size).all())
+
+
+def door(attack: Callable[P, R]) -> Callable[P, R]:
+    """Put the model of an attack into evaluation mode, and doubt a lack of gradients.
+
+    The attack is given an :class:`Asked`; an attack that it calls is given the same.
+    """
+    place = list(signature(attack).parameters).index("model")
+
+    @with_gradients
+    @wraps(attack)
+    def enter(*args: P.args, **options: P.kwargs) -> R:
+        bound: dict[str, Any] = options
+        model: Any = args[place] if place < len(args) else bound.get("model")
+        if isinstance(model, Asked):
+            return attack(*args, **options)
+        asked = Asked(model)
+        given = list(args)
+        if place < len(args):
+            given[place] = asked
+        else:
+            bound["model"] = asked
+        with evaluating(model):
+            found = attack(*given, **options)  # type: ignore[arg-type]
+        if asked.climbed and not asked.felt:
+            warnings.warn(
+                "Every input gradient was zero: the model hides its gradients (a"
+                " detach, a rounding, torch.no_grad), and what resisted was hardly"
+                " attacked. Try attacks.square.",
+                Doubt,
+                stacklevel=3,
+            )
+        return found
+
+    return enter
 
 
 def objective(
@@ -158,7 +319,8 @@ class Search:
         norm: str,
         loss: str = "margin",
     ) -> None:
-        self.model, self.loss, self.norm = model, loss, norm
+        self.model = model if isinstance(model, Asked) else Asked(model)
+        self.loss, self.norm = loss, norm
         self.seen = False  # whether the model was asked already
         self.x, self.y, self.target = x.detach(), y, target
         self.x_adv = self.x.clone()
@@ -167,31 +329,36 @@ class Search:
         self.n_forward = torch.zeros_like(y)
         self.n_backward = torch.zeros_like(y)
         self.zero_gradient = torch.zeros_like(self.success)
+        self.right = torch.zeros_like(self.success)
 
     def standing(self) -> Tensor:
         return (~self.success).nonzero().squeeze(1)
 
     def ask(self, z: Tensor, rows: Tensor, graph: bool = False) -> Tensor:
-        """Return the logits at the points ``z`` of samples ``rows``; count the call."""
+        """Return the logits at the points ``z`` of samples ``rows``; count the call.
+
+        The first points asked for are the inputs themselves, all of them.
+        """
         with torch.set_grad_enabled(graph):
-            logits = self.model(z)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            logits: Tensor = self.model(z)
         if not self.seen:
             checks.logits(logits, len(z))
             for name, labels in (("y", self.y), ("target", self.target)):
                 if labels is not None:
                     checks.labels(labels[rows], len(rows), name, logits.shape[1])
+            self.model.probe(z.detach(), logits.detach())
+            self.right[rows] = logits.argmax(1) == self.y[rows]
         self.seen = True
         self.n_forward[rows] += len(z) // len(rows)
         return logits
 
     def look_at_clean(self) -> Tensor:
-        """Mark the samples that are labelled wrongly before any attack."""
+        """Mark the samples that fool before any attack."""
         if not len(self.x):
             # Two classes suffice to order an empty batch, which has no labels.
             return self.x.new_zeros(0, 2)
         logits = self.ask(self.x, torch.arange(len(self.x), device=self.x.device))
-        self.success = is_fooled(logits, self.y, None)
+        self.success = is_fooled(logits, self.y, self.target)
         return logits
 
     def see(
@@ -211,16 +378,13 @@ class Search:
         ``inside`` the ball are never a success. ``before`` holds the objectives of the
         last look.
         """
-        first, each = not self.seen, len(z) // len(rows)
+        each = len(z) // len(rows)
         logits = self.ask(z, rows, graph=z.requires_grad)
         y = self.y[rows].repeat_interleave(each)
         target = None if self.target is None else self.target[rows]
         with torch.set_grad_enabled(z.requires_grad):
             value = objective(logits, y, target, self.loss, rival)
         fooled = is_fooled(logits, y, target) & inside
-        if first:
-            # Labelled wrongly at x itself counts as fooled, whatever the target.
-            fooled |= is_fooled(logits, y, None)
         now = value.detach().to(self.x.dtype)
         still = torch.zeros_like(fooled) if before is None else now == before
         # Of the points of a sample count the first that fools, else the best.
@@ -249,7 +413,9 @@ class Search:
     ) -> Tensor:
         """Return the input gradient; count it. Keep the graph where there is more."""
         self.n_backward[rows] += len(z) // len(rows)
-        return gradient(value, z, more)
+        g = gradient(value, z, more)
+        self.model.feel(g)
+        return g
 
     def shake(self, g: Tensor, rows: Tensor, generator: torch.Generator) -> None:
         """Replace the gradients that are zero by random directions."""
@@ -270,5 +436,6 @@ class Search:
             n_forward=self.n_forward,
             n_backward=self.n_backward,
             zero_gradient=self.zero_gradient,
+            right=self.right,
             norm=self.norm,
         )

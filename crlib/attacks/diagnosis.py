@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from crlib import checks
+from crlib.asking import evaluating, reached, with_gradients
 from crlib.attacks.ascent import fgsm, pgd, random_noise
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import (
+    Asked,
     Model,
     check,
     gradient,
@@ -20,7 +22,6 @@ from crlib.attacks.base import (
     pick,
 )
 from crlib.attacks.query import square
-from crlib.models import evaluating
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ CHECKS = {
 NOISY = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
+@with_gradients
 def diagnose(
     model: Model,
     x: Tensor,
@@ -204,6 +206,8 @@ def diagnose(
     source = checks.chance(generator)
     numbers: dict[str, float] = {"evaluation mode": _left_training(model)}
     with evaluating(model):
+        # The attacks share it, and it copies what it is given.
+        model = Asked(model)
         numbers |= _outputs(model, x, y)
         numbers |= _gradients(model, x, y, eps, norm, source)
         numbers |= _attacks(model, x, y, eps, norm, steps, queries, source)
@@ -216,7 +220,7 @@ def diagnose(
 
 
 def _left_training(model: Model) -> float:
-    modules = model.modules() if isinstance(model, nn.Module) else []
+    modules, _ = reached(model)
     return float(sum(isinstance(m, NOISY) and m.training for m in modules))
 
 
@@ -291,7 +295,8 @@ def _attacks(
         "black box loses": blind,
     }
     beyond = {k: float((v & ~usual).double().mean()) for k, v in others.items()}
-    runs = run(eps / 2, steps=steps), usual, run(2 * eps, steps=steps)
+    twice = min(2 * eps, 1.0) if norm == "linf" else 2 * eps
+    runs = run(eps / 2, steps=steps), usual, run(twice, steps=steps)
     half, one, double = (float(success.double().mean()) for success in runs)
     everything = 1.0 if norm == "linf" else float(x[0].numel())
     huge = run(everything, steps=steps)

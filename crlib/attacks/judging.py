@@ -15,18 +15,19 @@ from crlib.attacks.base import (
     Model,
     Search,
     check,
+    door,
     is_fooled,
     pick,
     rivals_of,
 )
 from crlib.attacks.query import square
 from crlib.attacks.smallest import deepfool, fmn, minimum_of
-from crlib.models import evaluating
 from crlib.progress import Bar
 
 Stage = tuple[Callable[..., AttackResult], dict[str, Any]]
 
 
+@door
 def to_each_rival(
     model: Model, x: Tensor, y: Tensor, *, norm: str, steps: int
 ) -> AttackResult:
@@ -86,12 +87,13 @@ def _take(options: dict[str, Any], rows: Tensor, n: int) -> dict[str, Any]:
 def _put(total: AttackResult, part: AttackResult, rows: Tensor) -> None:
     """Write what an attack found on ``rows``; costs and zero gradients add up."""
     total.x_adv[rows], total.success[rows] = part.x_adv, part.success
-    total.distance[rows] = part.distance
+    total.distance[rows], total.right[rows] = part.distance, part.right
     total.n_forward[rows] += part.n_forward
     total.n_backward[rows] += part.n_backward
     total.zero_gradient[rows] |= part.zero_gradient
 
 
+@door
 def worst_case(
     model: Model,
     x: Tensor,
@@ -140,23 +142,22 @@ def worst_case(
     standing = torch.arange(len(x), device=x.device)
     cascade = CASCADES[f"{budget} l1" if norm == "l1" else budget]
     stages = Bar(cascade, disable=not progress, desc="attacks", leave=False)
-    with evaluating(model):
-        for attack, options in stages:
-            if not len(standing):
-                break
-            near, left = x[standing], radius[standing]
-            given = {"norm": norm, **options}
-            if attack not in (fmn, to_each_rival):
-                # One source for all: a later stage begins where no earlier one did.
-                given |= {"eps": left, "generator": source}
-            if attack is apgd:
-                # As many points at once as at the start, however few stand.
-                given["together"] = len(x) // len(near)
-            part = attack(model, near, y[standing], **given)
-            if "eps" not in given:
-                part = _within(part, left, near)
-            _put(total, part, standing)
-            standing = standing[~part.success]
+    for attack, options in stages:
+        if not len(standing):
+            break
+        near, left = x[standing], radius[standing]
+        given = {"norm": norm, **options}
+        if attack not in (fmn, to_each_rival):
+            # One source for all: a later stage begins where no earlier one did.
+            given |= {"eps": left, "generator": source}
+        if attack is apgd:
+            # As many points at once as at the start, however few stand.
+            given["together"] = len(x) // len(near)
+        part = attack(model, near, y[standing], **given)
+        if "eps" not in given:
+            part = _within(part, left, near)
+        _put(total, part, standing)
+        standing = standing[~part.success]
     return total
 
 
@@ -171,6 +172,7 @@ def _within(part: AttackResult, eps: Tensor, x: Tensor) -> AttackResult:
     )
 
 
+@door
 def transfer(result: AttackResult, model: Model, x: Tensor, y: Tensor) -> AttackResult:
     """Show another model the points that fooled, or nearly fooled, the first.
 
@@ -198,20 +200,23 @@ def transfer(result: AttackResult, model: Model, x: Tensor, y: Tensor) -> Attack
         tensor([ True,  True,  True, False])
     """
     check(x, y, 0.0, "linf")
+    if not isinstance(result, AttackResult):
+        raise ValueError(f"result is a {type(result).__name__}: give what pgd returns.")
     if result.x_adv.shape != x.shape:
         raise ValueError(
             f"The result is of {tuple(result.x_adv.shape)}, x {tuple(x.shape)}."
         )
     total = Search(model, x, y, None, result.norm)
-    with evaluating(model), torch.no_grad():
+    with torch.no_grad():
         total.look_at_clean()
         rows = total.standing()
-        total.x_adv[rows] = result.x_adv[rows]
+        total.x_adv[rows] = result.x_adv[rows].to(x)
         if len(rows):
             total.see(total.x_adv[rows], rows)
     return total.result()
 
 
+@door
 def evaluate(
     attack: Callable[..., AttackResult],
     model: Model,
@@ -255,6 +260,8 @@ def evaluate(
         >>> attacks.evaluate(attacks.pgd, model, x, y, batch_size=3, eps=0.25).success
         tensor([ True,  True, False, False])
     """
+    checks.inputs(x)
+    checks.labels(y, len(x))
     checks.at_least(1, batch_size=batch_size)
     if not len(x):
         return attack(model, x, y, **options)
@@ -290,21 +297,21 @@ def _in_low_precision(
 ) -> AttackResult:
     def cast(z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, autocast):
-            logits = model(z)
-        return logits.float()
+            return model(z)
 
-    with evaluating(model):
-        first = attack(cast, x, y, **options)
-        with torch.no_grad():
-            wrong = is_fooled(model(x), y, None)
-            fooled = is_fooled(model(first.x_adv), y, options.get("target"))
-        # Full precision has the last word on x and on the point found.
-        same = (first.success == fooled) & (first.distance > 0)
-        rows = (~torch.where(wrong, first.distance == 0, same)).nonzero().squeeze(1)
-        if len(rows):
-            again = attack(model, x[rows], y[rows], **_take(options, rows, len(x)))
-            _put(first, again, rows)
-    return replace(first, n_forward=first.n_forward + 2)
+    first = attack(cast, x, y, **options)
+    with torch.no_grad():
+        clean, target = model(x), options.get("target")
+        already = is_fooled(clean, y, target)
+        fooled = is_fooled(model(first.x_adv), y, target)
+    # Full precision has the last word on x and on the point found.
+    same = (first.success == fooled) & (first.distance > 0)
+    rows = (~torch.where(already, first.distance == 0, same)).nonzero().squeeze(1)
+    if len(rows):
+        again = attack(model, x[rows], y[rows], **_take(options, rows, len(x)))
+        _put(first, again, rows)
+    right = clean.argmax(1) == y
+    return replace(first, n_forward=first.n_forward + 2, right=right)
 
 
 @dataclass(frozen=True)
@@ -326,6 +333,7 @@ class Curve:
     high: Tensor
 
 
+@door
 def robustness_curve(
     model: Model,
     x: Tensor,
@@ -367,6 +375,8 @@ def robustness_curve(
         >>> attacks.robustness_curve(model, x, y, eps=[0, 0.15, 0.25]).accuracy
         tensor([1.0000, 0.7500, 0.5000])
     """
+    checks.inputs(x)
+    checks.labels(y, len(x))
     budgets = sorted(float(e) for e in eps)
     if not budgets or not len(x):
         raise ValueError("A curve needs at least one budget and one sample.")
@@ -390,7 +400,7 @@ def robustness_curve(
         len(x), (1000, len(x)), generator=torch.Generator().manual_seed(0)
     )
     tail = (1 - level) / 2
-    ends = torch.tensor([tail, 1 - tail])
+    ends = torch.tensor([tail, 1 - tail], dtype=torch.float32)
     bands = [row.float()[draws].mean(1).quantile(ends) for row in stands]
     low, high = torch.stack(bands, 1)
     accuracy = stands.sum(1) / len(x)

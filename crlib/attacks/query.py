@@ -10,13 +10,14 @@ from crlib.attacks.base import (
     Model,
     Search,
     check,
+    door,
     per_row,
     pick,
 )
 from crlib.geometry import norm_of
-from crlib.models import evaluating
 
 
+@door
 def square(
     model: Model,
     x: Tensor,
@@ -65,7 +66,7 @@ def square(
     radius = check(x, y, eps, norm, target, ("linf", "l2"))
     checks.at_least(1, queries=queries)
     run, source = Search(model, x, y, target, norm), checks.chance(generator)
-    with evaluating(model), torch.no_grad():
+    with torch.no_grad():
         run.look_at_clean()
         rows = run.standing()
         best = x.new_full((len(rows),), -torch.inf)

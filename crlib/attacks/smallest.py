@@ -15,6 +15,7 @@ from crlib.attacks.base import (
     Model,
     Search,
     check,
+    door,
     is_fooled,
     objective,
     per_row,
@@ -22,7 +23,6 @@ from crlib.attacks.base import (
     rivals_of,
 )
 from crlib.geometry import NORMS, halfspace_step, norm_of
-from crlib.models import evaluating
 
 DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
@@ -31,7 +31,7 @@ class Nearest(Search):
     """The nearest fooling points found so far.
 
     ``start``, ``labels``, ``goal``, ``point`` and ``distance`` are of the samples
-    ``rows`` labelled right at ``x``, as is whatever the methods take and return.
+    ``rows`` that do not fool at ``x``, as is whatever the methods take and return.
     """
 
     def __init__(
@@ -40,9 +40,11 @@ class Nearest(Search):
         super().__init__(model, x, y, target, norm)
         logits = self.look_at_clean()
         self.rows = self.standing()
-        self.start, self.labels = self.x[self.rows], y[self.rows]
+        self.start, self.logits = self.x[self.rows], logits[self.rows]
+        # The label to leave: y, except on the way from a wrong label to a target.
+        self.labels = self.logits.argmax(1)
         self.goal = None if target is None else target[self.rows]
-        self.logits, self.point = logits[self.rows], self.start
+        self.point = self.start
         self.distance = self.start.new_full((len(self.rows),), math.inf)
 
     def near(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,6 +93,7 @@ class Nearest(Search):
         return self.result()
 
 
+@door
 def deepfool(
     model: Model,
     x: Tensor,
@@ -139,7 +142,7 @@ def deepfool(
     """
     check(x, y, 0.0, norm, target, tuple(NORMS))
     checks.at_least(1, steps=steps)
-    with evaluating(model), torch.no_grad():
+    with torch.no_grad():
         found = Nearest(model, x, y, target, norm)
         _walk(found, steps, candidates=3)
         return found.finish(search_steps)
@@ -190,6 +193,7 @@ def _walk(found: Nearest, steps: int, candidates: int) -> None:
     found.near(at)
 
 
+@door
 def fmn(
     model: Model,
     x: Tensor,
@@ -249,7 +253,7 @@ def fmn(
     if step_size is None:
         step_size = 1.0 if norm == "l2" else 10.0
     gamma = 0.2 if norm == "l1" else 0.05
-    with evaluating(model), torch.no_grad():
+    with torch.no_grad():
         found = Nearest(model, x, y, target, norm)
         if walk:
             _walk(found, walk, candidates=2)
@@ -278,6 +282,7 @@ def fmn(
         return found.finish(search_steps)
 
 
+@door
 def sigma_zero(
     model: Model,
     x: Tensor,
@@ -320,7 +325,7 @@ def sigma_zero(
     """
     check(x, y, 0.0, "l0", target, ("l0",))
     checks.at_least(1, steps=steps)
-    with evaluating(model), torch.no_grad():
+    with torch.no_grad():
         found = Nearest(model, x, y, target, "l0")
         delta = torch.zeros_like(found.start)
         cut, sigma = torch.full_like(found.distance, 0.3), 1e-3
@@ -346,6 +351,7 @@ def sigma_zero(
         return found.finish(12)
 
 
+@door
 def minimal(
     model: Model,
     x: Tensor,
@@ -424,6 +430,7 @@ def minimum_of(*results: AttackResult) -> AttackResult:
             n_forward=best.n_forward + other.n_forward,
             n_backward=best.n_backward + other.n_backward,
             zero_gradient=best.zero_gradient | other.zero_gradient,
+            right=best.right,
             norm=best.norm,
         )
     return best

@@ -1,18 +1,14 @@
 """Universal perturbations: one for all inputs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crlib import checks
-from crlib.attacks.base import (
-    Model,
-    check,
-    gradient,
-    objective,
-)
-from crlib.models import evaluating
+from crlib.asking import reached
+from crlib.attacks.base import Asked, Model, check, door, gradient, objective
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,8 @@ class _Trial:
         check(x, y, eps, norm, None, ("linf", "l2"))
         if len(x) < 2:
             raise ValueError("Give two samples or more: half of them are held out.")
-        self.model, self.x, self.y, self.norm = model, x.detach(), y, norm
+        self.model = model if isinstance(model, Asked) else Asked(model)
+        self.x, self.y, self.norm = x.detach(), y, norm
         self.source = checks.chance(generator)
         order = self.shuffled(torch.arange(len(x), device=x.device))
         held = round(0.5 * len(x))
@@ -63,12 +60,16 @@ class _Trial:
         return rows[order.to(rows.device)]
 
     def labels(self, delta: Tensor) -> Tensor:
-        with evaluating(self.model), torch.no_grad():
-            parts = [self.model((v + delta).clamp(0, 1)) for v in self.x.split(512)]
-        logits = torch.cat(parts)
-        checks.logits(logits, len(self.x))
-        checks.labels(self.y, len(self.x), classes=logits.shape[1])
-        return logits.argmax(1)
+        labels = []
+        for v, y in zip(self.x.split(512), self.y.split(512), strict=True):
+            z = (v + delta).clamp(0, 1)
+            with torch.no_grad():
+                logits = self.model(z)
+            checks.logits(logits, len(z))
+            checks.labels(y, len(z), classes=logits.shape[1])
+            self.model.probe(z, logits)
+            labels.append(logits.argmax(1))
+        return torch.cat(labels)
 
     def slope(
         self, rows: Tensor, delta: Tensor, scale: Tensor | None = None
@@ -79,12 +80,11 @@ class _Trial:
         """
         with torch.enable_grad():
             z = (self.x[rows] + delta).clamp(0, 1).requires_grad_()
-            logits = self.model(z)
-            # Half precision would lose the small differences between gradients.
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            value = objective(logits, self.told[rows])
+            value = objective(self.model(z), self.told[rows])
             goal = value if scale is None else (value / scale).sigmoid()
-        return gradient(goal, z), -value.detach()
+        g = gradient(goal, z)
+        self.model.feel(g)
+        return g, -value.detach()
 
     def judge(self, delta: Tensor) -> UniversalResult:
         after = self.labels(delta)
@@ -98,6 +98,7 @@ class _Trial:
         )
 
 
+@door
 def universal(
     model: Model,
     x: Tensor,
@@ -146,28 +147,27 @@ def universal(
     trial = _Trial(model, x, y, eps, norm, generator)
     found, zero = [], torch.zeros_like(trial.x[:1])  # zero, as delta, is (1, ...)
     total = epochs * -(-len(trial.learnt) // batch_size)
-    with evaluating(model):
-        parts = [trial.slope(rows, zero) for rows in trial.learnt.split(batch_size)]
-        # Of n inputs to learn from: gradients (n, ...) and margins (n,).
-        slopes, margins = (torch.cat(part) for part in zip(*parts, strict=True))
-        scale = margins.median().clamp_min(1e-30)
-        ends = [_top(slopes).view_as(zero), _stretched(model, x)]
-        starts = [s * _unit(v, norm) for v in ends if v is not None for s in (1, -1)]
-        for start in [zero, *starts]:
-            delta, taken = eps * start, 0
-            found.append(trial.judge(delta[0]))
-            for _ in range(epochs):
-                for batch in trial.shuffled(trial.learnt).split(batch_size):
-                    g, _ = trial.slope(batch, delta, scale)  # (B, ...)
-                    step = _unit(g.sum(0, keepdim=True), norm)
-                    delta = delta + eps / 2 * (1 - taken / total) * step
-                    # The box is each input's, not delta's.
-                    if norm == "linf":
-                        delta = delta.clamp(-eps, eps)
-                    else:
-                        delta *= (eps / delta.norm().clamp_min(1e-30)).clamp_max(1)
-                    taken += 1
-            found.append(trial.judge(delta[0]))
+    parts = [trial.slope(rows, zero) for rows in trial.learnt.split(batch_size)]
+    # Of n inputs to learn from: gradients (n, ...) and margins (n,).
+    slopes, margins = (torch.cat(part) for part in zip(*parts, strict=True))
+    scale = margins.median().clamp_min(1e-30)
+    ends = [_top(slopes).view_as(zero), _stretched(model, x)]
+    starts = [s * _unit(v, norm) for v in ends if v is not None for s in (1, -1)]
+    for start in [zero, *starts]:
+        delta, taken = eps * start, 0
+        found.append(trial.judge(delta[0]))
+        for _ in range(epochs):
+            for batch in trial.shuffled(trial.learnt).split(batch_size):
+                g, _ = trial.slope(batch, delta, scale)  # (B, ...)
+                step = _unit(g.sum(0, keepdim=True), norm)
+                delta = delta + eps / 2 * (1 - taken / total) * step
+                # The box is each input's, not delta's.
+                if norm == "linf":
+                    delta = delta.clamp(-eps, eps)
+                else:
+                    delta *= (eps / delta.norm().clamp_min(1e-30)).clamp_max(1)
+                taken += 1
+        found.append(trial.judge(delta[0]))
     return max(found, key=lambda result: result.train_rate)
 
 
@@ -184,8 +184,9 @@ def _unit(g: Tensor, norm: str) -> Tensor:
     return g.sign() if norm == "linf" else g / g.norm().clamp_min(1e-30)
 
 
+@door
 def top_direction(
-    model: nn.Module,
+    model: Model,
     x: Tensor,
     y: Tensor,
     *,
@@ -209,7 +210,8 @@ def top_direction(
         generator: source of chance; None means a new one of seed 0.
 
     Raises:
-        ValueError: bad input, or no layer with a weight of two or more dimensions.
+        ValueError: bad input, or no layer with a weight of two or more dimensions that
+            torch sees at work: a scripted or traced network hides its layers.
 
     Example:
         >>> import torch
@@ -224,7 +226,10 @@ def top_direction(
     trial = _Trial(model, x, y, eps, norm, generator)
     v = _stretched(model, x)
     if v is None:
-        raise ValueError("The model has no layer with a weight matrix or kernel.")
+        raise ValueError(
+            "No layer with a weight matrix or kernel is seen at work in the model: a"
+            " scripted or traced one hides them, so give the network it was made of."
+        )
     delta = (eps * _unit(v, norm))[0]
     both = (trial.judge(sign * delta) for sign in (1, -1))
     return max(both, key=lambda result: result.train_rate)
@@ -232,27 +237,36 @@ def top_direction(
 
 def _stretched(model: Model, x: Tensor) -> Tensor | None:
     """Return the direction that the first layer stretches most, ``(1, ...)``."""
-    layers = model.modules() if isinstance(model, nn.Module) else ()
-    weighted = (m for m in layers if getattr(getattr(m, "weight", 0), "ndim", 0) > 1)
-    layer = next(weighted, None)
-    if layer is None:
-        return None
-    outputs: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda _m, _i, out: outputs.append(out))
+    weighted = [
+        m
+        for m in reached(model)[0]
+        if getattr(getattr(m, "weight", 0), "ndim", 0) > 1
+        and not isinstance(m, torch.jit.ScriptModule)
+    ]
+    outputs: list[Any] = []
+    # The first in the order of work, which need not be that of registration.
+    handles = [
+        m.register_forward_hook(lambda _m, _i, out: outputs.append(out))
+        for m in weighted
+    ]
 
-    def first(z: Tensor) -> Tensor:
+    def first(z: Tensor) -> Any:
         outputs.clear()
         model(z)
-        return outputs[0]
+        return outputs[0] if outputs else None
 
     v = torch.randn(x[:1].shape, generator=torch.Generator().manual_seed(0)).to(x)
     try:
-        with evaluating(model), torch.enable_grad():
-            zero = first(torch.zeros_like(v)).detach()
+        with torch.enable_grad():
+            # Inputs that ask for a gradient: without, torch may skip the layers.
+            zero = first(torch.zeros_like(v).requires_grad_())
+            if not isinstance(zero, Tensor) or not zero.requires_grad:
+                return None
             for _ in range(100):
                 z = (v / v.norm().clamp_min(1e-30)).requires_grad_()
                 out = first(z)
-                (v,) = torch.autograd.grad(out, z, out.detach() - zero)
+                (v,) = torch.autograd.grad(out, z, out.detach() - zero.detach())
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return v

@@ -1,5 +1,6 @@
 """An attack costs what it says, touches nothing, and refuses what makes no sense."""
 
+import io
 import math
 from typing import Any
 
@@ -9,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from crlib.asking import Doubt
 from crlib.attacks import fgsm, pgd, random_noise
+from crlib.attacks.base import rivals_of
+from crlib.claims import wilson
 from crlib.data import Dataset
+from crlib.metrics import accuracy
 from crlib.models import MLP
 from tests.unit.support import SEEDS, Affine, Changed, Counting, Never, affine_task, rng
 
@@ -160,7 +165,7 @@ def test_k_steps_cost_k_backward_and_one_more_forward(norm: str, steps: int) -> 
     y = model(x).argmax(1)
     counting = Counting(model)
     found = pgd(counting, x, y, eps=0.1, norm=norm, steps=steps)
-    assert counting.forwards == [len(x)] * (steps + 1)
+    assert counting.forwards == [len(x), 1] + [len(x)] * steps
     assert counting.backwards == [len(x)] * steps
     assert (found.n_forward == steps + 1).all() and (found.n_backward == steps).all()
 
@@ -175,9 +180,10 @@ def test_costs_are_counted_for_each_sample_and_the_fooled_leave(
     found = pgd(
         counting, x, y, eps=eps, norm=norm, steps=10, restarts=2, generator=rng(0)
     )
+    # Once one sample is asked for alone.
+    assert counting.forwards[:2] == [len(x), 1] and counting.forwards.pop(1)
     assert int(found.n_forward.sum()) == sum(counting.forwards)
     assert int(found.n_backward.sum()) == sum(counting.backwards)
-    assert counting.forwards[0] == len(x)
     assert counting.forwards[:11] == sorted(counting.forwards[:11], reverse=True)
     assert counting.forwards[10] < 0.8 * len(x)
     wrong = trained(x).argmax(1) != y
@@ -190,10 +196,10 @@ def test_it_stops_when_everyone_is_fooled() -> None:
     counting = Counting(model)
     found = pgd(counting, x, y, eps=1.0, steps=100, restarts=5)
     assert found.success.all()
-    assert len(counting.forwards) <= 3
+    assert len(counting.forwards) <= 4
     noise = Counting(model)
     random_noise(noise, x, 1 - y, eps=0.1, draws=50)
-    assert noise.forwards == [len(x)]
+    assert noise.forwards == [len(x), 1]
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -230,7 +236,8 @@ def test_a_model_without_a_gradient_gives_no_nan_and_is_reported(
     model = CONSTANT[name]
     x = 0.4 * torch.rand(5, 4, generator=rng(0))
     y = torch.zeros(5, dtype=torch.int64)
-    found = pgd(model, x, y, eps=0.05, norm=norm, loss=loss, generator=rng(1))
+    with pytest.warns(Doubt, match="Every input gradient was zero"):
+        found = pgd(model, x, y, eps=0.05, norm=norm, loss=loss, generator=rng(1))
     assert not found.success.any()
     assert found.x_adv.isfinite().all()
     assert found.zero_gradient.all()
@@ -379,3 +386,41 @@ def test_rounding_just_outside_the_box_is_forgiven() -> None:
     x = torch.tensor([[1 + 5e-7, -5e-7, 0.5]])
     found = pgd(Affine(torch.eye(3)), x, torch.tensor([0]), eps=0.01)
     assert ((found.x_adv >= 0) & (found.x_adv <= 1)).all()
+
+
+def test_a_result_says_what_was_found_in_a_line(trained: MLP, fashion: Dataset) -> None:
+    x, y = fashion.x_test, fashion.y_test
+    found = pgd(trained, x, y, eps=4 / 255, steps=3)
+    assert found.clean_accuracy == accuracy(trained, x, y)
+    assert found.interval == wilson(int((~found.success).sum()), len(x))
+    median = float(found.distance[found.success].median())
+    assert repr(found) == (
+        f"<AttackResult: 200 samples, {int(found.success.sum())} fooled, clean accuracy"
+        f" {found.clean_accuracy:.3f}, robust accuracy {found.interval}, median linf"
+        f" distance of the fooled {median:.3g}>"
+    )
+    nobody = pgd(Never(), x[:0], y[:0], eps=0.1)
+    assert repr(nobody) == "<AttackResult: 0 samples, 0 fooled>"
+    assert math.isnan(nobody.clean_accuracy)
+
+
+def test_a_result_is_read_again_without_trust_in_pickles() -> None:
+    model, x, y = affine_task(0)
+    found, file = pgd(model, x, y, eps=0.1), io.BytesIO()
+    torch.save(found, file)
+    file.seek(0)
+    again = torch.load(file, weights_only=True)
+    assert again.x_adv.equal(found.x_adv) and again.norm == "linf"
+
+
+def test_rivals_are_all_labels_but_the_true_one_and_the_masked() -> None:
+    z = torch.tensor([[1.0, 3.0, 2.0, 0.0], [5.0, 1.0, 2.0, 4.0]])
+    y = torch.tensor([1, 3])
+    assert rivals_of(z, y).tolist() == [[2, 0, 3], [0, 2, 1]]
+    z[:, 0] = -math.inf
+    assert rivals_of(z, y).tolist() == [[2, 3], [2, 1]]
+    z[0, 3] = -math.inf
+    assert rivals_of(z, y)[0].tolist() in ([2, 3], [2, 0])
+    z[:, [0, 2]] = -math.inf
+    z[1, 1] = -math.inf
+    assert (rivals_of(z, y) != y[:, None]).all() and rivals_of(z, y).shape == (2, 1)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from crlib.claims import ClaimError, claim, every, glue, interval
+from crlib.claims import ClaimError, claim, every, glue, interval, wilson
 
 
 @pytest.mark.parametrize("true", [True, np.True_, torch.tensor(True), np.array([True])])
@@ -156,3 +156,19 @@ def test_a_verdict_leaves_its_slack_where_it_is_asked_for(
     assert told == ["It is above one.", round(found.above(1).slack, 4)]
     with pytest.raises(ClaimError, match="above three"):
         claim("It is above three.", found.above(3))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (0, 20), (3, 7), (20, 20), (64, 200)])
+def test_wilsons_interval_is_scipys(hits: int, n: int, level: float) -> None:
+    found = wilson(hits, n, level)
+    ends = stats.binomtest(hits, n).proportion_ci(level, method="wilson")
+    assert (found.low, found.high) == pytest.approx(tuple(ends), abs=1e-12)
+    assert found.mean == hits / n and found.n == n
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+
+
+@pytest.mark.parametrize("bad", [(-1, 5, 0.9), (6, 5, 0.9), (0, 0, 0.9), (1, 2, 1.0)])
+def test_a_share_that_is_none_is_refused(bad: tuple[int, int, float]) -> None:
+    with pytest.raises(ValueError, match="hits lie between 0 and n"):
+        wilson(*bad)

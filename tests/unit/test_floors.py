@@ -12,7 +12,7 @@ DEPENDS = ("crlib",)
 HOME = Path(crlib.__file__).parent
 # From the ground up. A new room is entered on the lowest floor that it can stand on.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("progress", "version"),
+    ("asking", "progress", "version"),
     ("__init__", "checks", "claims", "fetch", "frames", "geometry", "models"),
     ("data", "figures", "metrics"),
     ("attacks", "certify", "compress", "theory"),

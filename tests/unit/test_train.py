@@ -1,6 +1,7 @@
 """Training is a function: model, data and seed decide; nothing else moves."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from crlib import attacks, compress
 from crlib.data import Dataset, gaussian_classes
 from crlib.metrics import accuracy
-from crlib.models import MLP, ConvNet, ResNet
+from crlib.models import MLP, ConvNet, ResNet, logits
 from crlib.train import Fit, augment, fit, fit_many, new_head, pgd_adversary
 from tests.unit.support import rng
 
@@ -340,3 +341,35 @@ def test_training_together_on_data_of_their_own(clouds: Dataset) -> None:
         call = {"models": [small(), small()], "data": clouds, **options, **bad}
         with pytest.raises(ValueError, match=message):
             fit_many(**call)
+
+
+def test_a_last_batch_of_one_is_explained_where_it_cannot_be_normalised() -> None:
+    data = gaussian_classes(60, 8, torch.tensor([[0.2, 0.2], [0.8, 0.8]]))
+    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    options: Any = {"epochs": 1, "validation": 0, "checkpoint": "last"}
+    n = len(data.x_train)
+    with pytest.raises(ValueError, match="choose another batch_size"):
+        run(data, model, batch_size=n - 1, **options)
+    run(data, model, batch_size=n - 2, **options)
+
+
+def test_a_model_that_returns_no_logits_is_named_with_the_cure() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = MLP((2, 4, 2))
+
+        def forward(self, x: Tensor) -> Any:
+            return self.net(x), x
+
+    data = gaussian_classes(60, 8, torch.tensor([[0.2, 0.2], [0.8, 0.8]]))
+    with pytest.raises(ValueError, match=r"a tuple.*crlib\.models\.logits\(model\)"):
+        fit(Both(), data, epochs=1, progress=False)
+    fitted = fit(logits(Both()), data, epochs=1, progress=False)
+    assert fitted.model(data.x_test).shape == (len(data.x_test), 2)
+
+
+def test_training_is_the_same_inside_inference_mode(clouds: Dataset) -> None:
+    with torch.inference_mode():
+        inside = run(clouds, epochs=2)
+    assert same(run(clouds, epochs=2), inside)
