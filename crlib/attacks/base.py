@@ -30,6 +30,9 @@ class AttackResult:
         n_backward: ``(N,)`` input gradients spent on each sample.
         zero_gradient: ``(N,)`` bool: an input gradient was zero on the way.
         norm: the norm of the ball.
+        by: of a cascade, the attack that broke each sample: ``"clean"`` if it was wrong
+            at ``x``, empty if it stands.
+        notes: of a cascade, what makes its number doubtful, in sentences.
     """
 
     x_adv: Tensor
@@ -39,6 +42,8 @@ class AttackResult:
     n_backward: Tensor
     zero_gradient: Tensor
     norm: str
+    by: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def robust_accuracy(self) -> float:
