@@ -202,8 +202,8 @@ def diagnose(
     when the batch is asked in two halves. "Labels fit" is the error without attack over
     that of guessing, :math:`1 - 1/K`. "Gradients hold in all directions" compares the
     change of a margin along eight random steps with its gradient, near the inputs: the
-    median over the samples of their distance over the longer of the two. Honest networks
-    have at most 0.2, and the gradient of another network trained alike 0.45.
+    median over the samples of their distance over the longer of the two. Honest
+    networks have at most 0.2, and the gradient of another one trained alike 0.45.
 
     Args:
         model: leave it as you use it.
@@ -270,9 +270,7 @@ def doubts(
     return {name: n for name, n in numbers.items() if not n <= CHECKS[name][0]}
 
 
-def _agreement(
-    model: Model, x: Tensor, y: Tensor
-) -> tuple[Tensor, dict[str, float]]:
+def _agreement(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Ask for the same batch three times, the second time in two halves."""
     half = -(-len(x) // 2)
     with torch.no_grad():

@@ -43,8 +43,8 @@ def to_each_rival(
 
 
 # Cheap and broad first, so that the dear attacks see few samples. Later stages start
-# elsewhere or go to all rivals: a sample that stands may lie on a plateau at x. A larger
-# budget begins with all stages of the smaller one, and so cannot end above it.
+# elsewhere or go to all rivals: a sample that stands may lie on a plateau at x. A
+# larger budget begins with all stages of the smaller one, and so cannot end above it.
 QUICK: tuple[Stage, ...] = (
     (pgd, {"steps": 10}),
     (apgd, {"steps": 15, "n_targets": 4, "random_start": True}),
@@ -63,6 +63,8 @@ THOROUGH: tuple[Stage, ...] = (
     (pgd, {"steps": 10, "restarts": 20, "random_start": True}),
     (apgd, {"steps": 100, "loss": "ce", "random_start": True}),
     (apgd, {"steps": 50, "n_targets": 9, "random_start": True}),
+    (square, {"queries": 1000}),
+    (square, {"queries": 1000}),
     (square, {"queries": 5000}),
 )
 # Sparse steps need more time; Square knows no l1.
@@ -125,11 +127,11 @@ def worst_case(
     r"""Run a cascade of attacks, each on what still stands: the number to report.
 
     ``"quick"``: PGD, then APGD to four and to six rivals. ``"full"``: then FMN, APGD on
-    the cross-entropy, DeepFool and APGD to nine rivals, and 300 queries of Square, which
-    needs no gradient. ``"thorough"``: then PGD from twenty random starts, longer runs of
-    APGD, and 5,000 queries. For l1 APGD, FMN, and random points in place of queries. A
-    sample counts as robust if it survives them all. A larger budget begins with the
-    smaller one and never ends above it.
+    the cross-entropy, DeepFool and APGD to nine rivals, and 300 queries of Square,
+    which needs no gradient. ``"thorough"``: then PGD from twenty random starts, longer
+    runs of APGD, and up to 5,000 queries at once. For l1 APGD, FMN, and random points
+    in place of queries. A sample counts as robust if it survives them all. A larger
+    budget begins with the smaller one and never ends above it.
 
     ``"full"`` looks at the gradients of the first 64 samples first, as :func:`diagnose`
     does, which costs 16 passes. Where they are missing or wrong it becomes
