@@ -321,7 +321,8 @@ def _gradients(
     """Compare the change of the margin along a small step with its gradient."""
     with torch.enable_grad():
         z = x.detach().clone().requires_grad_()
-        value = objective(model(z).double(), y, None)
+        logits = model(z)
+        value = objective(logits.double(), y, None)
         g = gradient(value, z)
     dead = ~g.flatten(1).any(1)
     radius = radius / 10
@@ -331,11 +332,20 @@ def _gradients(
         end = pick(dead, region.random(source), end)
         real = objective(model(end).double(), y, None) - value
     said = (g * (end - x.detach())).flatten(1).double().sum(1)
-    off = (real - said).abs() / torch.maximum(real.abs(), said.abs()).clamp_min(1e-30)
+    wrong = ((real - said).abs() - _rounding(logits)).clamp_min(0)
+    off = wrong / torch.maximum(real.abs(), said.abs()).clamp_min(1e-30)
     return {
         "input gradients exist": float(dead.double().mean()),
         "gradients tell the truth": float(off.median()),
     }
+
+
+def _rounding(logits: Tensor) -> Tensor:
+    """Return what a margin may change by rounding, in the precision behind it."""
+    kinds = (torch.bfloat16, torch.float16, torch.float32)
+    fine = [torch.finfo(k).eps for k in kinds if logits.to(k).to(logits).equal(logits)]
+    bit = max([*fine, torch.finfo(logits.dtype).eps])
+    return 4 * bit * logits.detach().double().abs().amax(1)
 
 
 def _directions(
@@ -367,11 +377,7 @@ def _directions(
             changes.append(torch.stack([change, (g * (end - z).flatten(1)).sum(1)]))
     real, said = torch.stack(changes, 2)  # (n, draws) each
     longer = torch.maximum(norm_of(real, "l2"), norm_of(said, "l2"))
-    # The last bit of two logits, of whichever precision they have in truth, is no lie.
-    kinds = (torch.bfloat16, torch.float16, torch.float32)
-    fine = [torch.finfo(k).eps for k in kinds if logits.to(k).to(logits).equal(logits)]
-    bit = max([*fine, torch.finfo(logits.dtype).eps])
-    slack = 4 * bit * draws**0.5 * logits.detach().double().abs().amax(1)
+    slack = draws**0.5 * _rounding(logits)
     off = (norm_of(real - said, "l2") - slack).clamp_min(0) / longer.clamp_min(1e-30)
     return {"gradients hold in all directions": float(off.median())}
 
