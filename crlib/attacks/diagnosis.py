@@ -325,8 +325,7 @@ def _gradients(
         value = objective(logits.double(), y, None)
         g = gradient(value, z)
     dead = ~g.flatten(1).any(1)
-    # A whole step of l1 goes into one coordinate, where a tenth is no small one.
-    radius = radius / (100 if norm == "l1" else 10)
+    radius = radius / 10
     region = BALLS[norm](x.detach(), radius)
     with torch.no_grad():
         end = region.step_(x.detach().clone(), g.clone(), radius)
