@@ -36,7 +36,12 @@ def typeset(folder: Path) -> int:
     command = ["latexmk", "-xelatex", "-interaction=nonstopmode", "-quiet", "book.tex"]
     environment = os.environ | {"LATEXOPTS": "", "max_print_line": "1000"}
     ran = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     (folder / "latexmk.log").write_text(ran.stdout + ran.stderr, encoding="utf-8")
     return ran.returncode

@@ -39,6 +39,9 @@ class AttackResult:
         zero_gradient: ``(N,)`` bool: an input gradient was zero on the way.
         right: ``(N,)`` bool: labelled right before the attack.
         norm: the norm of the ball.
+        by: of a cascade, the attack that broke each sample: ``"clean"`` if it was wrong
+            at ``x``, empty if it stands.
+        notes: of a cascade, what makes its number doubtful, in sentences.
     """
 
     x_adv: Tensor
@@ -49,6 +52,8 @@ class AttackResult:
     zero_gradient: Tensor
     right: Tensor
     norm: str
+    by: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def robust_accuracy(self) -> float:

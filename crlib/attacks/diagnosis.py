@@ -12,16 +12,19 @@ from torch import Tensor, nn
 from crlib import checks
 from crlib.asking import evaluating, reached, with_gradients
 from crlib.attacks.ascent import fgsm, pgd, random_noise
-from crlib.attacks.balls import BALLS
+from crlib.attacks.balls import BALLS, draw
 from crlib.attacks.base import (
     Asked,
     Model,
     check,
     gradient,
     objective,
+    per_row,
     pick,
+    rivals_of,
 )
 from crlib.attacks.query import square
+from crlib.geometry import norm_of
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,16 @@ CHECKS = {
         "The model draws at random: attack and judge the mean logits of twenty"
         " calls, attacks.EOT(model).",
     ),
+    "same answer in halves": (
+        0.005,
+        "An answer depends on the other samples of the batch, as with BatchNorm in"
+        " training mode, perhaps behind a function: call eval(), or judge one by one.",
+    ),
+    "labels fit": (
+        0.9,
+        "Without any attack the model is hardly better than chance, which is 1 here:"
+        " labels are shifted or shuffled, or inputs not scaled as the model expects.",
+    ),
     "logits, not probabilities": (
         0,
         "Outputs are between 0 and 1 and sum to 1: remove the softmax. It rounds"
@@ -118,6 +131,11 @@ CHECKS = {
         0.5,
         "The margin does not change as its gradient says: a layer rounds, or returns a"
         " made-up gradient.",
+    ),
+    "gradients hold in all directions": (
+        0.35,
+        "Along random directions the margin does not change as its gradient says: the"
+        " gradient is that of another network, or made up.",
     ),
     "cross-entropy not saturated": (
         0.5,
@@ -155,6 +173,12 @@ CHECKS = {
     ),
 }
 
+# What costs a few passes, and what of it more queries and random starts can cure.
+GRADIENTS = (
+    "input gradients exist",
+    "gradients tell the truth",
+    "gradients hold in all directions",
+)
 NOISY = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
@@ -175,6 +199,13 @@ def diagnose(
     After Carlini et al. 2019, the flags of AutoAttack (Croce and Hein 2020), and the
     indicators of Pintor et al. 2022. A hundred samples are enough. A failed check does
     not say that the model is weak, but that the usual attack may not show it.
+
+    "Same answer in halves" is the largest change of a logit, over the largest logit,
+    when the batch is asked in two halves. "Labels fit" is the error without attack over
+    that of guessing, :math:`1 - 1/K`. "Gradients hold in all directions" compares the
+    change of a margin along eight random steps with its gradient, near the inputs: the
+    median over the samples of their distance over the longer of the two. Honest
+    networks have at most 0.2, and the gradient of another one trained alike 0.45.
 
     Args:
         model: leave it as you use it.
@@ -205,12 +236,14 @@ def diagnose(
         raise ValueError("A diagnosis needs at least one sample and a positive eps.")
     source = checks.chance(generator)
     numbers: dict[str, float] = {"evaluation mode": _left_training(model)}
+    radius = checks.per_sample("eps", eps, x)
     with evaluating(model):
         # The attacks share it, and it copies what it is given.
         model = Asked(model)
         numbers |= _outputs(model, x, y)
-        numbers |= _gradients(model, x, y, eps, norm, source)
+        numbers |= _gradients(model, x, y, radius, norm, source)
         numbers |= _attacks(model, x, y, eps, norm, steps, queries, source)
+        numbers |= _directions(model, x, y, radius, norm)
     return Diagnosis(
         tuple(
             Check(name, numbers[name], limit, meaning)
@@ -224,48 +257,133 @@ def _left_training(model: Model) -> float:
     return float(sum(isinstance(m, NOISY) and m.training for m in modules))
 
 
-def _outputs(model: Model, x: Tensor, y: Tensor) -> dict[str, float]:
+def doubts(
+    model: Model, x: Tensor, y: Tensor, radius: Tensor, norm: str, most: int = 64
+) -> dict[str, float]:
+    """Return the cheap checks that fail on the first samples, each with its number.
+
+    Ask in evaluation mode. Cost: 14 forward and 2 backward passes of ``most`` samples.
+    """
+    rows = radius.nonzero().squeeze(1)[:most]
+    if not len(rows):
+        return {}
+    x, y, radius = x[rows], y[rows], radius[rows]
+    _, numbers = _agreement(model, x, y)
+    numbers |= _gradients(model, x, y, radius, norm, checks.chance(None))
+    numbers |= _directions(model, x, y, radius, norm)
+    return {name: n for name, n in numbers.items() if not n <= CHECKS[name][0]}
+
+
+def _agreement(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Ask for the same batch three times, the second time in two halves."""
+    half = -(-len(x) // 2)
     with torch.no_grad():
-        first, second = model(x), model(x)
-    checks.logits(first, len(x))
-    checks.labels(y, len(x), classes=first.shape[1])
-    first, second = first.double(), second.double()
+        first = model(x)
+        checks.logits(first, len(x))
+        checks.labels(y, len(x), classes=first.shape[1])
+        parts = torch.cat([model(part) for part in x.split(half)])
+        second = model(x)
+    first, parts, second = first.double(), parts.double(), second.double()
+    scale = first.abs().nan_to_num(posinf=0).amax()
+
+    def apart(other: Tensor) -> float:
+        # Equal infinities agree.
+        gap = torch.where(first == other, 0, (first - other).abs())
+        return float(gap.amax() / scale.clamp_min(1e-30))
+
+    again = apart(second)
+    # Kernels may sum in another order on a second call: rounding is forgiven.
+    numbers = {"same answer twice": again if again > 1e-5 else 0.0}
+    # What draws at random need not agree in halves either.
+    halves = apart(parts) if again <= 1e-5 else 0.0
+    return first, numbers | {"same answer in halves": halves}
+
+
+def _outputs(model: Model, x: Tensor, y: Tensor) -> dict[str, float]:
+    first, numbers = _agreement(model, x, y)
     right = first.argmax(1) == y
     sums = first.sum(1)
     looks = (first >= 0).all() and ((sums - 1).abs() < 1e-3).all()
     loss = nn.functional.cross_entropy(first.float(), y, reduction="none")
     saturated = (loss < 1e-6)[right].double()
-    scale = first.abs().amax().clamp_min(1e-30)
-    # Kernels may sum in another order on a second call: rounding is forgiven.
-    differs = float((first - second).abs().amax() / scale)
-    return {
-        "same answer twice": differs if differs > 1e-5 else 0.0,
+    guessing = 1 - 1 / first.shape[1]
+    return numbers | {
+        "labels fit": float((~right).double().mean()) / guessing,
         "logits, not probabilities": float(looks),
         "cross-entropy not saturated": float(saturated.mean()) if right.any() else 0.0,
     }
 
 
 def _gradients(
-    model: Model, x: Tensor, y: Tensor, eps: float, norm: str, source: torch.Generator
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    radius: Tensor,
+    norm: str,
+    source: torch.Generator,
 ) -> dict[str, float]:
     """Compare the change of the margin along a small step with its gradient."""
     with torch.enable_grad():
         z = x.detach().clone().requires_grad_()
-        value = objective(model(z).double(), y, None)
+        logits = model(z)
+        value = objective(logits.double(), y, None)
         g = gradient(value, z)
     dead = ~g.flatten(1).any(1)
-    radius = torch.full((len(x),), eps / 10, dtype=x.dtype, device=x.device)
+    radius = radius / 10
     region = BALLS[norm](x.detach(), radius)
     with torch.no_grad():
         end = region.step_(x.detach().clone(), g.clone(), radius)
         end = pick(dead, region.random(source), end)
         real = objective(model(end).double(), y, None) - value
     said = (g * (end - x.detach())).flatten(1).double().sum(1)
-    off = (real - said).abs() / torch.maximum(real.abs(), said.abs()).clamp_min(1e-30)
+    wrong = ((real - said).abs() - _rounding(logits)).clamp_min(0)
+    off = wrong / torch.maximum(real.abs(), said.abs()).clamp_min(1e-30)
     return {
         "input gradients exist": float(dead.double().mean()),
         "gradients tell the truth": float(off.median()),
     }
+
+
+def _rounding(logits: Tensor) -> Tensor:
+    """Return what a margin may change by rounding, in the precision behind it."""
+    kinds = (torch.bfloat16, torch.float16, torch.float32)
+    fine = [torch.finfo(k).eps for k in kinds if logits.to(k).to(logits).equal(logits)]
+    bit = max([*fine, torch.finfo(logits.dtype).eps])
+    return 4 * bit * logits.detach().double().abs().amax(1)
+
+
+def _directions(
+    model: Model, x: Tensor, y: Tensor, radius: Tensor, norm: str, draws: int = 8
+) -> dict[str, float]:
+    """Compare the changes of a margin along random steps with what its gradient says.
+
+    Not at the inputs, whose equal pixels are the ties of a maximum, but near them.
+    """
+    source = checks.chance(None)
+
+    def moved(z: Tensor, share: float) -> Tensor:
+        way = draw(torch.rand, z, source).sub_(0.5)
+        way *= per_row(share * radius / norm_of(way, norm), way)
+        # Mirrored at the walls, where pixels would stay as they are.
+        return (1 - (1 - (z + way).abs()).abs()).clamp(0, 1)
+
+    with torch.enable_grad():
+        z = moved(x.detach(), 0.5).requires_grad_()
+        logits = model(z)
+        rival = rivals_of(logits.detach(), y)[:, 0]
+        value = objective(logits.double(), y, rival=rival)
+        g = gradient(value, z).flatten(1).double()
+    z, value, changes = z.detach(), value.detach(), []
+    with torch.no_grad():
+        for _ in range(draws):
+            end = moved(z, 0.02)
+            change = objective(model(end).double(), y, rival=rival) - value
+            changes.append(torch.stack([change, (g * (end - z).flatten(1)).sum(1)]))
+    real, said = torch.stack(changes, 2)  # (n, draws) each
+    longer = torch.maximum(norm_of(real, "l2"), norm_of(said, "l2"))
+    slack = draws**0.5 * _rounding(logits)
+    off = (norm_of(real - said, "l2") - slack).clamp_min(0) / longer.clamp_min(1e-30)
+    return {"gradients hold in all directions": float(off.median())}
 
 
 def _attacks(

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from crlib import checks
-from crlib.attacks.ascent import apgd, pgd
+from crlib.attacks.ascent import apgd, pgd, random_noise
 from crlib.attacks.base import (
     AttackResult,
     Model,
@@ -20,6 +21,7 @@ from crlib.attacks.base import (
     pick,
     rivals_of,
 )
+from crlib.attacks.diagnosis import CHECKS, GRADIENTS, doubts
 from crlib.attacks.query import square
 from crlib.attacks.smallest import deepfool, fmn, minimum_of
 from crlib.progress import Bar
@@ -42,37 +44,56 @@ def to_each_rival(
 
 
 # Cheap and broad first, so that the dear attacks see few samples. Later stages start
-# elsewhere or go to all rivals: a sample that stands may lie on a plateau at x.
-CASCADES: dict[str, tuple[Stage, ...]] = {
-    "quick": (
-        (pgd, {"steps": 10}),
-        (apgd, {"steps": 15, "n_targets": 4, "random_start": True}),
-        (apgd, {"steps": 15, "n_targets": 6, "random_start": True}),
-    ),
-    "full": (
-        (pgd, {"steps": 20}),
-        (apgd, {"steps": 20, "n_targets": 3}),
-        (fmn, {"steps": 20}),
-        (apgd, {"steps": 30, "loss": "ce", "random_start": True}),
-        (to_each_rival, {"steps": 10}),
-        (apgd, {"steps": 30, "n_targets": 9, "random_start": True}),
-        (square, {"queries": 300}),
-    ),
-    # Sparse steps need more time; Square knows no l1.
-    "quick l1": (
-        (apgd, {"steps": 10}),
-        (apgd, {"steps": 20, "loss": "ce", "random_start": True}),
-        (apgd, {"steps": 15, "n_targets": 3, "random_start": True}),
-        (apgd, {"steps": 30, "n_targets": 6, "random_start": True}),
-    ),
-    "full l1": (
-        (apgd, {"steps": 50}),
-        (apgd, {"steps": 60, "n_targets": 3}),
-        (fmn, {"steps": 40}),
-        (apgd, {"steps": 100, "restarts": 3, "random_start": True}),
-        (apgd, {"steps": 100, "loss": "ce", "restarts": 2, "random_start": True}),
-        (apgd, {"steps": 50, "n_targets": 5, "random_start": True}),
-    ),
+# elsewhere or go to all rivals: a sample that stands may lie on a plateau at x. A
+# larger budget begins with all stages of the smaller one, and so cannot end above it.
+QUICK: tuple[Stage, ...] = (
+    (pgd, {"steps": 10}),
+    (apgd, {"steps": 15, "n_targets": 4, "random_start": True}),
+    (apgd, {"steps": 15, "n_targets": 6, "random_start": True}),
+)
+FULL: tuple[Stage, ...] = (
+    *QUICK,
+    (fmn, {"steps": 20}),
+    (apgd, {"steps": 30, "loss": "ce", "random_start": True}),
+    (to_each_rival, {"steps": 10}),
+    (apgd, {"steps": 30, "n_targets": 9, "random_start": True}),
+    (square, {"queries": 300}),
+)
+THOROUGH: tuple[Stage, ...] = (
+    *FULL,
+    (pgd, {"steps": 10, "restarts": 20, "random_start": True}),
+    (apgd, {"steps": 100, "loss": "ce", "random_start": True}),
+    (apgd, {"steps": 50, "n_targets": 9, "random_start": True}),
+    (square, {"queries": 1000}),
+    (square, {"queries": 1000}),
+    (square, {"queries": 5000}),
+)
+# Sparse steps need more time; Square knows no l1.
+QUICK_L1: tuple[Stage, ...] = (
+    (apgd, {"steps": 10}),
+    (apgd, {"steps": 20, "loss": "ce", "random_start": True}),
+    (apgd, {"steps": 15, "n_targets": 3, "random_start": True}),
+    (apgd, {"steps": 30, "n_targets": 6, "random_start": True}),
+)
+FULL_L1: tuple[Stage, ...] = (
+    *QUICK_L1,
+    (apgd, {"steps": 50}),
+    (apgd, {"steps": 60, "n_targets": 3}),
+    (fmn, {"steps": 40}),
+    (apgd, {"steps": 100, "restarts": 3, "random_start": True}),
+    (apgd, {"steps": 100, "loss": "ce", "restarts": 2, "random_start": True}),
+    (apgd, {"steps": 50, "n_targets": 5, "random_start": True}),
+)
+THOROUGH_L1: tuple[Stage, ...] = (
+    *FULL_L1,
+    (apgd, {"steps": 25, "restarts": 20, "random_start": True}),
+    (apgd, {"steps": 100, "n_targets": 9, "random_start": True}),
+    (random_noise, {"draws": 1000}),
+)
+CASCADES = {
+    "quick": (QUICK, QUICK_L1),
+    "full": (FULL, FULL_L1),
+    "thorough": (THOROUGH, THOROUGH_L1),
 }
 
 
@@ -107,10 +128,18 @@ def worst_case(
 ) -> AttackResult:
     r"""Run a cascade of attacks, each on what still stands: the number to report.
 
-    ``"quick"``: PGD, then APGD to four and to six rivals. ``"full"``: also FMN, APGD
-    on the cross-entropy, DeepFool and APGD to nine rivals, and Square, which needs no
-    gradient. For l1 only APGD, in full also FMN. A sample counts as robust if it
-    survives them all.
+    ``"quick"``: PGD, then APGD to four and to six rivals. ``"full"``: then FMN, APGD on
+    the cross-entropy, DeepFool and APGD to nine rivals, and 300 queries of Square,
+    which needs no gradient. ``"thorough"``: then PGD from twenty random starts, longer
+    runs of APGD, and up to 5,000 queries at once. For l1 APGD, FMN, and random points
+    in place of queries. A sample counts as robust if it survives them all. A larger
+    budget begins with the smaller one and never ends above it.
+
+    ``"full"`` looks at the gradients of the first 64 samples first, as :func:`diagnose`
+    does, which costs 16 passes. Where they are missing or wrong it becomes
+    ``"thorough"`` by itself, and the result says so in ``notes``. A model whose answers
+    depend on the call or the batch gets a note too: there more queries would only find
+    more lucky draws.
 
     Args:
         model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
@@ -118,12 +147,12 @@ def worst_case(
         y: ``(N,)`` true labels, int64.
         eps: radius in input units (write ``8/255``), a number or ``(N,)``.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
-        budget: ``"quick"`` or ``"full"``.
+        budget: ``"quick"``, ``"full"`` or ``"thorough"``.
         generator: source of chance; None means a new one of seed 0.
         progress: show a progress bar.
 
     Returns:
-        An :class:`AttackResult`.
+        An :class:`AttackResult`, with ``by`` and ``notes``.
 
     Raises:
         ValueError: bad input, before any work.
@@ -133,14 +162,22 @@ def worst_case(
         >>> from crlib import attacks
         >>> model, y = torch.nn.Identity(), torch.zeros(4, dtype=torch.int64)
         >>> x = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]])
-        >>> attacks.worst_case(model, x, y, eps=0.25, budget="quick").success
+        >>> found = attacks.worst_case(model, x, y, eps=0.25, budget="quick")
+        >>> found.success
         tensor([ True,  True, False, False])
+        >>> found.by
+        ('pgd(steps=10)', 'pgd(steps=10)', '', '')
     """
     radius = check(x, y, eps, norm)
-    checks.one_of("budget", budget, ("quick", "full"))
+    checks.one_of("budget", budget, tuple(CASCADES))
     total, source = Search(model, x, y, None, norm).result(), checks.chance(generator)
-    standing = torch.arange(len(x), device=x.device)
-    cascade = CASCADES[f"{budget} l1" if norm == "l1" else budget]
+    standing, by = torch.arange(len(x), device=x.device), [""] * len(x)
+    failed = {} if budget == "quick" else doubts(model, x, y, radius, norm)
+    notes = [f"{name}: {n:.3g}. {CHECKS[name][1]}" for name, n in failed.items()]
+    if budget == "full" and failed.keys() & set(GRADIENTS):
+        budget = "thorough"
+        notes.append("The budget became thorough, since gradients mislead.")
+    cascade = CASCADES[budget][norm == "l1"]
     stages = Bar(cascade, disable=not progress, desc="attacks", leave=False)
     for attack, options in stages:
         if not len(standing):
@@ -157,8 +194,19 @@ def worst_case(
         if "eps" not in given:
             part = _within(part, left, near)
         _put(total, part, standing)
+        for row in standing[part.success].tolist():
+            by[row] = _call(attack, options) if total.distance[row] else "clean"
         standing = standing[~part.success]
-    return total
+    if failed.keys() - set(GRADIENTS):
+        with torch.no_grad():
+            again = int(is_fooled(model(total.x_adv), y, None).sum())
+        found = int(total.success.sum())
+        notes.append(f"Asked again, {again} points fool, where {found} had fooled.")
+    return replace(total, by=tuple(by), notes=tuple(notes))
+
+
+def _call(attack: Callable[..., AttackResult], options: dict[str, Any]) -> str:
+    return f"{attack.__name__}({', '.join(f'{k}={v}' for k, v in options.items())})"
 
 
 def _within(part: AttackResult, eps: Tensor, x: Tensor) -> AttackResult:
@@ -282,9 +330,17 @@ def evaluate(
                 continue
             start += len(rows)
             bar.update(len(rows))
-    names = [field.name for field in fields(AttackResult) if field.name != "norm"]
-    joined = {k: torch.cat([getattr(part, k) for part in parts]) for k in names}
-    return AttackResult(**joined, norm=parts[0].norm)
+    joined = {}
+    for name in (field.name for field in fields(AttackResult)):
+        values = [getattr(part, name) for part in parts]
+        if isinstance(values[0], Tensor):
+            joined[name] = torch.cat(values)
+    return AttackResult(
+        **joined,
+        norm=parts[0].norm,
+        by=tuple(chain.from_iterable(part.by for part in parts)),
+        notes=tuple(dict.fromkeys(chain.from_iterable(part.notes for part in parts))),
+    )
 
 
 def _in_low_precision(

@@ -87,8 +87,8 @@ def test_a_plain_network_is_not_flagged(
     x, y = fashion.x_test[:80], fashion.y_test[:80]
     report = diagnose(trained, x, y, eps=EPS[norm], norm=norm)
     assert report.passed, str(report)
-    assert len(list(report)) == len(str(report).splitlines()) == 13
-    assert report._repr_html_().count("<tr>") == 14
+    assert len(list(report)) == len(str(report).splitlines()) == 16
+    assert report._repr_html_().count("<tr>") == 17
     assert "✗" not in str(report)
 
 

@@ -1,0 +1,263 @@
+"""The cascade: budgets contain each other, and doubts about gradients raise them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from crlib.attacks import (
+    deepfool,
+    diagnose,
+    evaluate,
+    fmn,
+    minimal,
+    pgd,
+    square,
+    transfer,
+    worst_case,
+)
+from crlib.attacks.diagnosis import CHECKS, doubts
+from crlib.data import Dataset
+from crlib.models import MLP
+from crlib.theory import linear_minimal
+from tests.unit.support import Affine, Changed, Counting, predictions, rng
+
+DEPENDS = ("crlib", "benchmarks")
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "attacks"))
+
+from masked import EPS, Layers, of_another, zoo  # noqa: E402
+
+BUDGET = {"linf": EPS, "l2": 0.7, "l1": 6.0}
+GRADIENTS = {
+    "input gradients exist",
+    "gradients tell the truth",
+    "gradients hold in all directions",
+}
+
+
+@pytest.fixture(scope="module")
+def masked(fashion: Dataset) -> dict[str, tuple[nn.Module, nn.Module | None]]:
+    found: dict[str, tuple[nn.Module, nn.Module | None]] = zoo(fashion, epochs=4)
+    return found
+
+
+def radii(x: Tensor, norm: str) -> Tensor:
+    return x.new_full((len(x),), BUDGET[norm])
+
+
+def small_task(seed: int) -> tuple[nn.Module, Tensor, Tensor]:
+    net = MLP((20, 12, 5), bias=True, seed=seed)
+    x = torch.rand(12, 20, generator=rng(seed))
+    return net, x, predictions(net, x)
+
+
+@pytest.mark.parametrize("norm", BUDGET)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_larger_budget_keeps_all_that_a_smaller_one_finds(
+    norm: str, seed: int
+) -> None:
+    net, x, y = small_task(seed)
+    eps = 0.6 * float(fmn(net, x, y, norm=norm).distance.median())
+    quick, full = (
+        worst_case(net, x, y, eps=eps, norm=norm, budget=b) for b in ("quick", "full")
+    )
+    assert 0 < quick.robust_accuracy < 1 and not full.notes
+    # Not only the same verdict: the very same points.
+    assert full.success[quick.success].all()
+    assert full.x_adv[quick.success].equal(quick.x_adv[quick.success])
+    assert full.robust_accuracy <= quick.robust_accuracy
+
+
+def test_the_result_says_which_attack_broke_which_sample() -> None:
+    net, x, y = small_task(0)
+    y = torch.cat([y[:8], (y[8:] + 1) % 5])
+    eps = float(fmn(net, x, y, norm="linf").distance[:8].median())
+    found = worst_case(net, x, y, eps=eps, budget="quick")
+    assert found.by[8:] == ("clean",) * 4
+    assert [bool(name) for name in found.by] == found.success.tolist()
+    only = pgd(net, x, y, eps=eps, steps=10)
+    first = [name in ("clean", "pgd(steps=10)") for name in found.by]
+    assert first == only.success.tolist()
+    parts = evaluate(worst_case, net, x, y, eps=eps, budget="quick", batch_size=7)
+    assert len(parts.by) == len(x) and parts.by[8:] == ("clean",) * 4
+
+
+def test_a_masked_network_raises_doubts(
+    masked: dict[str, tuple[nn.Module, nn.Module | None]], fashion: Dataset
+) -> None:
+    x, y = fashion.x_test[:60], fashion.y_test[:60]
+    raised = {
+        name: set(doubts(net, x, y, radii(x, "linf"), "linf"))
+        for name, (net, _) in masked.items()
+    }
+    # Loud logits and k-winners hide nothing from the margin.
+    honest = {"loud", "winners"}
+    assert {k for k, v in raised.items() if not v & GRADIENTS} == honest
+    # Only random directions tell the gradient of another network.
+    assert raised["decoy"] == {"gradients hold in all directions"}
+    for _, twin in masked.values():
+        if twin is not None:
+            assert not doubts(twin, x, y, radii(x, "linf"), "linf")
+
+
+def test_full_becomes_thorough_where_gradients_mislead(
+    masked: dict[str, tuple[nn.Module, nn.Module | None]], fashion: Dataset
+) -> None:
+    net, twin = masked["coarse inside"]
+    assert twin is not None
+    x, y = fashion.x_test[:30], fashion.y_test[:30]
+    full = worst_case(net, x, y, eps=EPS)
+    assert "thorough" in full.notes[-1] and "gradients" in " ".join(full.notes)
+    # Nobody who knows more is better by more than one sample.
+    queries = square(net, x, y, eps=EPS, queries=5000, generator=rng(9)).success
+    lent = transfer(pgd(twin, x, y, eps=EPS), net, x, y).success
+    assert int((queries | lent).sum()) <= int(full.success.sum()) + 1
+    early = worst_case(net, x, y, eps=EPS, budget="quick")
+    assert full.robust_accuracy <= early.robust_accuracy
+
+
+def honest_networks() -> dict[str, Callable[[], nn.Module]]:
+    pooled: list[Callable[[], nn.Module]] = [
+        lambda: nn.Conv2d(1, 8, 3, padding=1),
+        nn.ReLU,
+        lambda: nn.MaxPool2d(2),
+        nn.Flatten,
+        lambda: nn.Linear(128, 5),
+    ]
+    return {
+        "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5)),
+        "relu": lambda: MLP((64, 32, 32, 5), bias=True),
+        "deep": lambda: MLP((64, *[32] * 8, 5), bias=True),
+        "tanh": lambda: nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 5)
+        ),
+        "norm": lambda: nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 32), nn.LayerNorm(32), nn.GELU(),
+            nn.Linear(32, 5),
+        ),
+        "pool": lambda: nn.Sequential(*[layer() for layer in pooled]),
+        "batch norm": lambda: nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),
+            nn.Linear(288, 5),
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", honest_networks())
+@pytest.mark.parametrize("norm", BUDGET)
+def test_an_honest_network_raises_no_doubts(name: str, norm: str) -> None:
+    for seed in range(4):
+        torch.manual_seed(seed)
+        net = honest_networks()[name]().eval()
+        x = torch.rand(40, 1, 8, 8, generator=rng(seed))
+        if (name, norm) != ("pool", "l1"):
+            # Equal pixels, as of a background. A whole step of l1 goes into one of
+            # them, and the gradient of a maximum at a tie is that of another: known.
+            x[:, :, :3] = 0
+        y = predictions(net, x)
+        assert not doubts(net, x, y, radii(x, norm), norm)
+        coarse = net.bfloat16()
+        assert not doubts(
+            lambda z, m=coarse: m(z.bfloat16()).float(), x, y, radii(x, norm), norm
+        )
+        exact, z = net.double(), x.double()
+        assert not doubts(exact, z, y, radii(z, norm), norm)
+
+
+@pytest.mark.parametrize("norm", BUDGET)
+def test_the_gradient_of_another_network_is_told(
+    norm: str, trained: MLP, fashion: Dataset
+) -> None:
+    x, y = fashion.x_test[:60], fashion.y_test[:60]
+    other = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    decoy = Layers(lambda z: of_another(trained(z), other(z)))
+    assert "gradients hold in all directions" in doubts(
+        decoy, x, y, radii(x, norm), norm
+    )
+    assert not doubts(trained, x, y, radii(x, norm), norm)
+
+
+def test_shifted_labels_are_told(trained: MLP, fashion: Dataset) -> None:
+    x, y = fashion.x_test[:40], fashion.y_test[:40]
+    options: dict[str, Any] = {"eps": EPS, "steps": 3, "queries": 5}
+    assert diagnose(trained, x, y, **options)["labels fit"].passed
+    wrong = diagnose(trained, x, (predictions(trained, x) + 1) % 10, **options)
+    assert not wrong["labels fit"].passed
+    assert wrong["labels fit"].number == pytest.approx(1 / 0.9)
+    shuffled = diagnose(trained, x, y[torch.randperm(40, generator=rng(0))], **options)
+    assert not shuffled["labels fit"].passed
+
+
+def test_an_answer_that_depends_on_the_batch_is_told(
+    trained: MLP, fashion: Dataset
+) -> None:
+    x = fashion.x_test[:40]
+    centred = Changed(trained, lambda z: z - z.mean(0))
+    y = predictions(centred, x)
+    report = diagnose(centred, x, y, eps=EPS, steps=3, queries=5)
+    assert not report["same answer in halves"].passed
+    assert report["same answer twice"].passed
+    found = worst_case(centred, x, y, eps=EPS)
+    assert found.notes[0].startswith("same answer in halves")
+    assert "Asked again" in found.notes[-1] and "thorough" not in " ".join(found.notes)
+
+
+def test_batch_norm_in_training_is_told_behind_a_function(fashion: Dataset) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.Linear(16, 10)
+    )
+    x = fashion.x_test[:40]
+    y = predictions(net, x)
+    radius = radii(x, "linf")
+    assert "same answer in halves" in doubts(lambda z: net(z), x, y, radius, "linf")
+    net.eval()
+    assert not doubts(lambda z: net(z), x, y, radius, "linf")
+
+
+def test_every_doubt_is_a_check() -> None:
+    assert set(CHECKS) > GRADIENTS | {"same answer twice", "same answer in halves"}
+
+
+@pytest.mark.parametrize("classes", [10, 21, 200])
+def test_a_first_step_looks_at_twenty_rivals_at_most(classes: int) -> None:
+    g = rng(classes)
+    model = Affine(torch.randn(classes, 30, generator=g))
+    x = torch.rand(4, 30, generator=g)
+    y = predictions(model, x)
+    for attack, most in ((deepfool, 3), (fmn, 1)):
+        seen = Counting(model)
+        options: dict[str, Any] = {"walk": 1} if attack is fmn else {}
+        attack(seen, x, y, steps=1, search_steps=0, **options)
+        first = min(classes - 1, 20)
+        assert first <= len(seen.backwards) <= first + most
+    exact, _ = linear_minimal(model.weight, None, x, y, norm="l2")
+    found = deepfool(model, x, y, norm="l2")
+    assert (found.distance <= exact * 1.01).all()
+
+
+@pytest.mark.parametrize("norm", BUDGET)
+@pytest.mark.parametrize("far", [1e-6, 1e-4, 1e-2, 0.1])
+def test_minimal_sees_distances_of_any_size(norm: str, far: float) -> None:
+    g = rng(1)
+    c = torch.randn(20, generator=g, dtype=torch.float64)
+    dual = {"linf": 1, "l2": 2, "l1": torch.inf}[norm]
+    x = 0.3 + 0.4 * torch.rand(8, 20, generator=g, dtype=torch.float64)
+    x = x + ((c @ x[0] - x @ c) / (c @ c))[:, None] * c
+    bias = -(c @ x[0]) - far * torch.linalg.vector_norm(c, dual)
+    weight = torch.stack([torch.zeros_like(c), c])
+    model = Affine(weight, torch.stack([torch.zeros_like(bias), bias]))
+    y = torch.zeros(8, dtype=torch.int64)
+    exact, _ = linear_minimal(model.weight, model.bias, x, y, norm=norm)
+    found = minimal(model, x, y, eps=1.0, norm=norm, attack=pgd, steps=30)
+    ratio = found.distance / exact
+    assert ratio.min() >= 1 - 1e-6 and ratio.max() <= 1.01
+    if norm == "l1" and far == 0.1:
+        # A rounding of the logits stays the business of the attack, not of the search.
+        loud = Changed(model, lambda z: 1e3 * z)
+        again = minimal(loud, x, y, eps=1.0, norm=norm, attack=pgd, steps=30)
+        assert (again.distance / exact).max() <= 1.01
