@@ -30,9 +30,9 @@ def lipschitz_bound(
     The product of the layers' operator norms, so that
     :math:`\|z(x) - z(x')\| \le L \|x - x'\|` with ``norm`` on both sides (Szegedy et
     al. 2014). ReLU and flattening count 1, normalisation its largest factor, average
-    pooling the root of its linf norm times its l1 norm in l2. The l2 norm of a convolution is the estimate of
-    :func:`crlib.metrics.layer_operator_norm` divided by ``1 - tol``, an upper bound
-    that fails with probability at most 1e-9.
+    pooling in l2 the root of its linf norm times its l1 norm. The l2 norm of a
+    convolution is the estimate of :func:`crlib.metrics.layer_operator_norm` divided by
+    ``1 - tol``, an upper bound that fails with probability at most 1e-9.
 
     Args:
         model: made of known modules, see above.
