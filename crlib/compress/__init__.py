@@ -7,8 +7,9 @@ step (``constraint=...``). A *compression* returns a new, smaller or sparser mod
 All act on the hidden layers: every layer of :func:`crlib.models.weight_layers` but the
 head, which is the one that runs last. A layer whose weight is computed from other
 parameters (spectral or weight normalisation, the masks of torch) is refused, except by
-penalties, and so is one of another kind, such as ``nn.Conv1d``. A kernel of a convolution counts as its matrix ``(h, c k^2)``, one row a
-filter; a low-rank layer as the product of its factors.
+penalties, and so is one of another kind, such as ``nn.Conv1d``. A kernel of a
+convolution counts as its matrix ``(h, c k^2)``, one row a filter; a low-rank layer as
+the product of its factors.
 """
 
 from crlib.compress.compressions import (
