@@ -141,8 +141,8 @@ def _pool(layer: Any, shape: tuple[int, ...]) -> Affine:
     one = torch.ones((), dtype=torch.float64)
 
     def back(g: Tensor, w: Tensor) -> Tensor:
-        _, pull = torch.func.vjp(layer, g.new_zeros(len(g), *shape))
-        (images,) = pull(g)
+        pull = torch.func.vjp(layer, g.new_zeros(len(g), *shape))[1]
+        images: Tensor = pull(g)[0]
         return images
 
     return Affine(one, one - 1, lambda v, w: layer(v), back)

@@ -251,8 +251,9 @@ def radius_premises(w: Tensor, head: Tensor, difference: Tensor) -> Premises:
         raise ValueError("W^T c or the difference is zero: there is no boundary.")
     u, sigma, _ = torch.linalg.svd(w, full_matrices=False)
     mean = float(w.square().sum()) / w.shape[1]
-    # Rounding each entry moves the singular values by at most this.
+    # Rounding each entry moves the singular values by about this, finding them by more.
     noise *= float(torch.linalg.matrix_norm(w.abs(), ord=2))
+    noise += max(w.shape) * torch.finfo(w.dtype).eps * float(sigma[0])
     parts = u.T @ c
     top, real = sigma >= sigma[0] - noise, sigma > noise
     # The part of c outside the column space never enters the score.
