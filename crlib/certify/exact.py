@@ -1,7 +1,11 @@
 """The exact distance of tiny networks, by mixed-integer linear programming."""
 
+import contextlib
 import math
+import os
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -221,6 +225,20 @@ def _maps(steps: Steps, x: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
 Ends = np.ndarray | float
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep a line that HiGHS writes to the process's output, asked or not, from it."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class _Program:
     """A mixed-integer linear program whose columns stand in blocks with names.
 
@@ -259,13 +277,14 @@ class _Program:
     def solve(self, **options: float) -> OptimizeResult:
         """Make the cost least, with options of :func:`scipy.optimize.milp`."""
         bounds = Bounds(self.low, self.high)
-        return milp(
-            self.cost,
-            integrality=self.whole,
-            bounds=bounds,
-            constraints=self._constraints(),
-            options=options,
-        )
+        with _silent():
+            return milp(
+                self.cost,
+                integrality=self.whole,
+                bounds=bounds,
+                constraints=self._constraints(),
+                options=options,
+            )
 
     def settle(self, x: np.ndarray) -> OptimizeResult:
         """Make the cost least with the whole numbers of ``x``, rounded, as they are."""
