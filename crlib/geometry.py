@@ -54,15 +54,15 @@ def halfspace_step(
     wall = size * room if box else torch.zeros_like(size)
     worth, t = size * pace, torch.zeros_like(m)
     # What min(t * pace, room) gains is concave in t and piecewise linear, so Newton's
-    # method climbs to the solution from below, in a few rounds.
-    for _ in range(30):
+    # method climbs to the solution from below: in a few rounds, at most d + 1.
+    for rounds in range(max(30, c.shape[1] + 2)):
         free = (t[:, None] * pace).le_(room)
         slope = torch.linalg.vecdot(worth, free)
         missing = m - torch.linalg.vecdot(wall, 1 - free)
         new = torch.where(slope > 0, missing / slope, 1e30)
         done = new <= t * (1 + 8 * torch.finfo(t.dtype).eps)
         t = torch.maximum(t, new)
-        if settled(done):
+        if settled(done) or (rounds >= 30 and bool(done.all())):
             break
     return (t[:, None] * pace).minimum(room) * sign
 

@@ -18,7 +18,7 @@ from torch.nn import grad
 
 from crlib import checks
 from crlib.asking import ask, evaluating
-from crlib.models import LowRankLinear
+from crlib.models import LowRankConv2d, LowRankLinear
 
 __all__ = [
     "accuracy",
@@ -35,6 +35,7 @@ __all__ = [
     "smallest_k",
     "spread",
     "stable_rank",
+    "unit_scale",
 ]
 
 
@@ -49,8 +50,11 @@ def _magnitudes(v: Tensor) -> Tensor:
 
 
 def _matrix(w: Tensor) -> Tensor:
-    if w.ndim != 2 or 0 in w.shape:
-        raise ValueError(f"Give a matrix (h, m), not a tensor of {tuple(w.shape)}.")
+    if w.ndim != 2 or 0 in w.shape or not w.is_floating_point():
+        raise ValueError(
+            f"Give a matrix (h, m) of floating-point numbers, not {w.dtype} of"
+            f" {tuple(w.shape)}."
+        )
     if not torch.isfinite(w).all():
         raise ValueError("The matrix holds a NaN or an infinity.")
     return w.detach()
@@ -64,6 +68,39 @@ def _check_k(k: int, size: int, least: int = 1) -> None:
 def _check_q(q: float) -> None:
     if not 0 < q < math.inf:
         raise ValueError(f"q is {q}: the exponent is a positive number.")
+
+
+def _power_of_two(size: Tensor) -> Tensor:
+    """Return the powers of two just below sizes, 1 for a size of zero."""
+    exponent = torch.frexp(size).exponent - 1
+    return torch.where(size > 0, torch.ldexp(torch.ones_like(size), exponent), 1.0)
+
+
+def unit_scale(v: Tensor) -> tuple[Tensor, float]:
+    """Return a tensor divided by a power of two near its largest entry, and the power.
+
+    The division is exact. Squares and sums of the result stay in range at any scale.
+
+    Args:
+        v: ``(...)`` of floating point; zero, empty or infinite ones come back as
+            they are.
+
+    Returns:
+        ``(unit, scale)``: float64 of the same shape, its largest magnitude in [1, 2);
+        ``v = scale * unit``.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> metrics.unit_scale(torch.tensor([3.0, -6.0]))
+        (tensor([ 0.7500, -1.5000], dtype=torch.float64), 4.0)
+    """
+    v = v.detach().double()
+    peak = v.abs().max() if v.numel() else v.new_zeros(())
+    if not peak.isfinite():
+        return v, 1.0
+    scale = _power_of_two(peak)
+    return v / scale, float(scale)
 
 
 def best_k_error(v: Tensor, k: int, *, q: float = 2) -> float:
@@ -220,7 +257,10 @@ def row_norms(w: Tensor, *, p: float = 2) -> Tensor:
         >>> metrics.row_norms(torch.tensor([[3.0, -4.0], [0.0, 1.0]]), p=1)
         tensor([7., 1.])
     """
-    return torch.linalg.vector_norm(_matrix(w), ord=p, dim=1)
+    w = _matrix(w)
+    # By powers of two, which is exact: squares of 1e200 or 1e-200 leave the range.
+    unit = _power_of_two(w.abs().amax(1, keepdim=True))
+    return torch.linalg.vector_norm(w / unit, ord=p, dim=1) * unit.squeeze(1)
 
 
 def effective_rank(s: Tensor) -> float:
@@ -325,7 +365,8 @@ def layer_operator_norm(
     :math:`\epsilon` in :math:`\sigma_1^2` (Kuczynski and Wozniakowski 1992).
 
     Args:
-        layer: ``nn.Linear``, ``LowRankLinear`` or ``nn.Conv2d`` with zero padding.
+        layer: ``nn.Linear``, ``nn.Conv2d`` with zero padding, or one of their low-rank
+            versions.
         input_shape: ``(C, H, W)``, for a convolution.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``, on both sides.
         tol: relative shortfall allowed, in (0, 1); l2 of a convolution only.
@@ -348,10 +389,10 @@ def layer_operator_norm(
         raise ValueError(f"tol is {tol}: a relative shortfall lies between 0 and 1.")
     if isinstance(layer, nn.Linear | LowRankLinear):
         return operator_norm(layer.weight, norm=norm)
-    if not isinstance(layer, nn.Conv2d):
+    if not isinstance(layer, nn.Conv2d | LowRankConv2d):
         raise ValueError(
             f"{type(layer).__name__} is no linear layer that is known here: give an"
-            " nn.Linear, a LowRankLinear or an nn.Conv2d."
+            " nn.Linear, an nn.Conv2d, a LowRankLinear or a LowRankConv2d."
         )
     if input_shape is None or len(input_shape) != 3:
         raise ValueError(
@@ -383,12 +424,13 @@ Convolve = Callable[[Tensor, Tensor], Tensor]
 
 
 def convolution(
-    layer: nn.Conv2d, input_shape: tuple[int, ...]
+    layer: nn.Conv2d | LowRankConv2d, input_shape: tuple[int, ...]
 ) -> tuple[Convolve, Convolve, tuple[int, ...]]:
     """Return a convolution without bias as a linear map, and its transpose.
 
     Args:
-        layer: with zero padding; stride, dilation and groups as they are.
+        layer: with zero padding; stride, dilation and groups as they are. A low-rank
+            one counts as the one convolution that does the same.
         input_shape: ``(C, H, W)``.
 
     Returns:
@@ -408,19 +450,10 @@ def convolution(
         >>> shape, back(torch.ones(1, *shape), layer.weight).shape
         ((2, 8, 8), torch.Size([1, 1, 8, 8]))
     """
-    padding: Any = layer.padding
-    if padding == "valid":
-        padding = (0, 0)
-    elif padding == "same":
-        total = [
-            d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)
-        ]
-        if any(t % 2 for t in total):
-            raise ValueError("Padding 'same' is uneven here: use a kernel of odd size.")
-        padding = tuple(t // 2 for t in total)
-    if layer.padding_mode != "zeros":
-        raise ValueError(f"Padding is {layer.padding_mode!r}: only 'zeros' is known.")
-    options: tuple[Any, ...] = (layer.stride, padding, layer.dilation, layer.groups)
+    if isinstance(layer, LowRankConv2d):
+        options: tuple[Any, ...] = (layer.stride, layer.padding)
+    else:
+        options = (layer.stride, _padding(layer), layer.dilation, layer.groups)
 
     def forth(images: Tensor, kernel: Tensor) -> Tensor:
         return nn.functional.conv2d(images, kernel, None, *options)
@@ -438,6 +471,22 @@ def convolution(
             f"The convolution does not take images {tuple(input_shape)}: {error}"
         ) from None
     return forth, back, tuple(out.shape[1:])
+
+
+def _padding(layer: nn.Conv2d) -> Any:
+    padding: Any = layer.padding
+    if layer.padding_mode != "zeros":
+        raise ValueError(f"Padding is {layer.padding_mode!r}: only 'zeros' is known.")
+    if padding == "valid":
+        return (0, 0)
+    if padding == "same":
+        total = [
+            d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)
+        ]
+        if any(t % 2 for t in total):
+            raise ValueError("Padding 'same' is uneven here: use a kernel of odd size.")
+        return tuple(t // 2 for t in total)
+    return padding
 
 
 def _largest_eigenvalue(

@@ -15,8 +15,8 @@ from crlib import checks
 from crlib.asking import ask, evaluating, with_gradients
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import BUDGET_NORMS
+from crlib.compress.layers import head_of
 from crlib.data import Dataset
-from crlib.models import weight_layers
 from crlib.progress import Bar
 
 __all__ = ["Epoch", "Fit", "augment", "fit", "fit_many", "new_head", "pgd_adversary"]
@@ -184,7 +184,7 @@ def new_head(model: nn.Module, classes: int, *, seed: int = 0) -> Any:
     """Return a copy with a fresh linear head, to train on other classes.
 
     Args:
-        model: any whose last layer of :func:`crlib.models.weight_layers` is linear.
+        model: any whose last layer with weights is linear.
         classes: number of new logits.
         seed: of the new head.
 
@@ -198,7 +198,7 @@ def new_head(model: nn.Module, classes: int, *, seed: int = 0) -> Any:
         Linear(in_features=8, out_features=5, bias=False)
     """
     model = copy.deepcopy(model)
-    head = weight_layers(model)[-1]
+    head = head_of(model)
     if not isinstance(head, nn.Linear):
         raise ValueError(f"The head is {type(head).__name__}: it must be nn.Linear.")
     bound = 1 / math.sqrt(head.in_features)
@@ -313,7 +313,7 @@ def fit(
     classes = int(data.y_train.max()) + 1
 
     model = copy.deepcopy(model).to(x.dtype).train()
-    head = weight_layers(model)[-1] if head_only else None
+    head = head_of(model) if head_only else None
     frozen = [] if head is None else _freeze_all_but(head, model)
     trained = [p for p in model.parameters() if p.requires_grad]
     n_steps = epochs * math.ceil(len(x) / batch_size)

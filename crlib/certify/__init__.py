@@ -6,10 +6,12 @@ this room proves and what an attack finds:
 **certificate <= exact distance <= attack**.
 
 The bounds read the network: they know :class:`~crlib.models.MLP` and nestings of
-``nn.Sequential`` with fully connected layers (low-rank ones too), convolutions with
-zero padding, ReLU, flattening, normalisation, and dropout, which is off. Any other
-module is refused. They compute in float64 with the model's weights; rounding is not
-counted.
+``nn.Sequential`` with fully connected layers and convolutions with zero padding (both
+low-rank ones too), ReLU, flattening, average pooling, normalisation, batch
+normalisation with its running statistics, and dropout, which is off. Any other module
+is refused by name. What was read is compared with the model's own logits: a hook or a
+patched ``forward`` that changes them is refused too. They compute in float64 with the
+model's weights; rounding is not counted.
 """
 
 from crlib.certify.exact import ExactDistance, exact_distance

@@ -1,7 +1,11 @@
 """The exact distance of tiny networks, by mixed-integer linear programming."""
 
+import contextlib
 import math
+import os
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +16,7 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from torch import Tensor, nn
 
 from crlib import checks
-from crlib.certify.reading import RELU, Steps, logits_of, steps_of
+from crlib.certify.reading import RELU, Steps, linear_part, logits_of, steps_of
 from crlib.certify.relaxation import Interval, cube, intervals, margins
 from crlib.metrics import margin
 
@@ -24,10 +28,13 @@ class ExactDistance:
     Attributes:
         distance: ``(N,)`` norm of ``x_adv - x``, an upper bound in any case; 0 where
             the label is wrong already; infinity where no other label was found.
-        lower: ``(N,)`` proven lower bound, up to the solver's tolerances of 1e-6.
+        lower: ``(N,)`` proven lower bound, up to the solver's tolerances: a hundred
+            thousandth of it.
         x_adv: ``(N, ...)`` in float64: the point at ``distance``, on the boundary;
             ``x`` itself where there is none.
-        status: for each sample ``"exact"``; ``"interval"``: the time ran out, the
+        status: for each sample ``"exact"``: ``lower`` is ``distance`` and the margin of
+            ``x_adv`` is zero, both to one part in ten thousand; ``"interval"``: the
+            time ran out, or the solver's tolerances do not reach that far, and the
             distance lies between ``lower`` and ``distance``; ``"wrong"``: labelled
             wrongly already; ``"none"``: the whole box has the label y.
         norm: the norm of the distances.
@@ -56,6 +63,10 @@ def exact_distance(
     :math:`h = \max(v, 0)` with :math:`a \le v \le b` is written with one binary s:
 
     .. math:: h \ge v, \quad h \ge 0, \quad h \le v - a (1 - s), \quad h \le b s .
+
+    Everything is measured in units of its own range: the step as a share of the radius,
+    a neuron as a share of what it varies by. So the solver's tolerances are relative,
+    and neither the scale of the logits nor that of a layer matters.
 
     The ranges come from :func:`crown_bounds` on a ball that grows until it holds a
     rival and then shrinks to the nearest one found. The time grows exponentially with
@@ -99,11 +110,14 @@ def exact_distance(
     if start.shape != x.shape:
         raise ValueError(f"start is {tuple(start.shape)}, x {tuple(x.shape)}: alike.")
     wrong = (logits.argmax(1) != y).tolist()
+    tied = (margin(logits, y) <= 0).tolist()
     found = []
     for i in range(len(x)):
         own = slice(i, i + 1)
         if wrong[i]:
             found.append(_Found(0.0, 0.0, x[i], "wrong"))
+        elif tied[i]:
+            found.append(_Found(0.0, 0.0, x[i], "exact"))
         else:
             nearest = _search(steps, x[own], y[own], start[own], norm, time_limit)
             found.append(nearest)
@@ -136,6 +150,9 @@ def _search(
     best = _Found(math.inf, 0.0, x[0], "interval")
     whole = 1.0 if norm == "linf" else float(x[0].numel())
     radius = 1e-3
+    # A ball that is far larger than the distance would cost digits of it.
+    while radius > 1e-12 and not (_ball_margins(steps, x, y, radius) > 0).all():
+        radius /= 8
     while radius < whole and (_ball_margins(steps, x, y, radius) > 0).all():
         best.lower, radius = radius, min(1.25 * radius, whole)
     if float(margin(logits_of(steps, start), y)) <= 0:
@@ -166,8 +183,11 @@ def _search(
                 break
         else:
             if best.distance < math.inf:
-                best.status = "exact"
-            elif radius >= whole:
+                best.lower = min(best.distance, *floors.values(), outer)
+                if best.lower >= best.distance * (1 - 1e-4):
+                    best.status = "exact"
+                return best
+            if radius >= whole:
                 return _Found(math.inf, math.inf, x[0], "none")
             else:
                 best.lower, radius = radius, min(2 * radius, whole)
@@ -194,15 +214,29 @@ def _maps(steps: Steps, x: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
             continue
         shape, size = start.shape[1:], start.numel()
         unit = torch.eye(size, dtype=x.dtype, device=x.device).view(-1, *shape)
-        # An empty part, two ReLUs in a row, is the identity.
-        bias = logits_of(part, start)
-        weight = logits_of(part, unit) - bias
+        # An empty part, two ReLUs in a row, is the identity. The weights are not
+        # differences from the bias, next to which they can be small.
+        weight, bias = linear_part(part, unit), logits_of(part, start)
         found.append((weight.flatten(1).T.numpy(force=True), _vector(bias)))
         start, part = torch.zeros_like(bias), []
     return found
 
 
 Ends = np.ndarray | float
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep a line that HiGHS writes to the process's output, asked or not, from it."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _Program:
@@ -243,13 +277,14 @@ class _Program:
     def solve(self, **options: float) -> OptimizeResult:
         """Make the cost least, with options of :func:`scipy.optimize.milp`."""
         bounds = Bounds(self.low, self.high)
-        return milp(
-            self.cost,
-            integrality=self.whole,
-            bounds=bounds,
-            constraints=self._constraints(),
-            options=options,
-        )
+        with _silent():
+            return milp(
+                self.cost,
+                integrality=self.whole,
+                bounds=bounds,
+                constraints=self._constraints(),
+                options=options,
+            )
 
     def settle(self, x: np.ndarray) -> OptimizeResult:
         """Make the cost least with the whole numbers of ``x``, rounded, as they are."""
@@ -294,12 +329,18 @@ def _to_rival(
     low, high = cube(x, x.new_tensor([min(radius, 1.0)]))
     *ranges, _ = intervals(steps, low, high, relax=True)
     *hidden, (weight, bias) = _maps(steps, x)
-    program = _Program()
-    program.columns("input", _vector(low), _vector(high))
-    last = _add_layers(program, hidden, ranges)
-    level = (weight[y] - weight[rival])[None]
-    program.rows({last: level}, -np.inf, bias[rival] - bias[y])
-    _add_size(program, _vector(x), radius, norm)
+    program, centre = _Program(), _vector(x)
+    # A column u stands for base + unit * u.
+    view = _View("input", centre, np.full_like(centre, radius))
+    program.columns(
+        "input", (_vector(low) - centre) / radius, (_vector(high) - centre) / radius
+    )
+    view = _add_layers(program, hidden, ranges, view)
+    level = weight[y] - weight[rival]
+    gap, least = level * view.unit, bias[rival] - bias[y] - level @ view.base
+    scale = np.abs(gap).sum() or 1.0
+    program.rows({view.block: gap[None] / scale}, -np.inf, least / scale)
+    _add_size(program, len(centre), norm)
     found = program.solve(time_limit=seconds, mip_rel_gap=1e-9)
     if found.status == 2:
         return _Answer(radius, None, finished=True)
@@ -310,46 +351,74 @@ def _to_rival(
         return _Answer(floor, None, finished=False)
     # A switch may be off by the solver's tolerance: settle it, and solve once more.
     settled = program.settle(found.x).x
-    point = (found.x if settled is None else settled)[program.blocks["input"]]
-    nearest = torch.from_numpy(point.clip(0, 1)).to(x)
+    move = (found.x if settled is None else settled)[program.blocks["input"]]
+    nearest = torch.from_numpy((centre + radius * move).clip(0, 1)).to(x)
+    if not _level(steps, x, nearest.view_as(x), y):
+        return _Answer(floor, None, finished=False)
     return _Answer(floor, nearest, finished=found.status == 0)
+
+
+def _level(steps: Steps, x: Tensor, point: Tensor, y: int) -> bool:
+    """Say whether a point has lost the margin of ``x``, but for a ten thousandth."""
+    logits, label = logits_of(steps, torch.cat([x, point])), torch.tensor([y, y])
+    before, after = margin(logits, label.to(x.device)).tolist()
+    return bool(after <= 1e-4 * before + 1e-13 * float(logits.abs().max()))
+
+
+class _View(NamedTuple):
+    """A layer's values as ``base + unit * u``, with u in a block of the program."""
+
+    block: str
+    base: np.ndarray
+    unit: np.ndarray
 
 
 def _add_layers(
     program: _Program,
     hidden: list[tuple[np.ndarray, np.ndarray]],
     ranges: list[Interval],
-) -> str:
-    """Write the hidden layers, with their ranges; return the block of the last one."""
-    before = "input"
+    view: _View,
+) -> _View:
+    """Write the hidden layers, with their ranges; return the values of the last one.
+
+    A neuron whose range is [a, b] is ``max(a, 0) + (b - max(a, 0)) u``: u in [0, 1].
+    """
     for i, ((w, shift), ends) in enumerate(zip(hidden, ranges, strict=True)):
         value, switch = f"value {i}", f"switch {i}"
         a, b = (_vector(v) for v in ends)
-        fall, rise, eye = a.clip(max=0), b.clip(min=0), np.eye(len(a))
+        base = a.clip(min=0)
+        unit = b.clip(min=0) - base
+        # A neuron that is off is measured by how far off it is.
+        scale, eye = (
+            np.where(unit > 0, unit, np.maximum(abs(a), abs(b))),
+            np.eye(len(a)),
+        )
+        scale = np.where(scale > 0, scale, 1.0)
+        rows = -w * view.unit / scale[:, None]
+        start = (shift + w @ view.base - base) / scale
+        fall, rise = a.clip(max=0) / scale, unit / scale
         program.columns(value, np.zeros_like(rise), rise)
         # Where the sign is known the switch is, too.
         program.columns(switch, (a >= 0) & (b > 0), b > 0, whole=True)
         # h - w h' >= shift, h - w h' - fall s <= shift - fall, h - rise s <= 0
-        program.rows({value: eye, before: -w}, shift, np.inf)
+        program.rows({value: eye, view.block: rows}, start, np.inf)
         program.rows(
-            {value: eye, before: -w, switch: -np.diag(fall)}, -np.inf, shift - fall
+            {value: eye, view.block: rows, switch: -np.diag(fall)},
+            -np.inf,
+            start - fall,
         )
         program.rows({value: eye, switch: -np.diag(rise)}, -np.inf, 0)
-        before = value
-    return before
+        view = _View(value, base, unit)
+    return view
 
 
-def _add_size(program: _Program, centre: np.ndarray, radius: float, norm: str) -> None:
-    """Write the size of the step as what it costs: one column, or for l1 d of them.
-
-    It is a share of the radius, so that the solver's tolerances are relative.
-    """
-    d = len(centre)
+def _add_size(program: _Program, d: int, norm: str) -> None:
+    """Write the size of the step as what it costs: one column, or for l1 d of them."""
     sizes = 1 if norm == "linf" else d
-    step = radius * (np.ones((d, 1)) if norm == "linf" else np.eye(d))
+    step = np.ones((d, 1)) if norm == "linf" else np.eye(d)
     program.columns("size", np.zeros(sizes), np.ones(sizes), cost=1)
-    program.rows({"input": np.eye(d), "size": -step}, -np.inf, centre)
-    program.rows({"input": np.eye(d), "size": step}, centre, np.inf)
+    program.rows({"input": np.eye(d), "size": -step}, -np.inf, 0)
+    program.rows({"input": np.eye(d), "size": step}, 0, np.inf)
     program.rows({"size": np.ones((1, sizes))}, 0, 1)
 
 

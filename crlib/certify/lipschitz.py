@@ -1,14 +1,25 @@
 """The Lipschitz bound, and the radius that follows from it."""
 
 import math
+import sys
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from crlib import checks
-from crlib.certify.reading import layers_of, logits_of, steps_of
+from crlib.certify.reading import (
+    LINEAR,
+    POOLS,
+    RELU,
+    Affine,
+    layers_of,
+    logits_of,
+    steps_of,
+)
 from crlib.metrics import layer_operator_norm, margin
-from crlib.models import Normalize
+from crlib.models import LowRankConv2d
 
 
 def lipschitz_bound(
@@ -18,10 +29,10 @@ def lipschitz_bound(
 
     The product of the layers' operator norms, so that
     :math:`\|z(x) - z(x')\| \le L \|x - x'\|` with ``norm`` on both sides (Szegedy et
-    al. 2014). ReLU and flattening count 1, normalisation the inverse of its smallest
-    standard deviation. The l2 norm of a convolution is the estimate of
-    :func:`crlib.metrics.layer_operator_norm` divided by ``1 - tol``, an upper bound
-    that fails with probability at most 1e-9.
+    al. 2014). ReLU and flattening count 1, normalisation its largest factor, average
+    pooling in l2 the root of its linf norm times its l1 norm. The l2 norm of a
+    convolution is the estimate of :func:`crlib.metrics.layer_operator_norm` divided by
+    ``1 - tol``, an upper bound that fails with probability at most 1e-9.
 
     Args:
         model: made of known modules, see above.
@@ -41,15 +52,38 @@ def lipschitz_bound(
         >>> round(certify.lipschitz_bound(model, (2,)), 6)
         1.0
     """
-    bound, tol = 1.0, 1e-3
-    for layer, shape in layers_of(model, input_shape):
-        if isinstance(layer, Normalize):
-            bound /= float(layer.std.min())
-        elif not isinstance(layer, nn.ReLU | nn.Flatten):
-            size = layer_operator_norm(layer, shape, norm=norm, tol=tol)
-            estimated = isinstance(layer, nn.Conv2d) and norm == "l2"
-            bound *= size / (1 - tol) if estimated else size
-    return bound
+    checks.one_of("norm", norm, ("linf", "l2", "l1"))
+    steps = steps_of(model, torch.zeros(0, *input_shape))
+    layers = layers_of(model, input_shape)
+    norms = [
+        _norm(layer, step, shape, norm)
+        for (layer, shape), step in zip(layers, steps, strict=True)
+    ]
+    # Only a layer that is zero makes the bound zero, never an underflow.
+    return math.prod(norms) if 0 in norms else max(math.prod(norms), sys.float_info.min)
+
+
+def _norm(
+    layer: Any,
+    step: Affine | None,
+    shape: tuple[int, ...],
+    norm: str,
+    tol: float = 1e-3,
+) -> float:
+    """Bound how much one layer can stretch a difference of its inputs."""
+    if step is RELU or isinstance(layer, nn.Flatten):
+        return 1.0
+    if isinstance(layer, POOLS):
+        ones = torch.ones(1, *shape, dtype=torch.float64)
+        row = step.apply(ones, step.weight)
+        column = step.back(torch.ones_like(row), step.weight)
+        sizes = {"linf": float(row.max()), "l1": float(column.max())}
+        return sizes.get(norm, math.sqrt(sizes["linf"] * sizes["l1"]))
+    if not isinstance(layer, LINEAR):
+        return float(step.weight.abs().max())
+    size = layer_operator_norm(layer, shape, norm=norm, tol=tol)
+    estimated = isinstance(layer, nn.Conv2d | LowRankConv2d) and norm == "l2"
+    return size / (1 - tol) if estimated else size
 
 
 def lipschitz_radius(
@@ -68,7 +102,8 @@ def lipschitz_radius(
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
 
     Returns:
-        ``(N,)`` in float64; 0 where the label is wrong already.
+        ``(N,)`` in float64; 0 where the label is wrong already, infinity where the
+        logits are the same for all inputs.
 
     Raises:
         ValueError: bad input, or a model that :func:`lipschitz_bound` refuses.
@@ -89,4 +124,7 @@ def lipschitz_radius(
     checks.labels(y, len(x), classes=logits.shape[1])
     bound = lipschitz_bound(model, x.shape[1:], norm=norm)
     pair = {"l2": math.sqrt(2), "linf": 2.0, "l1": 1.0}[norm]
-    return margin(logits, y).clamp_min(0) / (pair * bound)
+    room = margin(logits, y).clamp_min(0)
+    if bound == 0:
+        return room.masked_fill(room > 0, math.inf)
+    return room / (pair * bound)

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from crlib.metrics import convolution
-from crlib.models import MLP, LowRankLinear, Normalize
+from crlib.models import MLP, LowRankConv2d, LowRankLinear, Normalize, evaluating
 
-KNOWN = (Normalize, nn.Linear, LowRankLinear, nn.Conv2d, nn.ReLU, nn.Flatten)
+POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+LINEAR = (nn.Linear, LowRankLinear, nn.Conv2d, LowRankConv2d)
+KNOWN = (Normalize, *LINEAR, *NORMS, *POOLS, nn.ReLU, nn.Flatten)
 ABSENT = (nn.Identity, nn.Dropout)
 
 
@@ -50,8 +53,13 @@ def layers_of(
             -1,
         ):
             raise ValueError("nn.Flatten must flatten all but the batch: (1, -1).")
+        if isinstance(module, NORMS) and module.running_mean is None:
+            raise ValueError(
+                f"{module} keeps no running statistics, so an answer depends on the"
+                " rest of the batch: nothing can be bounded."
+            )
         try:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(module):
                 v = module(v)
         except RuntimeError as error:
             raise ValueError(
@@ -91,28 +99,108 @@ def _affine(layer: Any, shape: tuple[int, ...]) -> Affine | None:
         return Affine(
             one, one - 1, lambda v, w: v.flatten(1), lambda g, w: g.view(-1, *shape)
         )
-    if isinstance(layer, Normalize):
-        channels = (-1,) + (1,) * (len(shape) - 1) if layer.mean.ndim else ()
-        scale = 1 / layer.std.double().view(channels)
-        shift = -layer.mean.double().view(channels) * scale
-        return Affine(scale, shift, torch.mul, torch.mul)
-    if isinstance(layer, LowRankLinear):
+    if isinstance(layer, POOLS):
+        return _pool(layer, shape)
+    if isinstance(layer, (Normalize, *NORMS)):
+        return Affine(*_scale_and_shift(layer, len(shape)), torch.mul, torch.mul)
+    if isinstance(layer, LowRankLinear | LowRankConv2d):
         # Multiplied in float32, the product would carry its rounding.
         weight = layer.left.detach().double() @ layer.right.detach().double()
+        weight = weight.view_as(layer.weight)
     else:
         weight = layer.weight.detach().double()
     bias = weight.new_zeros(len(weight))
     if layer.bias is not None:
         bias = layer.bias.detach().double()
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, nn.Conv2d | LowRankConv2d):
         forth, back, _ = convolution(layer, shape)
         return Affine(weight, bias.view(-1, 1, 1), forth, back)
     return Affine(weight, bias, lambda v, w: v @ w.T, lambda g, w: g @ w)
 
 
+def _scale_and_shift(layer: Any, ndim: int) -> tuple[Tensor, Tensor]:
+    """Return what a normalisation multiplies by and what it adds, by channel."""
+    if isinstance(layer, Normalize):
+        scale = 1 / layer.std.double()
+        shift = -layer.mean.double() * scale
+        if not layer.mean.ndim:
+            return scale, shift
+    else:
+        scale = (layer.running_var.double() + layer.eps).rsqrt()
+        if layer.affine:
+            scale = scale * layer.weight.detach().double()
+        shift = -layer.running_mean.double() * scale
+        if layer.affine:
+            shift = shift + layer.bias.detach().double()
+    channels = (-1,) + (1,) * (ndim - 1)
+    return scale.view(channels), shift.view(channels)
+
+
+def _pool(layer: Any, shape: tuple[int, ...]) -> Affine:
+    """Return average pooling: linear, and nothing in it is negative."""
+    one = torch.ones((), dtype=torch.float64)
+
+    def back(g: Tensor, w: Tensor) -> Tensor:
+        pull = torch.func.vjp(layer, g.new_zeros(len(g), *shape))[1]
+        images: Tensor = pull(g)[0]
+        return images
+
+    return Affine(one, one - 1, lambda v, w: layer(v), back)
+
+
 def steps_of(model: nn.Module, x: Tensor) -> Steps:
-    """Return the network as affine maps and ReLUs, in float64."""
-    return [_affine(*layer) for layer in layers_of(model, x.shape[1:])]
+    """Return the network as affine maps and ReLUs, in float64.
+
+    Raises:
+        ValueError: a module that is not known, weights that are not finite, or steps
+            that do not give the model's own logits.
+    """
+    layers = layers_of(model, x.shape[1:])
+    steps = [_affine(*layer) for layer in layers]
+    for step, (layer, _) in zip(steps, layers, strict=True):
+        parts = () if step is RELU else (step.weight, step.bias)
+        if not all(part.isfinite().all() for part in parts):
+            raise ValueError(
+                f"{type(layer).__name__} holds a weight that is NaN or infinite, or a"
+                " variance that is not positive: nothing can be proven of it."
+            )
+    _compare(model, steps, x)
+    return steps
+
+
+def _compare(model: nn.Module, steps: Steps, x: Tensor) -> None:
+    """Refuse a model that computes something else than the steps read from it.
+
+    A hook, a patched ``forward`` or a parametrisation can stand between the two. Points
+    of the box are asked beside the inputs: a hook may do nothing to the data alone.
+    """
+    like = next(iter(model.parameters()), x)
+    random = torch.rand(4, *x.shape[1:], generator=torch.Generator().manual_seed(0))
+    points = torch.cat([x.detach().to(like), random.to(like)])
+    with torch.no_grad(), evaluating(model):
+        said = model(points)
+    # What rounding can do: an error of each sum, carried on to the logits.
+    v, error = points.double(), torch.zeros_like(points, dtype=torch.float64)
+    for step in steps:
+        if step is RELU:
+            v = v.clamp_min(0)
+            continue
+        size = step.weight.abs()
+        error = step.apply(error + v.abs(), size) + step.bias.abs()
+        v = step(v)
+    if not v.isfinite().all():
+        raise ValueError("The logits overflow in float64: scale the weights down.")
+    unit = torch.finfo(like.dtype).eps
+    # A GPU may shorten its factors to eleven bits.
+    slack = 64 * (unit if like.device.type == "cpu" else max(unit, 2**-11)) * error
+    known = isinstance(said, Tensor) and said.shape == v.shape
+    if not known or not ((said.double() - v).abs() <= slack).all():
+        raise ValueError(
+            "The model's logits are not those of the layers read from it: a hook, a"
+            " patched forward or a parametrisation changes them. Remove it (for a"
+            " parametrisation: torch.nn.utils.parametrize.remove_parametrizations), or"
+            " bake it into the weights."
+        )
 
 
 def logits_of(steps: Steps, x: Tensor) -> Tensor:
@@ -120,4 +208,12 @@ def logits_of(steps: Steps, x: Tensor) -> Tensor:
     v = x.double()
     for step in steps:
         v = v.clamp_min(0) if step is RELU else step(v)
+    return v
+
+
+def linear_part(steps: Steps, v: Tensor) -> Tensor:
+    """Return what affine steps make of ``v`` without their biases."""
+    for step in steps:
+        assert step is not RELU
+        v = step.apply(v, step.weight)
     return v

@@ -60,7 +60,7 @@ def smooth_certify(
         generator: source of the noise; None means a new one of seed 0.
 
     Raises:
-        ValueError: bad input.
+        ValueError: bad input, or a model that returns a NaN or fewer than two logits.
 
     Example:
         >>> import torch
@@ -106,5 +106,7 @@ def _votes(
         noise = torch.randn(
             size, generator=source, device=source.device, dtype=image.dtype
         )
-        labels.append(model(image + sigma * noise.to(image.device)).argmax(1))
+        logits = model(image + sigma * noise.to(image.device))
+        checks.logits(logits, len(noise))
+        labels.append(logits.argmax(1))
     return torch.cat(labels).bincount()

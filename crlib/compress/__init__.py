@@ -5,8 +5,11 @@ Three kinds of functions. A *penalty* maps a model to a number to add to the los
 step (``constraint=...``). A *compression* returns a new, smaller or sparser model.
 
 All act on the hidden layers: every layer of :func:`crlib.models.weight_layers` but the
-last, the head. A kernel of a convolution counts as its matrix ``(h, c k^2)``, one row a
-filter; a low-rank layer as the product of its factors.
+head, which is the one that runs last. A layer whose weight is computed from other
+parameters (spectral or weight normalisation, the masks of torch) is refused, except by
+penalties, and so is one of another kind, such as ``nn.Conv1d``. A kernel of a
+convolution counts as its matrix ``(h, c k^2)``, one row a filter; a low-rank layer as
+the product of its factors.
 """
 
 from crlib.compress.compressions import (
@@ -16,6 +19,7 @@ from crlib.compress.compressions import (
     prune,
     prune_to_error,
     quantise,
+    renew_statistics,
     size,
     truncate,
 )
@@ -52,6 +56,7 @@ __all__ = [
     "prune",
     "prune_to_error",
     "quantise",
+    "renew_statistics",
     "row_dial",
     "size",
     "spectral_dial",

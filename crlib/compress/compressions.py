@@ -7,21 +7,54 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from crlib import checks
-from crlib.compress.layers import LOW_RANK, dense, hidden, matrices, stored
+from crlib.compress.layers import (
+    LOW_RANK,
+    STRANGE,
+    dense,
+    hidden,
+    matrices,
+    norms_after,
+    refuse_derived,
+    refuse_strange,
+    stored,
+)
 from crlib.metrics import smallest_k
 from crlib.models import MLP, LowRankConv2d, LowRankLinear, evaluating, weight_layers
 
 
-def _zero(layer: Any, kept: Tensor) -> None:
-    """Zero the rows, with their biases, or the entries that are not kept."""
-    if kept.ndim == 1:
-        layer.weight.data[~kept] = 0
-        if layer.bias is not None:
-            layer.bias.data[~kept] = 0
-    else:
-        layer.weight.data[~kept.view_as(layer.weight)] = 0
+def _zero(layers: list[Any], kept: list[Tensor], norms: dict[Any, Any]) -> None:
+    """Zero the rows, with their biases, or the entries that are not kept.
+
+    Behind a row that is zero a batch normalisation would still send a constant.
+    """
+    for layer, mask in zip(layers, kept, strict=True):
+        if mask.ndim > 1:
+            layer.weight.data[~mask.view_as(layer.weight)] = 0
+            continue
+        for part in (layer, norms.get(layer)):
+            if part is not None:
+                part.weight.data[~mask] = 0
+                if part.bias is not None:
+                    part.bias.data[~mask] = 0
+
+
+def _norms(model: nn.Module, structure: str) -> dict[Any, Any]:
+    norms = norms_after(model) if structure == "rows" else {}
+    if not all(norm.affine for norm in norms.values()):
+        raise ValueError(
+            "A batch normalisation without weight and bias (affine=False) cannot switch"
+            " a row off: prune weights, not rows."
+        )
+    return norms
+
+
+def _copied(model: nn.Module) -> Any:
+    refuse_derived(model)
+    return copy.deepcopy(model)
 
 
 def _scores(layer: Any, structure: str) -> Tensor:
@@ -45,12 +78,17 @@ def prune(
         model: with hidden layers that are not low-rank.
         share: of the weights (rows) to remove, in [0, 1).
         structure: ``"weights"`` one by one, or whole ``"rows"`` (neurons, filters) by
-            their l2 norm, with their biases.
+            their l2 norm, with their biases, and with the weight and bias that a
+            batch normalisation behind them has for the channel: what is removed sends
+            zero. What such a layer has stored of its other channels still belongs to
+            the full network: see :func:`renew_statistics`.
         scope: ``"layer"`` removes the share of each layer, ``"global"`` of all
             hidden layers together, which can empty a layer.
 
     Raises:
-        ValueError: a bad option, a low-rank layer, or no hidden layer.
+        ValueError: a bad option, a low-rank layer, no hidden layer, a layer whose
+            weight is computed from other parameters, or for rows a batch
+            normalisation whose place cannot be found.
 
     Example:
         >>> from crlib import compress
@@ -62,7 +100,7 @@ def prune(
     if not 0 <= share < 1:
         raise ValueError(f"share is {share}: the part to remove, in [0, 1).")
     checks.one_of("scope", scope, ("layer", "global"))
-    model = copy.deepcopy(model)
+    model = _copied(model)
     layers = hidden(model)
     scores = [_scores(layer, structure) for layer in layers]
     groups = [scores] if scope == "global" else [[s] for s in scores]
@@ -73,8 +111,7 @@ def prune(
         mask[together.argsort()[: round(share * len(together))]] = False
         pieces = mask.split([s.numel() for s in group])
         kept += [m.view_as(s) for m, s in zip(pieces, group, strict=True)]
-    for layer, mask in zip(layers, kept, strict=True):
-        _zero(layer, mask)
+    _zero(layers, kept, _norms(model, structure))
     return model
 
 
@@ -92,7 +129,7 @@ def prune_to_error(model: nn.Module, eps: float, *, structure: str = "rows") -> 
         structure: ``"rows"`` or ``"weights"``.
 
     Raises:
-        ValueError: a bad option, a low-rank layer, or no hidden layer.
+        ValueError: as :func:`prune`.
 
     Example:
         >>> from crlib import compress
@@ -105,13 +142,64 @@ def prune_to_error(model: nn.Module, eps: float, *, structure: str = "rows") -> 
     """
     if not 0 <= eps < 1:
         raise ValueError(f"eps is {eps}: a relative error, in [0, 1).")
-    model = copy.deepcopy(model)
-    for layer in hidden(model):
+    model = _copied(model)
+    layers, kept = hidden(model), []
+    for layer in layers:
         scores = _scores(layer, structure)
         flat = scores.flatten()
-        kept = torch.zeros_like(flat, dtype=torch.bool)
-        kept[flat.argsort(descending=True)[: smallest_k(flat, eps)]] = True
-        _zero(layer, kept.view_as(scores))
+        mask = torch.zeros_like(flat, dtype=torch.bool)
+        mask[flat.argsort(descending=True)[: smallest_k(flat, eps)]] = True
+        kept.append(mask.view_as(scores))
+    _zero(layers, kept, _norms(model, structure))
+    return model
+
+
+def renew_statistics(model: nn.Module, x: Tensor, *, batch_size: int = 256) -> Any:
+    """Return a copy whose batch normalisations have the statistics of ``x``.
+
+    A compression changes what a layer sends; the mean and the variance that the batch
+    normalisation behind it has stored are still those from before, and the accuracy
+    falls for that reason alone. No weight changes.
+
+    Args:
+        model: with batch normalisation that keeps running statistics.
+        x: ``(N, ...)`` in [0, 1], such as the training images, two or more.
+        batch_size: inputs of one pass; the statistics are the mean over the passes.
+
+    Raises:
+        ValueError: bad input, or no batch normalisation with statistics.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2))
+        >>> x = torch.tensor([[0.25], [0.75]])
+        >>> compress.renew_statistics(model, x)[0].running_mean
+        tensor([0.5000])
+    """
+    checks.inputs(x)
+    checks.at_least(2, batch_size=batch_size)
+    if len(x) < 2:
+        raise ValueError("x has fewer than two inputs: they have no variance.")
+    model = copy.deepcopy(model)
+    modes = {module: module.training for module in model.modules()}
+    norms = [m for m in modes if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        raise ValueError("The model has no batch normalisation that keeps statistics.")
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.train()
+        norm.momentum = None  # the mean over all passes
+    with torch.no_grad():
+        for part in x.chunk(math.ceil(len(x) / batch_size)):
+            model(part)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for module, mode in modes.items():
+        module.training = mode
     return model
 
 
@@ -150,7 +238,8 @@ def truncate(
         energy: share of the squared singular values to keep in each layer.
 
     Raises:
-        ValueError: not exactly one of ``rank`` and ``energy``, or out of range.
+        ValueError: not exactly one of ``rank`` and ``energy``, or out of range; or a
+            layer whose weight is computed from other parameters.
 
     Example:
         >>> import torch
@@ -160,7 +249,7 @@ def truncate(
         >>> int(torch.linalg.matrix_rank(model.weights[0].detach(), rtol=1e-4))
         2
     """
-    model = copy.deepcopy(model)
+    model = _copied(model)
     ranks = _ranks(model, rank, energy)
     for weight, own in zip(dense(model), ranks, strict=True):
         left, right = _best(weight, own)
@@ -192,7 +281,7 @@ def factorise(
         >>> model.layers[0]
         LowRankLinear()
     """
-    model = copy.deepcopy(model)
+    model = _copied(model)
     ranks = _ranks(model, rank, energy)
     dense(model)
     names = {layer: name for name, layer in model.named_modules()}
@@ -249,7 +338,8 @@ def quantise(model: nn.Module, *, bits: int = 8) -> Any:
         bits: b, from 2 to 16.
 
     Raises:
-        ValueError: ``bits`` out of range.
+        ValueError: ``bits`` out of range, or a layer that is not known or whose
+            weight is computed from other parameters.
 
     Example:
         >>> from crlib import compress
@@ -260,7 +350,8 @@ def quantise(model: nn.Module, *, bits: int = 8) -> Any:
     """
     if not 2 <= bits <= 16:
         raise ValueError(f"bits is {bits}: choose from 2 to 16.")
-    model, levels = copy.deepcopy(model), 2 ** (bits - 1) - 1
+    refuse_strange(model)
+    model, levels = _copied(model), 2 ** (bits - 1) - 1
     for layer in weight_layers(model):
         for weight in stored(layer):
             rows = weight.data.flatten(1)
@@ -324,8 +415,13 @@ def size(model: nn.Module, input_shape: Sequence[int]) -> Size:
     """Count parameters, non-zeros, multiply-adds and bytes of a model.
 
     Args:
-        model: any whose multiplications are in its weight layers.
+        model: any whose multiplications are in fully connected layers and
+            convolutions, transposed ones too; products of attention are not counted.
         input_shape: of one input, without the batch.
+
+    Raises:
+        ValueError: a layer that multiplies in another way, that is never called, or
+            whose weight is computed from other parameters.
 
     Example:
         >>> from crlib import compress
@@ -333,15 +429,27 @@ def size(model: nn.Module, input_shape: Sequence[int]) -> Size:
         >>> compress.size(MLP((6, 5, 2)), (6,))
         Size(parameters=40, nonzero=40, macs=40, bytes=160)
     """
-    macs = 0
+    refuse_derived(model)
+    macs, open_layers = 0, {}
+    for name, module in model.named_modules():
+        if isinstance(module, STRANGE) and not isinstance(module, _ConvNd):
+            raise ValueError(
+                f"{name or 'The model'} is {type(module).__name__}: how many products"
+                " it takes is not known here."
+            )
+        if isinstance(module, (_ConvNd, nn.Linear, *LOW_RANK)):
+            open_layers[module] = name
 
-    def count(layer: Any, _: Any, out: Tensor) -> None:
+    def count(layer: Any, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         nonlocal macs
-        conv = isinstance(layer, nn.Conv2d | LowRankConv2d)
-        places = out[0, 0].numel() if conv else out[0].numel() // out.shape[-1]
+        open_layers.pop(layer, None)
+        # A transposed convolution multiplies its kernel with each place of its input.
+        seen = inputs[0] if getattr(layer, "transposed", False) else out
+        conv = isinstance(layer, _ConvNd | LowRankConv2d)
+        places = seen[0, 0].numel() if conv else out[0].numel() // out.shape[-1]
         macs += places * sum(w.numel() for w in stored(layer))
 
-    hooks = [layer.register_forward_hook(count) for layer in weight_layers(model)]
+    hooks = [layer.register_forward_hook(count) for layer in open_layers]
     like = next(model.parameters())
     try:
         with torch.no_grad(), evaluating(model):
@@ -349,6 +457,11 @@ def size(model: nn.Module, input_shape: Sequence[int]) -> Size:
     finally:
         for hook in hooks:
             hook.remove()
+    if open_layers:
+        raise ValueError(
+            f"{', '.join(open_layers.values())} ran in no forward pass of its own: its"
+            " products cannot be counted."
+        )
     parameters = list(model.parameters())
     return Size(
         sum(p.numel() for p in parameters),

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from crlib import checks
-from crlib.compress.layers import LOW_RANK, dense, hidden, matrices
+from crlib.compress.layers import (
+    LOW_RANK,
+    dense,
+    hidden,
+    matrices,
+    norms_after,
+    refuse_derived,
+)
 
 Constraint = Callable[[Any], None]
 
@@ -32,9 +39,11 @@ def fixed_frobenius(model: nn.Module) -> Constraint:
         >>> bool(torch.isclose(model.weights[0].norm(), before))
         True
     """
+    refuse_derived(model)
     norms = [float(torch.linalg.norm(w.detach())) for w in matrices(model)]
 
     def constraint(changed: nn.Module) -> None:
+        refuse_derived(changed)
         for layer, norm in zip(hidden(changed), norms, strict=True):
             scale = norm / torch.linalg.norm(layer.weight.detach()).clamp_min(1e-30)
             if isinstance(layer, LOW_RANK):
@@ -169,6 +178,7 @@ def orthonormal_factors() -> Constraint:
     """
 
     def constraint(model: nn.Module) -> None:
+        refuse_derived(model)
         layers = [layer for layer in hidden(model) if isinstance(layer, LOW_RANK)]
         if not layers:
             raise ValueError("The model has no low-rank layer.")
@@ -186,7 +196,8 @@ def keep_zeros(model: nn.Module) -> Constraint:
     """Keep what is zero in ``model`` now at zero: fine-tuning after pruning.
 
     Args:
-        model: the pruned model; weights and biases of its hidden layers count.
+        model: the pruned model; weights and biases of its hidden layers count, and
+            channels that the batch normalisation behind them switches off.
 
     Example:
         >>> from crlib import compress
@@ -200,13 +211,23 @@ def keep_zeros(model: nn.Module) -> Constraint:
     """
 
     def parts(of: nn.Module) -> list[Tensor]:
-        layers = hidden(of)
-        return [p.data for layer in layers for p in layer.parameters()]
+        refuse_derived(of)
+        return [p.data for layer in hidden(of) for p in layer.parameters()]
+
+    def norms(of: nn.Module) -> list[Any]:
+        after = norms_after(of) if rows else {}
+        return [norm for norm in after.values() if norm.affine]
 
     masks = [part != 0 for part in parts(model)]
+    # Without a row that is zero there is no channel to keep off.
+    rows = any((w == 0).all(1).any() for w in matrices(model))
+    channels = [(n.weight != 0) | (n.bias != 0) for n in norms(model)]
 
     def constraint(changed: nn.Module) -> None:
         for part, mask in zip(parts(changed), masks, strict=True):
             part.mul_(mask)
+        for norm, mask in zip(norms(changed), channels, strict=True):
+            norm.weight.data.mul_(mask)
+            norm.bias.data.mul_(mask)
 
     return constraint

@@ -1,20 +1,145 @@
 """The layers that are made compressible, and their weights as matrices."""
 
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
-from crlib.models import LowRankConv2d, LowRankLinear, weight_layers
+from crlib.models import LowRankConv2d, LowRankLinear, Normalize, weight_layers
 
 LOW_RANK = (LowRankLinear, LowRankConv2d)
+# What has weights of another shape: left out, it would be left as it is in silence.
+STRANGE = (
+    nn.Conv1d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Bilinear,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.RNNCellBase,
+)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Names of the layer that runs last, and of the normalisation after each."""
+
+    head: str | None = None
+    norms: dict[str, str] = field(default_factory=dict)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        own = isinstance(m, (*LOW_RANK, Normalize))
+        return own or bool(super().is_leaf_module(m, module_qualified_name))
+
+
+_ORDERS: WeakKeyDictionary[nn.Module, _Order] = WeakKeyDictionary()
+
+
+def _order(model: nn.Module) -> _Order:
+    """Read in which order the layers run; without a head where the code hides it."""
+    if model in _ORDERS:
+        return _ORDERS[model]
+    layers, modules = weight_layers(model), dict(model.named_modules())
+    head, norms = None, {}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            graph = _Tracer().trace(model)
+    except Exception:  # a forward pass may do anything with what is no tensor
+        graph = fx.Graph()
+    for node in graph.nodes:
+        if node.op != "call_module" or modules[node.target] not in layers:
+            continue
+        head = node.target
+        for user in node.users:
+            after = modules.get(str(user.target)) if user.op == "call_module" else None
+            if isinstance(after, _BatchNorm):
+                norms[node.target] = str(user.target)
+    return _ORDERS.setdefault(model, _Order(head, norms))
+
+
+def head_of(model: nn.Module) -> Any:
+    """Return the layer with weights that runs last.
+
+    Where the order cannot be read from the code (by ``torch.fx``), it is the one that
+    was registered last.
+
+    Raises:
+        ValueError: no layer with weights.
+    """
+    layers, name = weight_layers(model), _order(model).head
+    if not layers:
+        raise ValueError("The model has no layer with weights that is known here.")
+    return layers[-1] if name is None else model.get_submodule(name)
 
 
 def hidden(model: nn.Module) -> list[Any]:
     """Return the layers that are made compressible: all with weights but the head."""
-    layers = weight_layers(model)[:-1]
+    refuse_strange(model)
+    head = head_of(model)
+    layers = [layer for layer in weight_layers(model) if layer is not head]
     if not layers:
         raise ValueError("The model has no hidden layer: its only layer is the head.")
     return layers
+
+
+def refuse_strange(model: nn.Module) -> None:
+    """Refuse a model with weights that no function of this room knows."""
+    for name, module in model.named_modules():
+        if isinstance(module, STRANGE):
+            raise ValueError(
+                f"{name or 'The model'} is {type(module).__name__}, which is not known"
+                " here: layers are nn.Linear, nn.Conv2d and their low-rank versions."
+            )
+
+
+def refuse_derived(model: nn.Module) -> None:
+    """Refuse layers whose weight is computed from other parameters at each pass.
+
+    A change of such a weight is lost in silence.
+    """
+    known = set(weight_layers(model))
+    for name, layer in model.named_modules():
+        if layer not in known and not isinstance(layer, _ConvNd):
+            continue
+        names = ("left", "right") if isinstance(layer, LOW_RANK) else ("weight",)
+        for part in (*names, "bias"):
+            plain = part in layer._parameters or getattr(layer, part) is None
+            if not plain:
+                raise ValueError(
+                    f"The {part} of {name or 'the model'} is computed from other"
+                    " parameters, so a change of it would be lost. Bake it in first:"
+                    " torch.nn.utils.parametrize.remove_parametrizations(layer,"
+                    f" {part!r}), torch.nn.utils.prune.remove(layer, {part!r}) or"
+                    " torch.nn.utils.remove_weight_norm(layer)."
+                )
+
+
+def norms_after(model: nn.Module) -> dict[nn.Module, Any]:
+    """Return the batch normalisation that reads a layer, for the layers that have one.
+
+    Raises:
+        ValueError: there is batch normalisation, and which layer it follows cannot be
+            read from the code.
+    """
+    order = _order(model)
+    if order.head is None and any(isinstance(m, _BatchNorm) for m in model.modules()):
+        raise ValueError(
+            "The model has batch normalisation, and torch.fx cannot tell behind which"
+            " layer: prune weights, not rows, or write its forward without conditions"
+            " on the data."
+        )
+    return {
+        model.get_submodule(layer): model.get_submodule(norm)
+        for layer, norm in order.norms.items()
+    }
 
 
 def matrices(model: nn.Module) -> list[Tensor]:
@@ -31,6 +156,7 @@ def stored(layer: Any) -> tuple[Tensor, ...]:
 
 def dense(model: nn.Module) -> list[Tensor]:
     """Return the weights of the hidden layers, to be changed in place."""
+    refuse_derived(model)
     layers = hidden(model)
     for layer in layers:
         if isinstance(layer, LOW_RANK):

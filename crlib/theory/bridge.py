@@ -46,7 +46,10 @@ def surviving_fraction(w: Tensor, difference: Tensor, k: int | None = None) -> T
         w: ``(h, m)``.
         difference: ``(..., m)``, :math:`x' - x`.
         k: from 1 to min(h, m); beyond the rank, or None, means the whole row space.
-            Singular values below max(h, m) roundings of the largest count as zero.
+            The numbers are taken as given: only singular values below max(h, m)
+            roundings of float64 count as zero. A product of float32 factors has a
+            row space of its own, from rounding: give its rank as ``k``, or the right
+            factor, which has the row space that is meant.
 
     Returns:
         ``(...)`` float64 in [0, 1]; NaN where the difference is zero.
@@ -112,7 +115,8 @@ def bridge_radius(
     the true ones. Euclidean, without the box. Source: ours (M11).
 
     Args:
-        w: ``(h, m)``, the first layer.
+        w: ``(h, m)``, the first layer; of a low-rank layer its right factor, see
+            :func:`surviving_fraction`.
         x: ``(N, m)``.
         y: ``(N,)`` labels that the network gives to ``x``.
         x_others: ``(M, m)``.
@@ -185,15 +189,18 @@ def two_probe_radius(
 
 def _directions(w: Tensor, k: int | None) -> tuple[Tensor, float]:
     """Return the directions kept ``(m, k)`` and the first singular value left out."""
-    if w.ndim != 2 or 0 in w.shape or not torch.isfinite(w).all():
-        raise ValueError("Give a finite matrix (h, m) as w.")
+    plain = w.is_floating_point() and w.ndim == 2 and 0 not in w.shape
+    if not plain or not torch.isfinite(w).all():
+        raise ValueError(
+            f"w is {w.dtype} of shape {tuple(w.shape)}: give a finite matrix (h, m) of"
+            " floating-point numbers."
+        )
     if k is not None and not 1 <= k <= min(w.shape):
         raise ValueError(f"k is {k}: choose it from 1 to {min(w.shape)}, or None.")
-    w = w.detach()
-    _, s, vh = torch.linalg.svd(w.double(), full_matrices=False)
-    # The precision of the type given: a product of float32 factors has rounding noise
-    # where its singular values are zero.
-    noise = max(w.shape) * torch.finfo(w.dtype).eps * float(s[0])
+    _, s, vh = torch.linalg.svd(w.detach().double(), full_matrices=False)
+    # What float32 cannot have meant it may still hold: to drop a direction that a
+    # network reads would make a bound that is too small.
+    noise = max(w.shape) * torch.finfo(s.dtype).eps * float(s[0])
     rank = int((s > noise).sum())
     kept = rank if k is None else min(k, rank)
     beyond = float(s[kept]) if kept < len(s) else 0.0
@@ -206,4 +213,6 @@ def _inputs(x: Tensor, w: Tensor) -> Tensor:
             f"Inputs (..., {w.shape[1]}) go through this layer, not {tuple(x.shape)}:"
             " flatten images first."
         )
+    if not x.isfinite().all():
+        raise ValueError("The inputs hold a NaN or an infinity.")
     return x.detach().double()

@@ -1,6 +1,7 @@
 r"""What a network can do beyond its layers: alignment, pairing, the logistic gap."""
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from crlib import checks
-from crlib.metrics import operator_norm, row_norms
+from crlib.metrics import operator_norm, row_norms, unit_scale
 from crlib.theory.layers import Bounds
 
 __all__ = [
@@ -100,6 +101,7 @@ def interlayer_alignment(
     checks.one_of("norm", norm, tuple(_ORDERS))
     if k < 1:
         raise ValueError(f"k is {k}: keep at least one term.")
+    w_next, w = unit_scale(w_next)[0], unit_scale(w)[0]
     size = operator_norm(w_next, norm=norm) * operator_norm(w, norm=norm)
     if w_next.shape[1] != len(w):
         raise ValueError(
@@ -108,7 +110,6 @@ def interlayer_alignment(
         )
     if size == 0:
         raise ValueError("A layer is zero: then so is the network, and nothing aligns.")
-    w_next, w = w_next.detach().double(), w.detach().double()
     # Both factors keep the norm of the product and are as small as k allows.
     if norm == "l2":
         later, earlier = (torch.linalg.svd(v, full_matrices=False) for v in (w_next, w))
@@ -126,9 +127,11 @@ def interlayer_alignment(
     largest, exact = _largest_over_masks(a, b, norm)
     dominant = largest / size
     open_mask = operator_norm(w_next @ w, norm=norm) / size
+    high = min(1.0, dominant + remainder)
     return Alignment(
-        low=max(open_mask, dominant) if exact else open_mask,
-        high=min(1.0, dominant + remainder),
+        # On paper low is not above high; a last bit can be.
+        low=min(high, max(open_mask, dominant) if exact else open_mask),
+        high=high,
         dominant=dominant,
         remainder=remainder,
         exact=exact,
@@ -228,15 +231,21 @@ def network_lipschitz(
     """
     if not weights:
         raise ValueError("Give at least one weight matrix.")
-    product = math.prod(operator_norm(w, norm=norm) for w in weights)
+    product = _product([operator_norm(w, norm=norm) for w in weights])
     alignments = tuple(
         interlayer_alignment(w_next, w, k, norm=norm)
         for w, w_next in zip(weights, weights[1:], strict=False)
     )
     gains = [-math.log(a.high) if a.high > 0 else math.inf for a in alignments]
     pairs = optimal_pairing(gains)
-    aligned = product * math.prod(alignments[i].high for i in pairs)
+    aligned = _product([product, *(alignments[i].high for i in pairs)])
     return NetworkLipschitz(product, aligned, pairs, alignments)
+
+
+def _product(factors: list[float]) -> float:
+    """Multiply; what is not zero stays so, because an underflow would be no bound."""
+    product = math.prod(factors)
+    return product if 0 in factors else max(product, sys.float_info.min)
 
 
 def logistic_gap_bounds(margins: Tensor, reach: float) -> Bounds:
@@ -273,9 +282,14 @@ def logistic_gap_bounds(margins: Tensor, reach: float) -> Bounds:
     if not 0 <= reach < math.inf:
         raise ValueError(f"reach is {reach}: it must be finite and not negative.")
     m = margins.detach().double()
-    zero = torch.zeros_like(m)
+    zero, wrong = torch.zeros_like(m), (-m).sigmoid()
+    if reach <= 1:
+        # The difference of two logarithms would lose the digits of a small reach.
+        gap = torch.log1p(wrong * math.expm1(reach))
+    else:
+        gap = zero.logaddexp(reach - m) - zero.logaddexp(-m)
     return Bounds(
-        low=reach * float((-m).sigmoid().mean()),
-        value=float((zero.logaddexp(reach - m) - zero.logaddexp(-m)).mean()),
+        low=reach * float(wrong.mean()),
+        value=float(gap.mean()),
         high=reach * float((reach - m).sigmoid().mean()),
     )

@@ -69,6 +69,8 @@ def _radii(a: Tensor, x: Tensor) -> Radii:
     radius = gap / torch.cdist(a, a, compute_mode="donot_use_mm_for_euclid_dist")
     neighbour = torch.cdist(x.T, x.T, compute_mode="donot_use_mm_for_euclid_dist") / 2
     own = torch.eye(len(a), dtype=torch.bool)
+    if (neighbour[~own] == 0).any():
+        raise ValueError("Two columns are equal: no boundary lies between them.")
     return Radii(*(v.masked_fill(own, float("inf")) for v in (radius, neighbour)))
 
 
@@ -278,6 +280,8 @@ def product_factor(factors: Sequence[Tensor]) -> ProductFactor:
     """
     if not factors or factors[0].ndim != 2 or factors[0].shape[0] < factors[0].shape[1]:
         raise ValueError("The first factor must be (d, n) with n at most d.")
+    if not factors[0].shape[1] or not all(g.isfinite().all() for g in factors):
+        raise ValueError("A factor is empty, or holds a NaN or an infinity.")
     d = len(factors[0])
     if any(g.shape != (d, d) for g in factors[1:]):
         raise ValueError(f"The factors after the first must be {(d, d)}.")

@@ -3,7 +3,6 @@ r"""What a compressible layer can and must do to its operator norms."""
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from crlib import checks
@@ -13,6 +12,7 @@ from crlib.metrics import (
     row_norms,
     singular_values,
     spread,
+    unit_scale,
 )
 
 __all__ = [
@@ -65,11 +65,14 @@ def top_entry_bounds(v: Tensor, k: int, *, q: float = 2) -> Bounds:
         Bounds(low=2.0, value=2.0, high=2.0)
     """
     beta = spread(v, k)
-    head = 1 - best_k_error(v, k, q=q) ** q
-    size = float(torch.linalg.vector_norm(v.detach().double(), ord=q))
+    best_k_error(v, k, q=q)
+    # In units of the largest entry, (1 - eps^q) |v|_q^q is the q-sum of the k largest.
+    size = float(v.detach().abs().max())
+    powers = (v.detach().double().abs() / size) ** q
+    head = float(powers.topk(k).values.sum())
     return Bounds(
         low=(head / k) ** (1 / q) * size,
-        value=float(v.detach().abs().max()),
+        value=size,
         high=(head / (1 + (k - 1) * (1 - beta) ** q)) ** (1 / q) * size,
     )
 
@@ -118,13 +121,14 @@ def row_norm_bounds(w: Tensor, k: int) -> Bounds:
         >>> theory.row_norm_bounds(2 * torch.eye(4), 4)
         Bounds(low=2.0, value=2.0, high=2.0)
     """
-    rows = row_norms(w.double())
-    flatness = row_norms(w.double(), p=1) / rows.clamp_min(1e-300)
+    w, scale = unit_scale(w)
+    rows = row_norms(w)
+    flatness = row_norms(w, p=1) / rows.where(rows > 0, 1.0)
     low, _, high = top_entry_bounds(rows, k)
     return Bounds(
-        low=float(flatness[rows.argmax()]) * low,
-        value=operator_norm(w, norm="linf"),
-        high=float(flatness.max()) * high,
+        low=float(flatness[rows.argmax()]) * low * scale,
+        value=operator_norm(w, norm="linf") * scale,
+        high=float(flatness.max()) * high * scale,
     )
 
 
@@ -189,7 +193,8 @@ def structure_times_scale(
     checks.one_of("norm", norm, ("l2", "linf"))
     if norm == "l2" and k_row is not None:
         raise ValueError("k_row is about rows: it goes with norm='linf'.")
-    v = singular_values(w) if norm == "l2" else row_norms(w.double(), p=1)
+    w, unit = unit_scale(w)
+    v = singular_values(w) if norm == "l2" else row_norms(w, p=1)
     h, m = w.shape
     if norm == "l2":
         eps_row, factor, trivial = 0.0, math.sqrt(min(h, m)), 1.0
@@ -200,9 +205,9 @@ def structure_times_scale(
         trivial = math.sqrt(m)
     eps, beta = best_k_error(v, k, q=1), spread(v, k)
     structure = (1 - eps) * factor / k / (1 - beta) if beta < 1 else math.inf
-    scale = float(w.detach().double().norm())
+    scale = float(w.norm()) * unit
     return StructureTimesScale(
-        value=operator_norm(w, norm=norm),
+        value=operator_norm(w, norm=norm) * unit,
         bound=structure * scale,
         trivial=trivial * scale,
         eps=eps,
@@ -257,7 +262,9 @@ def sharp_spectral_interval(
     _check_exponent(q)
     last = (1 - beta) ** q
     least = eps**q / (1 - eps**q) * (1 + (k - 1) * last)
-    if least > (d - k) * last * (1 + 1e-9) or (k == 1 and beta > 0):
+    # A k-th value below a rounding of the first has a spread of one.
+    room = (d - k) * max(1 - beta, 2**-53) ** q
+    if least > room * (1 + 1e-9) or (k == 1 and beta > 0):
         raise ValueError(
             f"No spectrum has k = {k}, eps = {eps}, beta = {beta} (q = {q}) and only"
             f" {d} values: the tail would exceed the k-th."
@@ -302,12 +309,13 @@ def sharp_spectral_bounds(w: Tensor, k: int, *, q: float = 1) -> Bounds:
         (2.0, 2.0, 2.0)
     """
     _check_exponent(q)
+    w, unit = unit_scale(w)
     s = singular_values(w)
     # Rounding noise for a zero is no small number to a root of it (q < 1).
     s[s < 1e-12 * s[0]] = 0
     low, high = _sharp(k, len(s), best_k_error(s, k, q=q), spread(s, k), q)
-    scale = float(s.norm())
-    return Bounds(low=low * scale, value=float(s[0]), high=high * scale)
+    scale = float(s.norm()) * unit
+    return Bounds(low=low * scale, value=float(s[0]) * unit, high=high * scale)
 
 
 def spectral_floor(k: int, *, eps: float, q: float = 2) -> float:
@@ -366,12 +374,13 @@ def flatness_bounds(w: Tensor, k_row: int) -> Bounds:
         >>> low, round(value, 4), round(high, 4)
         (1.0, 1.4, 1.4142)
     """
-    rows = row_norms(w.double())
+    w, _ = unit_scale(w)
+    rows = row_norms(w)
     if not rows.any():
         raise ValueError("The zero matrix has no flatness.")
     m, eps = w.shape[1], _largest_row_error(w, k_row)
     tail = eps**2 / (m - k_row) if k_row < m else 0.0
-    flatness = row_norms(w.double(), p=1)[rows > 0] / rows[rows > 0]
+    flatness = row_norms(w, p=1)[rows > 0] / rows[rows > 0]
     return Bounds(
         low=1.0,
         value=float(flatness.max()),

@@ -49,8 +49,8 @@ def linear_minimal(
         the boundary (l0: at or beyond it).
 
     Raises:
-        ValueError: an unknown norm, shapes or labels that do not fit, or ``x``
-            outside the box.
+        ValueError: an unknown norm, shapes or labels that do not fit, fewer than two
+            classes, numbers that are not finite, or ``x`` outside the box.
 
     Example:
         >>> import torch
@@ -69,7 +69,15 @@ def linear_minimal(
             f"x {tuple(x.shape)} and weight {tuple(weight.shape)} must be (N, d) and"
             " (K, d): flatten images first."
         )
+    if len(weight) < 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ValueError(
+            f"weight is {tuple(weight.shape)}: give two classes or more, and a bias"
+            " (K,) or None."
+        )
     checks.labels(y, len(x), classes=len(weight))
+    for name, part in (("x", x), ("weight", weight), ("bias", bias)):
+        if part is not None and not part.isfinite().all():
+            raise ValueError(f"{name} holds a NaN or an infinity.")
     x, weight = x.detach().double(), weight.detach().double()
     if box:
         # What is outside by rounding is taken as on the wall.
@@ -83,6 +91,10 @@ def linear_minimal(
     order = {"linf": math.inf, "l2": 2, "l1": 1, "l0": 0}[norm]
     for rival in range(len(weight)):
         c, m = weight[rival] - weight[y], own - logits[:, rival]
+        # The size of the normal does not matter, unless its squares leave the range.
+        size = c.abs().amax(1)
+        size = size.where(size > 0, 1.0)
+        c, m = c / size[:, None], m / size
         step = geometry.halfspace_step(c, m, x, norm, box)
         d = torch.linalg.vector_norm(step, ord=order, dim=1)
         d = d.masked_fill((c * step).sum(1) < m * (1 - 1e-9), math.inf)

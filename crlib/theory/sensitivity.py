@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from crlib.metrics import singular_values
+from crlib.metrics import singular_values, unit_scale
 from crlib.theory.layers import Bounds, spectral_norm_bounds
 
 __all__ = [
@@ -55,8 +55,9 @@ def gain_ratio(w: Tensor, k: int) -> Bounds:
         >>> round(low, 6), round(value, 6), round(high, 6)
         (2.0, 2.0, 2.0)
     """
+    w, _ = unit_scale(w)
     sides = spectral_norm_bounds(w, k)
-    scale = w.shape[1] / float(w.detach().double().square().sum())
+    scale = w.shape[1] / float(w.square().sum())
     return Bounds(*(side**2 * scale for side in sides))
 
 
@@ -75,7 +76,7 @@ def random_head_moments(w: Tensor) -> Moments:
         w: ``(h, m)``.
 
     Raises:
-        ValueError: not a finite matrix.
+        ValueError: not a finite matrix, or one whose moments float64 cannot hold.
 
     Example:
         >>> import torch
@@ -86,6 +87,8 @@ def random_head_moments(w: Tensor) -> Moments:
     """
     squares, h = singular_values(w).square(), len(w)
     total = float(squares.sum())
+    if w.any() and not 1e-150 < total < 1e150:
+        raise ValueError("The moments leave the range of float64: rescale w.")
     excess = h * float(squares.square().sum()) - total**2
     # On paper excess is never negative: there are at most h singular values.
     return Moments(total / h, 2 * max(excess, 0.0) / (h**2 * (h + 2)))
@@ -189,7 +192,7 @@ class Premises(NamedTuple):
     """What makes a compressible layer fragile: both sides and what enters them.
 
     ``ratio``: sum of the two radii over the distance of the two inputs, at most 1.
-    ``alignment``: of the head with the top left singular vector, without the part of
+    ``alignment``: of the head with the top left singular vectors, without the part of
     the head that no output of the layer reaches, at most 1. ``signal``: gain along the
     difference, relative to the mean gain. ``worst``: the largest gain, likewise.
     ``bound``: upper bound on ``ratio``; infinite for alignment zero.
@@ -213,7 +216,11 @@ def radius_premises(w: Tensor, head: Tensor, difference: Tensor) -> Premises:
 
     where :math:`\alpha = |u_1^\top c| / \|Q c\|` with the projector Q onto the column
     space of W, and :math:`\gamma(d) = m \|W d\|^2 / (\|W\|_F^2 \|d\|^2)`. At rank one
-    the two sides are equal. Nothing depends on the scale of W, c or d. Source: ours.
+    the two sides are equal. Where several singular values are the largest,
+    :math:`|u_1^\top c|` is the length of the part of c in the span of all of them: any
+    choice of :math:`u_1` is allowed, and this one is the best. Singular values that
+    rounding to the type of W can have made are left out of Q; what they could add is
+    added to the bound. Nothing depends on the scale of W, c or d. Source: ours.
 
     Args:
         w: ``(h, m)``.
@@ -221,7 +228,8 @@ def radius_premises(w: Tensor, head: Tensor, difference: Tensor) -> Premises:
         difference: ``(m,)`` d, not zero.
 
     Raises:
-        ValueError: shapes that do not fit, or :math:`W^\top c` or d is zero.
+        ValueError: shapes that do not fit, numbers that are not finite, or
+            :math:`W^\top c` or d is zero.
 
     Example:
         >>> import torch
@@ -236,21 +244,35 @@ def radius_premises(w: Tensor, head: Tensor, difference: Tensor) -> Premises:
             f"w {tuple(w.shape)}, head {tuple(head.shape)} and difference"
             f" {tuple(difference.shape)} must be (h, m), (h,) and (m,)."
         )
-    w, c, d = (v.detach().double() for v in (w, head, difference))
+    if not all(v.isfinite().all() for v in (w, head, difference)):
+        raise ValueError("w, head or difference holds a NaN or an infinity.")
+    noise = torch.finfo(w.dtype).eps if w.is_floating_point() else 0.0
+    w, c, d = (unit_scale(v)[0] for v in (w, head, difference))
     normal = w.T @ c
     if not normal.any() or not d.any():
         raise ValueError("W^T c or the difference is zero: there is no boundary.")
     u, sigma, _ = torch.linalg.svd(w, full_matrices=False)
     mean = float(w.square().sum()) / w.shape[1]
+    # Rounding each entry moves the singular values by about this, finding them by more.
+    noise *= float(torch.linalg.matrix_norm(w.abs(), ord=2))
+    noise += max(w.shape) * torch.finfo(w.dtype).eps * float(sigma[0])
+    parts = u.T @ c
+    top, real = sigma >= sigma[0] - noise, sigma > noise
     # The part of c outside the column space never enters the score.
-    reached = u[:, sigma > sigma[0] * max(w.shape) * torch.finfo(w.dtype).eps]
-    alignment = float((u[:, 0] @ c).abs() / (reached.T @ c).norm())
+    reached = float(parts[real].norm())
+    alignment = float(parts[top].norm()) / reached if reached else 0.0
     signal = float((w @ d).square().sum() / d.square().sum()) / mean
     worst = float(sigma[0]) ** 2 / mean
+    bound = math.inf
+    if alignment:
+        # The top values are equal up to rounding: the least of them is safe.
+        loss = float(sigma[0] / sigma[top][-1])
+        rest = float((sigma * parts)[~real].norm()) / float(sigma[0]) / reached
+        bound = (math.sqrt(signal / worst) + rest) * loss / alignment
     return Premises(
         ratio=float((normal @ d).abs() / (normal.norm() * d.norm())),
         alignment=alignment,
         signal=signal,
         worst=worst,
-        bound=math.sqrt(signal / worst) / alignment if alignment else math.inf,
+        bound=bound,
     )

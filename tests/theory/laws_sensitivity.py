@@ -156,8 +156,8 @@ def the_rank_one_classifier_has_rank_one_and_its_head_aligned() -> None:
 
 
 @law(
-    Mistake("crlib.theory.radius_premises", "/ alignment if", "if"),
-    Mistake("crlib.theory.radius_premises", "u[:, 0] @ c", "u[:, -1] @ c"),
+    Mistake("crlib.theory.radius_premises", "* loss / alignment", "* loss"),
+    Mistake("crlib.theory.radius_premises", "parts[top].norm()", "parts.norm()"),
     Mistake("crlib.theory.radius_premises", "w.T @ c", "w.T @ c.abs()"),
     Mistake("crlib.theory.radius_premises", "float(sigma[0]) ** 2 / mean", "9 / mean"),
 )
@@ -179,7 +179,7 @@ def the_radii_are_at_most_what_the_premises_allow() -> None:
 
 
 @law(
-    Mistake("crlib.theory.radius_premises", "(reached.T @ c).norm()", "c.norm()"),
+    Mistake("crlib.theory.radius_premises", "parts[real].norm()", "c.norm()"),
     Mistake("crlib.theory.radius_premises", "math.sqrt(signal / worst)", "signal"),
 )
 def at_rank_one_the_radii_reach_the_bound() -> None:

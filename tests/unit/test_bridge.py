@@ -49,15 +49,57 @@ def test_a_zero_layer_lets_nothing_through() -> None:
     assert theory.surviving_fraction(torch.zeros(2, 3), x) == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rounding_noise_is_no_direction(dtype: torch.dtype) -> None:
-    left, right = points(5, 30, 3).to(dtype), points(6, 3, 40).to(dtype)
+def test_rounding_noise_of_a_product_is_no_direction() -> None:
+    left, right = points(5, 30, 3), points(6, 3, 40)
     d = points(7, 40)
-    chi = theory.surviving_fraction(left @ right, d)
-    true = theory.surviving_fraction(right.double(), d)
+    true = theory.surviving_fraction(right, d)
+    for k in (None, 3, 30):
+        chi = theory.surviving_fraction(left @ right, d, k)
+        assert float(chi) == pytest.approx(float(true), rel=1e-9)
+    # Of float32 factors the product has a row space of its own: the rank is said.
+    rough = left.float() @ right.float()
+    chi = theory.surviving_fraction(rough, d, 3)
     assert float(chi) == pytest.approx(float(true), rel=1e-4)
-    assert torch.equal(chi, theory.surviving_fraction(left @ right, d, 3))
-    assert torch.equal(chi, theory.surviving_fraction(left @ right, d, 30))
+    assert float(theory.surviving_fraction(rough, d)) > float(true)
+
+
+def test_a_weak_direction_of_float32_is_a_direction() -> None:
+    # The head reads the weak output only: the boundary is at distance one half.
+    w = torch.zeros(256, 784)
+    w[0, 0], w[1, 1] = 1.0, 5e-5
+    x, other = torch.zeros(1, 784), torch.eye(784)[1:2]
+    label = [(2e4 * (v @ w.T)[:, 1] > 0.5).long() for v in (x, other)]
+    assert theory.bridge_radius(w, x, label[0], other, label[1]) == 1.0
+    assert theory.bridge_radius(w.double(), x, label[0], other, label[1]) == 1.0
+    attack = theory.bridge_attack(w, x, other)
+    assert attack.e.norm() == 1 and attack.residual == 0
+    assert theory.surviving_fraction(w, other) == 1
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0, 3.0])
+def test_a_dial_in_float32_lets_through_what_it_does_in_float64(alpha: float) -> None:
+    g = rng(0)
+    u = torch.linalg.qr(torch.randn(64, 64, generator=g)).Q
+    v = torch.linalg.qr(torch.randn(196, 64, generator=g)).Q
+    s, d = torch.arange(1, 65) ** -alpha, torch.randn(196, generator=g)
+    rough = theory.surviving_fraction((u * s) @ v.T, d)
+    fine = theory.surviving_fraction((u.double() * s.double()) @ v.double().T, d)
+    assert float(rough) == pytest.approx(float(fine), rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_whole_numbers_are_no_weights(dtype: torch.dtype) -> None:
+    w, x = torch.ones(2, 3, dtype=dtype), torch.ones(3)
+    calls = (
+        lambda: theory.surviving_fraction(w, x),
+        lambda: theory.bridge_attack(w, x, 0 * x),
+        lambda: theory.bridge_radius(
+            w, x[None], torch.zeros(1), x[None], torch.ones(1)
+        ),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="floating-point numbers"):
+            call()
 
 
 @given(SEEDS)

@@ -436,7 +436,7 @@ class Residual(MLP):
     "model",
     [
         nn.Sequential(nn.Linear(4, 3), nn.GELU(), nn.Linear(3, 2)),
-        nn.Sequential(nn.Sequential(nn.BatchNorm1d(4)), nn.Linear(4, 2)),
+        nn.Sequential(nn.Sequential(nn.LayerNorm(4)), nn.Linear(4, 2)),
         nn.Sequential(Doubled(4, 2)),
         Residual((4, 3, 2)),
         Never(),

@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crlib import metrics, theory
-from tests.unit.support import rng
+from crlib.models import LowRankLinear
+from tests.unit.support import SEEDS, rng
 
 
 def test_a_flat_spectrum_has_ratio_inputs_over_rank() -> None:
@@ -97,3 +100,49 @@ def test_premises_refuse_what_has_no_boundary() -> None:
         theory.radius_premises(w, c.abs(), 0 * d)
     with pytest.raises(ValueError, match="must be"):
         theory.radius_premises(w, d, c)
+
+
+def test_premises_of_a_float32_product_of_rank_one_are_equal() -> None:
+    g = rng(0)
+    left, right = torch.randn(8, 1, generator=g), torch.randn(1, 15, generator=g)
+    c, d = torch.randn(8, generator=g), torch.randn(15, generator=g)
+    rough, fine = (
+        theory.radius_premises(w, c, d)
+        for w in (left @ right, left.double() @ right.double())
+    )
+    layer = theory.radius_premises(LowRankLinear(15, 8, 1).weight, c, d)
+    for found in (rough, fine, layer):
+        assert found.bound == pytest.approx(found.ratio, rel=1e-5)
+        assert found.alignment == pytest.approx(1)
+    assert rough.bound == pytest.approx(0.2298335, rel=1e-5)
+
+
+def test_any_direction_is_the_top_one_of_the_identity() -> None:
+    second = torch.tensor([0.0, 1.0, 0.0])
+    for eye in (torch.eye(3), torch.eye(3).double()):
+        got = theory.radius_premises(eye, second, second)
+        assert got.ratio == got.alignment == 1
+        assert got.bound == pytest.approx(1, rel=1e-6)
+
+
+@given(SEEDS, st.sampled_from([torch.float32, torch.float64]), st.integers(-20, 20))
+def test_no_ratio_exceeds_its_bound(seed: int, dtype: torch.dtype, power: int) -> None:
+    g = rng(seed)
+    h, m = (int(torch.randint(1, 9, (), generator=g)) for _ in range(2))
+    w = torch.randn(h, m, generator=g)
+    kind = seed % 4
+    if kind == 1:  # of low rank, with the rounding of a product
+        w = torch.randn(h, 1, generator=g) @ torch.randn(1, m, generator=g)
+    elif kind == 2:  # weak directions that are real
+        w = torch.diag(torch.logspace(0, -9, min(h, m)))
+    elif kind == 3:  # equal singular values
+        w = torch.linalg.qr(torch.randn(max(h, m), min(h, m), generator=g)).Q
+    w = w.to(dtype) * 10.0**power
+    c = torch.randn(w.shape[0], generator=g) * 10.0 ** -(seed % 12)
+    d = torch.randn(w.shape[1], generator=g)
+    c[-1] = 1.0
+    if not (w.T @ c.to(dtype)).any():
+        return
+    got = theory.radius_premises(w, c, d)
+    assert got.ratio <= min(1.0, got.bound) * (1 + 1e-9)
+    assert 0 <= got.alignment <= 1 + 1e-12

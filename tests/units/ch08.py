@@ -56,8 +56,8 @@ MUTATIONS = [
     Mutation(
         "thm-premises",
         "crlib.theory.radius_premises",
-        "math.sqrt(signal / worst) / alignment",
-        "math.sqrt(signal / worst) * alignment",
+        "* loss / alignment",
+        "* loss * alignment",
     ),
 ]
 
