@@ -1,8 +1,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book check test notebooks unit lint lock serve study processors bench \
-	bench-attacks clean
+.PHONY: help book check test notebooks unit lint lock serve study processors versions \
+	bench bench-attacks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +32,9 @@ unit: $(READY) ## the skeleton of a chapter or lab: make unit KIND=lab NAME=slug
 
 processors: $(READY) ## run pages as older processors do: make processors PAGES="ch05"
 	@$(BIN)/python -m book._tools.processors $(PAGES)
+
+versions: ## test without the pins: make versions WITH=lowest, colab or newest
+	@book/_tools/versions.sh $(WITH)
 
 lint: $(READY) ## style and types only
 	@$(BIN)/ruff check .
