@@ -3,13 +3,16 @@
 import ast
 import importlib
 import inspect
+import math
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import crlib
 from crlib import exercises
@@ -110,8 +113,52 @@ def assert_silently(answer: object) -> None:
         raise AssertionError
 
 
+def assert_seven(answer: object) -> None:
+    assert answer() == 7, "Not seven."
+
+
+def assert_refusal(answer: object) -> None:
+    with pytest.raises(ValueError):
+        answer()
+    raise AssertionError("It is refused, and yet positive.")
+
+
 def unwritten() -> int:
     raise NotImplementedError
+
+
+def unwilling() -> int:
+    raise ValueError
+
+
+def fail(reason: str) -> None:
+    raise AssertionError(reason)
+
+
+class Anything:
+    """Equals whatever it is compared with."""
+
+    __hash__ = None
+
+    def __eq__(self, _: object) -> bool:
+        return True
+
+
+class Number(float):
+    """Equals every number."""
+
+    __hash__ = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int | float)
+
+
+def test_check_lets_a_user_interrupt() -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        exercises.check(assert_positive, interrupted)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +169,18 @@ def unwritten() -> int:
         (assert_silently, lambda: -1, False, "An assertion of the test failed."),
         (assert_positive, unwritten, False, "Not written yet."),
         (assert_positive, lambda: 1 / 0, False, "ZeroDivisionError: division by zero"),
-        (assert_positive, None, False, "TypeError"),
+        (assert_positive, None, False, "test cannot use what your code gives: Type"),
+        (assert_positive, lambda: "1", False, "test cannot use what your code gives"),
+        (assert_positive, lambda: None, False, "returned None: did you forget"),
+        (assert_silently, lambda: None, False, "returned None: did you forget"),
+        (assert_positive, lambda: fail("mine"), False, "Your code raised Ass.*mine"),
+        (assert_positive, lambda: sys.exit(3), False, "Your code raised SystemExit: 3"),
+        (assert_refusal, unwilling, False, "It is refused, and yet positive."),
+        (assert_seven, lambda: 7, True, "Passed."),
+        (assert_seven, lambda: (7, torch.ones(3), math.nan), False, "Not seven."),
+        (assert_seven, Anything, False, "equals everything"),
+        (assert_seven, lambda: Number(), False, "equals everything"),
+        (assert_seven, lambda: [7, {"a": Anything()}], False, "equals everything"),
     ],
 )
 def test_check_reports_and_never_raises(
@@ -130,7 +188,7 @@ def test_check_reports_and_never_raises(
 ) -> None:
     found = exercises.check(test, answer)
     assert found.passed is passed
-    assert message in found.message
+    assert re.search(message, found.message)
     assert repr(found).startswith("✓" if passed else "✗")
 
 
@@ -157,6 +215,14 @@ EXERCISES = [
 def test_exercises_of_a_chapter_are_found_by_name(chapter: str) -> None:
     expected = importlib.import_module(f"crlib.exercises.{chapter}")
     assert getattr(exercises, chapter) is expected
+    public = {
+        name
+        for name, thing in vars(expected).items()
+        if inspect.isfunction(thing)
+        and thing.__module__ == expected.__name__
+        and not name.startswith("_")
+    }
+    assert public == set(expected.__all__)
 
 
 @pytest.mark.parametrize(("chapter", "name"), EXERCISES)
@@ -164,6 +230,12 @@ def test_an_answer_that_does_nothing_passes_no_exercise(
     chapter: str, name: str
 ) -> None:
     test = getattr(getattr(exercises, chapter), name)
-    for answer in (lambda *_, **__: None, None):
+    for answer, message in (
+        (lambda *_, **__: None, "returned None: did you forget `return`"),
+        (lambda *_, **__: Anything(), "equals everything"),
+        (lambda *_, **__: sys.exit(), "Your code raised SystemExit"),
+        (None, ""),
+    ):
         found = exercises.check(test, answer)
         assert not found.passed and len(found.message) > 10
+        assert message in found.message
