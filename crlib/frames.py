@@ -115,7 +115,7 @@ class Frames:
         start = self.values[self.start]
         if os.environ.get("CRLIB_BOOK"):
             png = base64.b64encode(self.png(start)).decode()
-            bundle = {
+            bundle: dict[str, object] = {
                 "text/html": self.html(),
                 "image/png": png,
                 "text/plain": repr(self),

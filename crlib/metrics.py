@@ -506,7 +506,7 @@ def accuracy(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
             (model(a).argmax(1) == b)
             for a, b in zip(x.split(1024), y.split(1024), strict=True)
         ]
-    return float(torch.cat(hits).double().mean())
+    return float(torch.cat(hits).cpu().double().mean())
 
 
 def energy_share(delta: Tensor, directions: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ BUDGET_NORMS = ("linf", "l2", "l1")
 LOSSES = ("margin", "ce")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttackResult:
     """What an attack found.
 
@@ -43,7 +43,11 @@ class AttackResult:
     @property
     def robust_accuracy(self) -> float:
         """Share of samples that the attack did not fool, in [0, 1]; NaN for none."""
-        return 1 - float(self.success.double().mean())
+        return 1 - float(self.success.cpu().double().mean())
+
+    def __repr__(self) -> str:
+        fooled, shape = int(self.success.sum()), tuple(self.x_adv.shape)
+        return f"AttackResult({self.norm}, {fooled} fooled, x_adv of shape {shape})"
 
 
 def per_row(v: Tensor, like: Tensor) -> Tensor:

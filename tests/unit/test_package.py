@@ -239,3 +239,14 @@ def test_an_answer_that_does_nothing_passes_no_exercise(
         found = exercises.check(test, answer)
         assert not found.passed and len(found.message) > 10
         assert message in found.message
+
+
+def test_results_show_themselves_in_a_line() -> None:
+    x = torch.rand(256, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    model = torch.nn.Flatten()
+    y = model(x).argmax(1)
+    found = crlib.attacks.fgsm(model, x, y, eps=0.01)
+    for result in (found, crlib.attacks.universal(model, x[:8], y[:8], eps=0.01)):
+        assert len(repr(result)) < 200 and "linf" in repr(result)
+    assert f"{int(found.success.sum())} fooled" in repr(found)
+    assert "(256, 1, 12, 12)" in repr(found)
