@@ -37,6 +37,7 @@ BOOK = Path(__file__).resolve().parent.parent
 # Also where somebody calls jupyter-book by hand.
 sys.path.insert(0, str(BOOK.parent))
 
+from book._tools.release import ref  # noqa: E402
 from book._tools.units import Unit  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -480,7 +481,7 @@ def launch_buttons(app: Sphinx, docname: str) -> dict[str, Any] | None:
         return None
     options = app.config.html_theme_options
     repository = options["repository_url"].removeprefix("https://github.com/")
-    branch = options["repository_branch"]
+    branch = ref(__version__, {"repository": {"branch": options["repository_branch"]}})
     notebook = f"chapters/{unit.notebook}.ipynb"
     urls = {
         "Binder": f"https://mybinder.org/v2/gh/{repository}/{branch}"

@@ -95,13 +95,40 @@ def test_the_profile_chooses_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         crlib.by_profile(quick=1, full=2)
 
 
-def test_a_notebook_of_another_release_is_refused() -> None:
-    major, minor, *_ = crlib.__version__.split(".")
+@pytest.mark.parametrize(
+    ("library", "notebook", "fits"),
+    [
+        ("0.2.0", "0.2.0", True),
+        ("0.2.3", "0.2.0", True),
+        ("0.2.0", "0.2.3", False),
+        ("0.2.0", "0.3.0", False),
+        ("0.3.0", "0.2.0", False),
+        ("1.2.0", "0.2.0", False),
+        ("0.10.0", "0.9.0", False),
+        ("0.2.10", "0.2.9", True),
+        ("0.2.0.dev0", "0.2.0.dev0", True),
+        ("0.2.0.dev2", "0.2.0.dev1", True),
+        ("0.2.0.dev1", "0.2.0.dev2", False),
+        ("0.2.0.dev1", "0.2.0", False),
+        ("0.2.0", "0.2.0.dev1", True),
+        ("0.1.0", "0.2.0.dev0", False),
+    ],
+)
+def test_a_notebook_of_another_release_or_a_newer_one_is_refused(
+    library: str, notebook: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crlib, "__version__", library)
+    if fits:
+        return crlib.require(notebook)
+    with pytest.raises(ImportError, match=f"{notebook} and found {library}. Install"):
+        crlib.require(notebook)
+
+
+@pytest.mark.parametrize("text", ["", "0.1", "v0.1.0", "0.1.0rc1", "main"])
+def test_what_is_no_version_is_refused(text: str) -> None:
     crlib.require(crlib.__version__)
-    crlib.require(f"{major}.{minor}.99")
-    for other in (f"{major}.{int(minor) + 1}.0", f"{int(major) + 1}.{minor}.0"):
-        with pytest.raises(ImportError, match=f"{other}.*{crlib.__version__}"):
-            crlib.require(other)
+    with pytest.raises(ValueError, match="no version: write it as '0.1.0'"):
+        crlib.require(text)
 
 
 def assert_positive(answer: object) -> None:
@@ -193,9 +220,15 @@ def test_check_reports_and_never_raises(
 
 
 def test_the_papers_of_the_house_name_the_same_version() -> None:
+    """Between two releases they name the last one, and what is not released yet."""
     root = Path(__file__).parents[2]
-    assert f"version: {crlib.__version__}\n" in (root / "CITATION.cff").read_text()
-    assert f"## {crlib.__version__}\n" in (root / "CHANGELOG.md").read_text()
+    changes = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    named = crlib.__version__
+    if ".dev" in named:
+        assert "## Unreleased\n" in changes
+        named = re.findall(r"(?m)^## (\d.*)$", changes)[0]
+    assert f"version: {named}\n" in (root / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {named}\n" in changes
 
 
 CHAPTERS = sorted(
