@@ -1,8 +1,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book pdf check test notebooks unit lint lock serve study processors bench \
-	bench-attacks clean
+.PHONY: help book pdf check test notebooks unit address release lint lock serve \
+	study processors versions bench bench-attacks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,8 +33,17 @@ notebooks: $(READY) ## derive chapters/*.ipynb from book/*.md
 unit: $(READY) ## the skeleton of a chapter or lab: make unit KIND=lab NAME=slug
 	@$(BIN)/python -m book._tools.skeleton $(KIND) $(NAME)
 
+address: $(READY) ## say where the book is public: make address ADDRESS=owner/name
+	@$(BIN)/python -m book._tools.release address $(ADDRESS)
+
+release: $(READY) ## tag the release, or say what stands against it
+	@$(BIN)/python -m book._tools.release tag
+
 processors: $(READY) ## run pages as older processors do: make processors PAGES="ch05"
 	@$(BIN)/python -m book._tools.processors $(PAGES)
+
+versions: ## test without the pins: make versions WITH=lowest, colab or newest
+	@book/_tools/versions.sh $(WITH)
 
 lint: $(READY) ## style and types only
 	@$(BIN)/ruff check .

@@ -5,7 +5,9 @@ with it is first used (``crlib.attacks``, ``crlib.models``, ...).
 """
 
 import importlib
+import math
 import os
+import re
 from types import ModuleType
 from typing import TypeVar
 
@@ -65,17 +67,32 @@ def by_profile(*, quick: T, full: T) -> T:
 
 
 def require(version: str) -> None:
-    """Check that this crlib is the one a notebook was written for.
+    """Check that this crlib can run a notebook written for ``version``.
+
+    Major and minor number must agree, and this crlib must not be older: 0.2.1 runs a
+    notebook of 0.2.0, not the other way round, and 0.2.0.dev1, which precedes 0.2.0,
+    neither that nor a notebook of 0.2.0.dev2.
 
     Args:
         version: the version the book carries, such as ``"0.1.0"``.
 
     Raises:
-        ImportError: the major or minor number differs.
+        ImportError: this crlib is another one, or older.
+        ValueError: no version.
     """
-    if version.split(".")[:2] != __version__.split(".")[:2]:
+    wanted, found = _order(version), _order(__version__)
+    if wanted[:2] != found[:2] or found < wanted:
         raise ImportError(
             f"This notebook was written for crlib {version} and found {__version__}."
             " Install the matching release, or open the notebook that came with"
             " this one."
         )
+
+
+def _order(version: str) -> tuple[float, ...]:
+    """Return numbers that order versions; one in development precedes its release."""
+    match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)(?:\.dev(\d+))?", version)
+    if match is None:
+        raise ValueError(f"{version!r} is no version: write it as '0.1.0'.")
+    *release, dev = match.groups()
+    return (*map(int, release), math.inf if dev is None else int(dev))

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -77,7 +78,18 @@ def claim(
     suffix = f" ({detail})" if detail else ""
     if not value > 0:
         raise ClaimError(f"This does not hold here: {sentence}{suffix}")
-    print(f"✓ {sentence}{suffix}")
+    _say(f"✓ {sentence}{suffix}")
+
+
+def _say(text: str) -> None:
+    """Print, also where a sign is missing: a file on Windows is often cp1252."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        plain = text.replace("✓", "OK:").encode(encoding, "backslashreplace")
+        text = plain.decode(encoding)
+    print(text)
 
 
 def every(verdicts: Iterable[Verdict]) -> Verdict:
@@ -112,7 +124,7 @@ def glue(name: str, text: str) -> None:
 
         myst_glue(name, _Inline(text), display=False)
     else:
-        print(f"‹{name}› = {text}")
+        _say(f"‹{name}› = {text}")
 
 
 @dataclass(frozen=True)

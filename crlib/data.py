@@ -2,7 +2,8 @@
 
 A generated set and the embedded Fashion-MNIST sample need nothing. The full sets are
 found in the folder named by the environment variable ``CRLIB_DATA``, or downloaded
-once from their homes, with a checksum, when asked for. Nothing is unpickled.
+once from their homes, with a checksum, when asked for. Nothing is unpickled. Data of
+one's own come in by :func:`dataset` or :func:`from_folder`.
 """
 
 import gzip
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crlib import fetch
+from crlib import checks, fetch
 from crlib.fetch import DataError
 
 __all__ = [
@@ -29,17 +30,19 @@ __all__ = [
     "Dataset",
     "cifar10",
     "cifar100",
+    "dataset",
     "fashion_mnist",
     "fashion_mnist_sample",
+    "from_folder",
     "gaussian_classes",
     "linear_teacher",
     "sign_cube",
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
-    """Inputs in [0, 1] and integer labels.
+    """Inputs in [0, 1] and integer labels; of your own data, see :func:`dataset`.
 
     Attributes:
         x_train: ``(N, ...)`` float32.
@@ -63,6 +66,14 @@ class Dataset:
     def classes(self) -> int:
         """Number of classes K."""
         return int(torch.cat([self.y_train, self.y_test]).max()) + 1
+
+    def __repr__(self) -> str:
+        shape, dtype = tuple(self.x_train.shape[1:]), str(self.x_train.dtype)
+        return (
+            f"Dataset({self.name}, {self.source}: {len(self.x_train)} training and"
+            f" {len(self.x_test)} test inputs {shape}, {self.classes} classes,"
+            f" {dtype.removeprefix('torch.')}, fingerprint {self.fingerprint})"
+        )
 
     def subset(self, n_train: int, n_test: int, *, seed: int = 0) -> "Dataset":
         """Return a random part, with a fingerprint of its own.
@@ -114,10 +125,77 @@ def _dataset(
     digest = hashlib.sha256()
     for part in (x_train, y_train, x_test, y_test):
         digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
-        digest.update(part.contiguous().numpy().tobytes())
+        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
     return Dataset(
         x_train, y_train, x_test, y_test, name, source, digest.hexdigest()[:12]
     )
+
+
+def dataset(
+    x_train: Tensor | np.ndarray,
+    y_train: Tensor | np.ndarray,
+    x_test: Tensor | np.ndarray,
+    y_test: Tensor | np.ndarray,
+    *,
+    name: str = "own data",
+    source: str = "given as tensors",
+) -> Dataset:
+    """Return your own data, with a fingerprint computed from every number.
+
+    By its fingerprint a study knows that the data changed, and runs again.
+
+    Args:
+        x_train: ``(N, ...)`` float32 or float64 in [0, 1], not normalised.
+        y_train: ``(N,)`` integers from 0 on.
+        x_test: ``(M, ...)``, each of the shape of a training input.
+        y_test: ``(M,)`` integers.
+        name: of the data set.
+        source: where it came from.
+
+    Raises:
+        ValueError: inputs that are not numbers in [0, 1], labels that are not one
+            integer each, a part without samples, or parts of different shapes.
+
+    Example:
+        >>> import torch
+        >>> from crlib import data
+        >>> x, y = torch.rand(6, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
+        >>> mine = data.dataset(x[:4], y[:4], x[4:], y[4:], name="six squares")
+        >>> len(mine.fingerprint), mine.classes
+        (12, 3)
+    """
+    parts = [*_checked("train", x_train, y_train), *_checked("test", x_test, y_test)]
+    shapes = [tuple(x.shape[1:]) for x in parts[::2]]
+    if shapes[0] != shapes[1] or parts[0].dtype != parts[2].dtype:
+        raise ValueError(
+            f"A training input is {parts[0].dtype} of shape {shapes[0]}, a test input"
+            f" {parts[2].dtype} of shape {shapes[1]}: they must be alike."
+        )
+    return _dataset(*parts, name=name, source=source)
+
+
+def _checked(part: str, *given: object) -> tuple[Tensor, Tensor]:
+    """Refuse what is no part of a data set; return labels as int64."""
+    try:
+        x, y = map(torch.as_tensor, given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kinds = " and ".join(type(thing).__name__ for thing in given)
+        raise ValueError(
+            f"x_{part} and y_{part} are {kinds}: give tensors or arrays. The batches of"
+            " a DataLoader become one with torch.cat."
+        ) from error
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"x_{part} is {x.dtype}: give float32 or float64 in [0, 1]; of bytes,"
+            " x / 255."
+        )
+    checks.inputs(x, f"x_{part}")
+    if not len(x):
+        raise ValueError(f"x_{part} holds no sample.")
+    if not y.is_floating_point() and not y.is_complex():
+        y = y.long()
+    checks.labels(y, len(x), f"y_{part}")
+    return x.detach(), y
 
 
 def _images(x: np.ndarray) -> Tensor:
@@ -426,37 +504,115 @@ def _tree(folder: Path) -> Path | None:
 
 
 def _read_tree(folder: Path, source: Source) -> list[Tensor]:
-    from PIL import Image, UnidentifiedImageError
-
-    name, classes, (height, width) = source.name, source.classes, source.size
+    """Read the images of a known set: its classes, in its order, of its size."""
+    for part in ("train", "test"):
+        found = _subfolders(folder / part)
+        if found != sorted(source.classes):
+            raise DataError(
+                f"{folder / part} holds the classes {found}; {source.name} has"
+                f" {sorted(source.classes)}. CRLIB_DATA may point at another data set."
+            )
     parts: list[Tensor] = []
     for part in ("train", "test"):
-        found = sorted(p.name for p in (folder / part).iterdir() if p.is_dir())
-        if found != sorted(classes):
-            raise DataError(
-                f"{folder / part} holds the classes {found}; {name} has"
-                f" {sorted(classes)}. CRLIB_DATA may point at another data set."
-            )
-        images, labels = [], []
-        for label, kind in enumerate(classes):
-            files = sorted((folder / part / kind).iterdir())
-            files = [f for f in files if f.suffix.lower() in (".png", ".jpg", ".jpeg")]
-            if not files:
-                raise DataError(f"{folder / part / kind} holds no .png or .jpg files.")
-            for file in files:
-                try:
-                    with Image.open(file) as image:
-                        pixels = np.asarray(image.convert(source.mode))
-                except (UnidentifiedImageError, OSError) as error:
-                    raise DataError(f"{file} is not a readable image.") from error
-                if pixels.shape[:2] != (height, width):
-                    raise DataError(
-                        f"{file} is {pixels.shape[1]} x {pixels.shape[0]} pixels;"
-                        f" {name} has {width} x {height}."
-                    )
-                images.append(pixels)
-                labels.append(label)
-        stack = np.stack(images)
-        stack = stack if source.mode == "L" else stack.transpose(0, 3, 1, 2)
-        parts += [_images(stack), _labels(np.array(labels))]
+        parts += _read_part(
+            folder / part, source.classes, source.mode, source.size, source.name
+        )
     return parts
+
+
+def from_folder(
+    path: str | Path, *, mode: str = "RGB", name: str | None = None
+) -> Dataset:
+    """Return your own images from a tree ``train/<class>/*.png``, ``test/<class>/*``.
+
+    Labels follow the names of the classes in alphabetical order. Files are .png, .jpg
+    or .jpeg, all of one size; others are passed over.
+
+    Args:
+        path: the folder that holds ``train`` and ``test``.
+        mode: ``"RGB"``, images ``(N, 3, H, W)``, or ``"L"``, grey ones
+            ``(N, 1, H, W)``; files are converted.
+        name: of the data set; None takes the folder's.
+
+    Raises:
+        ValueError: an unknown mode.
+        DataError: no such tree, other classes in ``test`` than in ``train``, a class
+            without images, a file that is no image, or images of different sizes.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from crlib import data
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for part in ("train", "test"):
+        ...     for k, kind in enumerate(("dark", "light")):
+        ...         (folder / part / kind).mkdir(parents=True)
+        ...         Image.new("L", (8, 8), 200 * k).save(folder / part / kind / "1.png")
+        >>> data.from_folder(folder, mode="L", name="shades").x_train.shape
+        torch.Size([2, 1, 8, 8])
+    """
+    checks.one_of("mode", mode, ("RGB", "L"))
+    folder = Path(path)
+    if _tree(folder) is None:
+        raise DataError(
+            f"{folder} does not hold the folders train and test: put the images there"
+            " as train/<class>/*.png and test/<class>/*.png."
+        )
+    classes = _subfolders(folder / "train")
+    if len(classes) < 2 or classes != _subfolders(folder / "test"):
+        raise DataError(
+            f"{folder} holds the classes {classes} in train and"
+            f" {_subfolders(folder / 'test')} in test: give both the same ones, two or"
+            " more, a folder each."
+        )
+    parts = _read_part(folder / "train", classes, mode)
+    height, width = parts[0].shape[-2:]
+    parts += _read_part(folder / "test", classes, mode, [height, width])
+    return dataset(
+        *parts,
+        name=folder.resolve().name if name is None else name,
+        source="tree of images",
+    )
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(
+        p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._"
+    )
+
+
+def _read_part(
+    folder: Path,
+    classes: list[str],
+    mode: str,
+    size: list[int] | None = None,
+    name: str = "the first image",
+) -> list[Tensor]:
+    """Read ``<class>/*`` as images and labels; no size: that of the first image."""
+    from PIL import Image, UnidentifiedImageError
+
+    images, labels = [], []
+    for label, kind in enumerate(classes):
+        files = sorted((folder / kind).iterdir())
+        files = [f for f in files if f.suffix.lower() in (".png", ".jpg", ".jpeg")]
+        if not files:
+            raise DataError(f"{folder / kind} holds no .png or .jpg files.")
+        for file in files:
+            try:
+                with Image.open(file) as image:
+                    pixels = np.asarray(image.convert(mode))
+            except (UnidentifiedImageError, OSError) as error:
+                raise DataError(f"{file} is not a readable image.") from error
+            size = list(pixels.shape[:2]) if size is None else size
+            if list(pixels.shape[:2]) != size:
+                raise DataError(
+                    f"{file} is {pixels.shape[1]} x {pixels.shape[0]} pixels;"
+                    f" {name} has {size[1]} x {size[0]}. Images of a set have one size:"
+                    " resize them."
+                )
+            images.append(pixels)
+            labels.append(label)
+    stack = np.stack(images)
+    stack = stack if mode == "L" else stack.transpose(0, 3, 1, 2)
+    return [_images(stack), _labels(np.array(labels))]

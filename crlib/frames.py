@@ -34,8 +34,9 @@ _SCRIPT = (
 class Frames:
     """A picture that depends on one value, drawn once for every value.
 
-    Made by :func:`slider`. Shows itself as HTML (a labelled range input over the
-    frames), as the PNG of the start frame for print, or as text.
+    Made by :func:`slider`. In a page it shows itself as HTML (a labelled range input
+    over the frames), in a notebook as a widget; in print, and wherever a saved notebook
+    is read without its widgets, as the PNG of the start frame with its text.
     """
 
     draw: Callable[[Any], Figure]
@@ -111,16 +112,30 @@ class Frames:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
+        start = self.values[self.start]
         if os.environ.get("CRLIB_BOOK"):
-            png = base64.b64encode(self.png(self.values[self.start])).decode()
-            bundle = {
+            png = base64.b64encode(self.png(start)).decode()
+            bundle: dict[str, object] = {
                 "text/html": self.html(),
                 "image/png": png,
                 "text/plain": repr(self),
             }
             display(bundle, raw=True)
-        else:
-            display(self.live())
+            return
+        # Written out, since what ipywidgets shows of itself, 7 as 8, has no picture:
+        # who reads a saved notebook without its widgets would find an empty space.
+        box = self.live()
+        _, image = box.children
+        bundle = {
+            "application/vnd.jupyter.widget-view+json": {
+                "version_major": 2,
+                "version_minor": 0,
+                "model_id": box.model_id,
+            },
+            "image/png": base64.b64encode(image.value).decode(),
+            "text/plain": self.alt(start),
+        }
+        display(bundle, raw=True)
 
     def __repr__(self) -> str:
         return f"Frames({self.label}: {', '.join(map(self.fmt, self.values))})"

@@ -563,7 +563,7 @@ def accuracy(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
             checks.logits(logits, len(a))
             checks.labels(b, len(a), classes=logits.shape[1])
             hits.append(logits.argmax(1) == b)
-    return float(torch.cat(hits).double().mean())
+    return float(torch.cat(hits).cpu().double().mean())
 
 
 def energy_share(delta: Tensor, directions: Tensor) -> Tensor:

@@ -299,6 +299,7 @@ def fit(
         >>> bool((fitted.model(clouds.x_test).argmax(1) == clouds.y_test).all())
         True
     """
+    _check_data(data)
     n_held = _check_options(
         data, epochs, batch_size, optimiser, schedule, checkpoint, validation, match
     )
@@ -332,7 +333,7 @@ def fit(
     for _ in bar:
         if head is not None:
             model.eval()
-        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        losses: list[Tensor] = []
         hits = torch.zeros_like(y[0])
         for batch in torch.randperm(len(x), generator=generator).split(batch_size):
             x_now, y_now = x[batch.to(x.device)], y[batch.to(x.device)]
@@ -348,12 +349,14 @@ def fit(
             steps.take(objective)
             if steps.count % constrain_every == 0:
                 constrain()
-            total += objective.detach() * len(batch)
+            losses.append(objective.detach() * len(batch))
             hits += (logits.argmax(1) == y_now).sum()
         if steps.count % constrain_every:
             constrain()
         held = _evaluate(model, x_held, y_held)
-        epoch = Epoch(float(total) / len(x), int(hits) / len(x), *held)
+        # Summed off the device: Apple's GPUs have no float64.
+        total = float(torch.stack(losses).cpu().double().sum())
+        epoch = Epoch(total / len(x), int(hits) / len(x), *held)
         ledger.record(epoch, lambda: _state(model))
         bar.set_postfix(loss=f"{epoch.train_loss:.3f}", validation=f"{held[0]:.3f}")
     for parameter in frozen:
@@ -418,7 +421,8 @@ def fit_many(
         (3, 2)
     """
     count = len(models)
-    sets = [data] * count if isinstance(data, Dataset) else list(data)
+    sets: list[Any] = list(data) if isinstance(data, list | tuple) else [data] * count
+    _check_data(*sets)
     seeds = range(count) if seeds is None else seeds
     factors = [1.0] * count if strengths is None else strengths
     if not count or not len(sets) == len(seeds) == len(factors) == count:
@@ -607,6 +611,15 @@ class _Objective(nn.Module):
         return loss + strength * self.penalty(self.model), loss, right
 
 
+def _check_data(*sets: object) -> None:
+    for given in sets:
+        if not isinstance(given, Dataset):
+            raise ValueError(
+                f"data is a {type(given).__name__}: give a Dataset. data.dataset makes"
+                " one of your tensors, data.from_folder one of your images."
+            )
+
+
 def _check_options(
     data: Dataset,
     epochs: int,
@@ -695,4 +708,4 @@ def _evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     with torch.no_grad(), evaluating(model):
         logits = torch.cat([ask(model, part) for part in x.split(1024)])
     loss = nn.functional.cross_entropy(logits, y)
-    return float(loss), float((logits.argmax(1) == y).double().mean())
+    return float(loss), float((logits.argmax(1) == y).cpu().double().mean())

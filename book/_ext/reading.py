@@ -12,7 +12,9 @@ from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
 from book._tools import folds
+from book._tools.release import ref
 from book._tools.units import Unit
+from crlib.version import __version__
 
 # Longer theorems are read where they stand.
 CARD_CHARACTERS = 6000
@@ -95,7 +97,7 @@ def ways_to_run(app: Sphinx, unit: Unit) -> dict[str, str]:
     """Return the addresses at which the notebook of a unit runs or is had."""
     options = app.config.html_theme_options
     repository = options["repository_url"].removeprefix("https://github.com/")
-    branch = options["repository_branch"]
+    branch = ref(__version__, {"repository": {"branch": options["repository_branch"]}})
     notebook = f"chapters/{unit.notebook}.ipynb"
     return {
         "Colab": "https://colab.research.google.com/github/"

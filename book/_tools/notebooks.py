@@ -21,15 +21,23 @@ from typing import Any
 import nbformat
 
 from book._tools import manuscript as ms
+from book._tools import release
 from book._tools.manuscript import Block, Entry, Label, Manuscript, ManuscriptError
+from book._tools.units import Unit
 
 INSTALL = """\
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install -q "crlib @ git+{url}@v{version}"
+    %pip install -q "crlib @ git+{url}@{ref}"
 
-import crlib
+try:
+    import crlib
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "crlib is not here. Type: pip install 'crlib @ git+{url}@{ref}'"
+        " and run this cell again. On Colab, the lines above say why that failed."
+    ) from None
 
 crlib.require("{version}")"""
 
@@ -83,6 +91,14 @@ class Book:
     entries: dict[str, Entry]
 
     @property
+    def url(self) -> str:
+        return str(self.settings["repository"]["url"]).rstrip("/")
+
+    @property
+    def ref(self) -> str:
+        return release.ref(self.version, self.settings)
+
+    @property
     def macros(self) -> dict[str, Any]:
         sphinx = self.settings.get("sphinx", {}).get("config", {})
         return sphinx.get("mathjax3_config", {}).get("tex", {}).get("macros", {})
@@ -92,13 +108,9 @@ def load(root: Path) -> Book:
     """Read the book under ``root``."""
     settings = ms.config(root)
     chapters, others = ms.chapters(root), ms.pages(root)
-    version = re.search(
-        r'__version__ = "([^"]+)"', (root / "crlib/version.py").read_text("utf-8")
-    )
-    assert version, "crlib/version.py states no version"
     return Book(
         root,
-        version[1],
+        release.version_of(root),
         settings,
         chapters,
         ms.index(chapters, others, ms.number_formats(settings)),
@@ -276,8 +288,7 @@ class Derivation:
 
     def notebook(self) -> nbformat.NotebookNode:
         install = INSTALL.format(
-            url=self.book.settings["repository"]["url"].rstrip("/"),
-            version=self.book.version,
+            url=self.book.url, ref=self.book.ref, version=self.book.version
         )
         self.code(install, {})
         for block in self.chapter.blocks:
@@ -511,7 +522,11 @@ class Derivation:
             stem = Path(page).stem
             if stem not in self.book.titles:
                 raise self.error(line, f"there is no page {page!r} in book/")
-            return self.inline(text, line) or self.inline(self.book.titles[stem], line)
+            shown = self.inline(text or self.book.titles[stem], line)
+            # Of a unit the reader has the notebook; other pages are read elsewhere.
+            if Unit.of(stem) is not None:
+                return shown
+            return f"[{shown}]({self.book.url}/blob/{self.book.ref}/book/{stem}.md)"
         return self.inline(text, line) or self.label(anchor, line).text
 
     def label(self, name: str, line: int) -> Label:

@@ -58,12 +58,12 @@ class AttackResult:
     @property
     def robust_accuracy(self) -> float:
         """Share of samples that the attack did not fool, in [0, 1]; NaN for none."""
-        return 1 - float(self.success.double().mean())
+        return 1 - float(self.success.cpu().double().mean())
 
     @property
     def clean_accuracy(self) -> float:
         """Share of samples labelled right before the attack; NaN for none."""
-        return float(self.right.double().mean())
+        return float(self.right.cpu().double().mean())
 
     @property
     def interval(self) -> Interval:

@@ -308,7 +308,7 @@ def _outputs(model: Model, x: Tensor, y: Tensor) -> dict[str, float]:
     saturated = (loss < 1e-6)[right].double()
     guessing = 1 - 1 / first.shape[1]
     return numbers | {
-        "labels fit": float((~right).double().mean()) / guessing,
+        "labels fit": float((~right).cpu().double().mean()) / guessing,
         "logits, not probabilities": float(looks),
         "cross-entropy not saturated": float(saturated.mean()) if right.any() else 0.0,
     }
@@ -339,7 +339,7 @@ def _gradients(
     wrong = ((real - said).abs() - _rounding(logits)).clamp_min(0)
     off = wrong / torch.maximum(real.abs(), said.abs()).clamp_min(1e-30)
     return {
-        "input gradients exist": float(dead.double().mean()),
+        "input gradients exist": float(dead.cpu().double().mean()),
         "gradients tell the truth": float(off.median()),
     }
 
@@ -412,13 +412,13 @@ def _attacks(
         "noise loses": noise,
         "black box loses": blind,
     }
-    beyond = {k: float((v & ~usual).double().mean()) for k, v in others.items()}
+    beyond = {k: float((v & ~usual).cpu().double().mean()) for k, v in others.items()}
     twice = min(2 * eps, 1.0) if norm == "linf" else 2 * eps
     runs = run(eps / 2, steps=steps), usual, run(twice, steps=steps)
-    half, one, double = (float(success.double().mean()) for success in runs)
+    half, one, double = (float(success.cpu().double().mean()) for success in runs)
     everything = 1.0 if norm == "linf" else float(x[0].numel())
     huge = run(everything, steps=steps)
     return beyond | {
         "success grows with the budget": max(0.0, half - one, one - double),
-        "a huge budget breaks everything": float((~huge).double().mean()),
+        "a huge budget breaks everything": float((~huge).cpu().double().mean()),
     }

@@ -441,7 +441,7 @@ def robustness_curve(
     grid = torch.tensor(budgets, dtype=torch.float64)
     if attack is not None:
         # Budget and distance may be the same number, rounded differently.
-        distance = attack(model, x, y, norm=norm, **options).distance.double().cpu()
+        distance = attack(model, x, y, norm=norm, **options).distance.cpu().double()
         stands = distance[None] > grid[:, None] * (1 + 1e-6)
     else:
         standing = torch.arange(len(x), device=x.device)

@@ -1,6 +1,6 @@
 """Universal perturbations: one for all inputs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ class UniversalResult:
         norm: the norm of the ball.
     """
 
-    delta: Tensor
+    delta: Tensor = field(repr=False)
     fooling_rate: float
     train_rate: float
     robust_accuracy: float
@@ -88,12 +88,16 @@ class _Trial:
 
     def judge(self, delta: Tensor) -> UniversalResult:
         after = self.labels(delta)
-        changed, right = (after != self.told).double(), (after == self.y).double()
+        changed, right = after != self.told, after == self.y
+
+        def share(hits: Tensor) -> float:
+            return float(hits.cpu().double().mean())
+
         return UniversalResult(
             delta=delta,
-            fooling_rate=float(changed[self.held].mean()),
-            train_rate=float(changed[self.learnt].mean()),
-            robust_accuracy=float(right[self.held].mean()),
+            fooling_rate=share(changed[self.held]),
+            train_rate=share(changed[self.learnt]),
+            robust_accuracy=share(right[self.held]),
             norm=self.norm,
         )
 

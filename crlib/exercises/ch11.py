@@ -8,6 +8,15 @@ import torch
 
 from crlib import theory
 
+__all__ = [
+    "rank_needed",
+    "rank_needed_hidden",
+    "score",
+    "score_hidden",
+    "verdict",
+    "verdict_hidden",
+]
+
 
 def score(answer: Callable[..., float]) -> None:
     """Four inputs of the plane, one of them wrong already."""

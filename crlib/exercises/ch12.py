@@ -7,6 +7,17 @@ import pandas
 import torch
 from torch import Tensor
 
+__all__ = [
+    "balance",
+    "balance_hidden",
+    "inflated",
+    "inflated_hidden",
+    "row_share",
+    "row_share_hidden",
+    "stories",
+    "stories_hidden",
+]
+
 Pair = tuple[float, float]
 
 

@@ -74,7 +74,7 @@ def published(name: str) -> pandas.DataFrame:
     file = resources.files("crlib.results") / f"{name}.csv"
     if not file.is_file():
         raise StudyError(f"No table of {name} comes with crlib: crlib run {name}.")
-    with file.open() as stream:
+    with file.open(encoding="utf-8") as stream:
         table = pandas.read_csv(stream)
     if set(table["version"]) != {study.version}:
         raise StudyError(

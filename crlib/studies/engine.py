@@ -281,7 +281,7 @@ def _write(file: Path, row: dict[str, Any]) -> None:
     name = None
     try:
         with tempfile.NamedTemporaryFile(
-            "w", dir=file.parent, suffix=".part", delete=False
+            "w", dir=file.parent, suffix=".part", delete=False, encoding="utf-8"
         ) as part:
             name = part.name
             part.write(text)
@@ -300,7 +300,7 @@ def _write(file: Path, row: dict[str, Any]) -> None:
 
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        row = json.loads(file.read_text())
+        row = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return row if isinstance(row, dict) and "numbers" in row else None

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +37,32 @@ def test_a_false_claim_raises_with_its_sentence(
     assert "3 % 2 = 1" in str(error.value)
     assert isinstance(error.value, AssertionError)
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("utf-8", "✓ Two ≤ 2.\n‹a_b› = ½\n"),
+        ("cp1252", "OK: Two \\u2264 2.\n‹a_b› = ½\n"),
+        ("ascii", "OK: Two \\u2264 2.\n\\u2039a_b\\u203a = \\xbd\n"),
+    ],
+)
+def test_an_output_without_the_signs_is_no_reason_to_stop(
+    encoding: str, shown: str
+) -> None:
+    """Elsewhere the output of a script on Windows is cp1252, which has no tick."""
+    code = (
+        "from crlib.claims import claim, glue\n"
+        "claim('Two \\u2264 2.', True)\nglue('a_b', '\\xbd')"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        env=environment | {"PYTHONIOENCODING": encoding},
+    )
+    assert done.stdout.decode(encoding).replace("\r", "") == shown
 
 
 def test_a_claim_about_many_values_must_be_reduced_first() -> None:

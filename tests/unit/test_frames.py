@@ -5,9 +5,12 @@ import io
 import json
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -143,10 +146,55 @@ def test_a_book_gets_the_page_with_a_picture_for_print(
     assert repr(frames) == "Frames(height <in units>: 0.0, 0.5, 1.0)"
 
 
-def test_a_notebook_gets_the_widget(shown: list[Any]) -> None:
-    make()._ipython_display_()
-    ((widget, raw),) = shown
-    assert not raw and len(widget.children) == 2
+def test_a_notebook_gets_the_widget(
+    shown: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes: list[Any] = []
+    live = Frames.live
+
+    def kept(frames: Frames) -> Any:
+        boxes.append(live(frames))
+        return boxes[-1]
+
+    monkeypatch.setattr(Frames, "live", kept)
+    make(start=1)._ipython_display_()
+    ((bundle, raw),) = shown
+    (box,) = boxes
+    assert raw and box.children[0].value == 0.5
+    assert bundle["application/vnd.jupyter.widget-view+json"] == {
+        "version_major": 2,
+        "version_minor": 0,
+        "model_id": box.model_id,
+    }
+
+
+def saved(folder: Path) -> Any:
+    """Run a notebook with a slider and return it as it is saved."""
+    source = """
+import matplotlib.pyplot as plt
+from crlib import frames
+
+def draw(value):
+    fig, ax = plt.subplots(figsize=(2, 1))
+    ax.plot([0, value])
+    return fig
+
+frames.slider(draw, [1, 2], label="height", alt=lambda v: f"A line up to {v}.", start=1)
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    options = {"timeout": 120, "kernel_name": "python3", "store_widget_state": False}
+    nbclient.NotebookClient(
+        notebook, resources={"metadata": {"path": str(folder)}}, **options
+    ).execute()
+    return notebook
+
+
+def test_a_saved_notebook_shows_the_frame_without_its_widgets(tmp_path: Path) -> None:
+    (output,) = saved(tmp_path).cells[0].outputs
+    raw = base64.b64decode(output.data["image/png"])
+    assert Image.open(io.BytesIO(raw)).size == (200, 100)
+    assert output.data["text/plain"] == "A line up to 2."
+    assert "application/vnd.jupyter.widget-view+json" in output.data
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 import ast
 import importlib
 import inspect
+import math
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import crlib
 from crlib import exercises
@@ -92,13 +95,40 @@ def test_the_profile_chooses_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         crlib.by_profile(quick=1, full=2)
 
 
-def test_a_notebook_of_another_release_is_refused() -> None:
-    major, minor, *_ = crlib.__version__.split(".")
+@pytest.mark.parametrize(
+    ("library", "notebook", "fits"),
+    [
+        ("0.2.0", "0.2.0", True),
+        ("0.2.3", "0.2.0", True),
+        ("0.2.0", "0.2.3", False),
+        ("0.2.0", "0.3.0", False),
+        ("0.3.0", "0.2.0", False),
+        ("1.2.0", "0.2.0", False),
+        ("0.10.0", "0.9.0", False),
+        ("0.2.10", "0.2.9", True),
+        ("0.2.0.dev0", "0.2.0.dev0", True),
+        ("0.2.0.dev2", "0.2.0.dev1", True),
+        ("0.2.0.dev1", "0.2.0.dev2", False),
+        ("0.2.0.dev1", "0.2.0", False),
+        ("0.2.0", "0.2.0.dev1", True),
+        ("0.1.0", "0.2.0.dev0", False),
+    ],
+)
+def test_a_notebook_of_another_release_or_a_newer_one_is_refused(
+    library: str, notebook: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crlib, "__version__", library)
+    if fits:
+        return crlib.require(notebook)
+    with pytest.raises(ImportError, match=f"{notebook} and found {library}. Install"):
+        crlib.require(notebook)
+
+
+@pytest.mark.parametrize("text", ["", "0.1", "v0.1.0", "0.1.0rc1", "main"])
+def test_what_is_no_version_is_refused(text: str) -> None:
     crlib.require(crlib.__version__)
-    crlib.require(f"{major}.{minor}.99")
-    for other in (f"{major}.{int(minor) + 1}.0", f"{int(major) + 1}.{minor}.0"):
-        with pytest.raises(ImportError, match=f"{other}.*{crlib.__version__}"):
-            crlib.require(other)
+    with pytest.raises(ValueError, match="no version: write it as '0.1.0'"):
+        crlib.require(text)
 
 
 def assert_positive(answer: object) -> None:
@@ -110,8 +140,52 @@ def assert_silently(answer: object) -> None:
         raise AssertionError
 
 
+def assert_seven(answer: object) -> None:
+    assert answer() == 7, "Not seven."
+
+
+def assert_refusal(answer: object) -> None:
+    with pytest.raises(ValueError):
+        answer()
+    raise AssertionError("It is refused, and yet positive.")
+
+
 def unwritten() -> int:
     raise NotImplementedError
+
+
+def unwilling() -> int:
+    raise ValueError
+
+
+def fail(reason: str) -> None:
+    raise AssertionError(reason)
+
+
+class Anything:
+    """Equals whatever it is compared with."""
+
+    __hash__ = None
+
+    def __eq__(self, _: object) -> bool:
+        return True
+
+
+class Number(float):
+    """Equals every number."""
+
+    __hash__ = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int | float)
+
+
+def test_check_lets_a_user_interrupt() -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        exercises.check(assert_positive, interrupted)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +196,18 @@ def unwritten() -> int:
         (assert_silently, lambda: -1, False, "An assertion of the test failed."),
         (assert_positive, unwritten, False, "Not written yet."),
         (assert_positive, lambda: 1 / 0, False, "ZeroDivisionError: division by zero"),
-        (assert_positive, None, False, "TypeError"),
+        (assert_positive, None, False, "test cannot use what your code gives: Type"),
+        (assert_positive, lambda: "1", False, "test cannot use what your code gives"),
+        (assert_positive, lambda: None, False, "returned None: did you forget"),
+        (assert_silently, lambda: None, False, "returned None: did you forget"),
+        (assert_positive, lambda: fail("mine"), False, "Your code raised Ass.*mine"),
+        (assert_positive, lambda: sys.exit(3), False, "Your code raised SystemExit: 3"),
+        (assert_refusal, unwilling, False, "It is refused, and yet positive."),
+        (assert_seven, lambda: 7, True, "Passed."),
+        (assert_seven, lambda: (7, torch.ones(3), math.nan), False, "Not seven."),
+        (assert_seven, Anything, False, "equals everything"),
+        (assert_seven, lambda: Number(), False, "equals everything"),
+        (assert_seven, lambda: [7, {"a": Anything()}], False, "equals everything"),
     ],
 )
 def test_check_reports_and_never_raises(
@@ -130,14 +215,20 @@ def test_check_reports_and_never_raises(
 ) -> None:
     found = exercises.check(test, answer)
     assert found.passed is passed
-    assert message in found.message
+    assert re.search(message, found.message)
     assert repr(found).startswith("✓" if passed else "✗")
 
 
 def test_the_papers_of_the_house_name_the_same_version() -> None:
+    """Between two releases they name the last one, and what is not released yet."""
     root = Path(__file__).parents[2]
-    assert f"version: {crlib.__version__}\n" in (root / "CITATION.cff").read_text()
-    assert f"## {crlib.__version__}\n" in (root / "CHANGELOG.md").read_text()
+    changes = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    named = crlib.__version__
+    if ".dev" in named:
+        assert "## Unreleased\n" in changes
+        named = re.findall(r"(?m)^## (\d.*)$", changes)[0]
+    assert f"version: {named}\n" in (root / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {named}\n" in changes
 
 
 CHAPTERS = sorted(
@@ -157,6 +248,14 @@ EXERCISES = [
 def test_exercises_of_a_chapter_are_found_by_name(chapter: str) -> None:
     expected = importlib.import_module(f"crlib.exercises.{chapter}")
     assert getattr(exercises, chapter) is expected
+    public = {
+        name
+        for name, thing in vars(expected).items()
+        if inspect.isfunction(thing)
+        and thing.__module__ == expected.__name__
+        and not name.startswith("_")
+    }
+    assert public == set(expected.__all__)
 
 
 @pytest.mark.parametrize(("chapter", "name"), EXERCISES)
@@ -164,6 +263,23 @@ def test_an_answer_that_does_nothing_passes_no_exercise(
     chapter: str, name: str
 ) -> None:
     test = getattr(getattr(exercises, chapter), name)
-    for answer in (lambda *_, **__: None, None):
+    for answer, message in (
+        (lambda *_, **__: None, "returned None: did you forget `return`"),
+        (lambda *_, **__: Anything(), "equals everything"),
+        (lambda *_, **__: sys.exit(), "Your code raised SystemExit"),
+        (None, ""),
+    ):
         found = exercises.check(test, answer)
         assert not found.passed and len(found.message) > 10
+        assert message in found.message
+
+
+def test_results_show_themselves_in_a_line() -> None:
+    x = torch.rand(256, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    model = torch.nn.Flatten()
+    y = model(x).argmax(1)
+    found = crlib.attacks.fgsm(model, x, y, eps=0.01)
+    for result in (found, crlib.attacks.universal(model, x[:8], y[:8], eps=0.01)):
+        assert len(repr(result)) < 200 and "linf" in repr(result)
+    assert f"{int(found.success.sum())} fooled" in repr(found)
+    assert "(256, 1, 12, 12)" in repr(found)
