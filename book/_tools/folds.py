@@ -33,7 +33,8 @@ def bar(source: str, tags: Sequence[str], *, figure: bool = False) -> str | None
         return None
     if not body:
         return None
-    names = {node.id for node in ast.walk(ast.Module(body, [])) if named(node)}
+    tree = ast.walk(ast.Module(body, []))
+    names = {node.id for node in tree if isinstance(node, ast.Name)}
     called = set(calls(body))
     if any(tag.startswith("check-") for tag in tags):
         return CHECK
@@ -49,10 +50,6 @@ def bar(source: str, tags: Sequence[str], *, figure: bool = False) -> str | None
     if "studies" in names or {"glue", "claim"} & called and not defines:
         return NUMBERS
     return None
-
-
-def named(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name)
 
 
 def calls(body: Sequence[ast.stmt]) -> Iterator[str]:

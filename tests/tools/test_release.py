@@ -12,8 +12,9 @@ import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 
 import crlib
-from book._ext import crbook
+from book._ext import reading
 from book._tools import notebooks, release
+from book._tools.units import Unit
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests/canary/sample"
@@ -141,13 +142,13 @@ def test_notebooks_and_buttons_lead_to_the_same_place(
     (root / "crlib/version.py").write_text(f'__version__ = "{version}"\n')
     files, _ = notebooks.derive(notebooks.load(root))
     assert f"git+https://github.com/owner/a-book@{at}" in files["07_sample.ipynb"]
-    monkeypatch.setattr(crbook, "__version__", version)
+    monkeypatch.setattr(reading, "__version__", version)
     theme = {"repository_url": "https://github.com/o/b", "repository_branch": "main"}
     app: Any = SimpleNamespace(config=SimpleNamespace(html_theme_options=theme))
-    menu = crbook.launch_buttons(app, "book/ch07_sample")
-    assert menu is not None
-    for button in menu["buttons"]:
-        assert f"/{at}" in button["url"]
+    unit = Unit.of("book/ch07_sample")
+    assert unit is not None
+    for address in reading.ways_to_run(app, unit).values():
+        assert f"/{at}" in address
 
 
 def run_first_cell(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
