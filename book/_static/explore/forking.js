@@ -1,0 +1,106 @@
+// Forking comparisons: one setting, many comparisons, and what each would report.
+"use strict";
+
+explore.interval = (values, quantiles) => {
+  const n = values.length;
+  if (n < 2) return null;
+  const mean = values.reduce((sum, v) => sum + v, 0) / n;
+  const variance = values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / (n - 1);
+  const half = (quantiles[n] * Math.sqrt(variance)) / Math.sqrt(n);
+  return { mean, low: mean - half, high: mean + half, n };
+};
+
+// Runs of one seed meet; ratios are averaged as logarithms, robust accuracies subtracted.
+explore.compared = (own, control, kind, quantiles) => {
+  const pairs = own.map((v, i) => [v, control[i]]).filter(([u, v]) => u !== null && v !== null);
+  if (kind === "points")
+    return explore.interval(pairs.map(([u, v]) => 100 * (u - v)), quantiles);
+  const found = explore.interval(pairs.map(([u, v]) => Math.log(u / v)), quantiles);
+  if (!found) return null;
+  const { mean, low, high } = found;
+  return { mean: Math.exp(mean), low: Math.exp(low), high: Math.exp(high), n: found.n };
+};
+
+explore.verdict = (interval, kind) => {
+  const none = kind === "points" ? 0 : 1;
+  return interval.high < none ? "loss" : interval.low > none ? "gain" : "open";
+};
+
+// Every comparison of a setting: checkpoint, measure, control, number of seeds.
+explore.comparisons = (data, table, setting) => {
+  const { checkpoints, controls, values, seeds } = data.tables[table];
+  const found = [];
+  for (const rule of checkpoints.keys())
+    for (const measure of data.measures.keys())
+      for (const control of controls)
+        for (let n = 2; n <= seeds; n++) {
+          if (control === setting) continue;
+          const [own, other] = [setting, control].map((s) => values[s][rule][measure].slice(0, n));
+          const { kind } = data.measures[measure];
+          const interval = explore.compared(own, other, kind, data.quantiles);
+          if (interval)
+            found.push({ rule, measure, control, n, interval, verdict: explore.verdict(interval, kind) });
+        }
+  return found;
+};
+
+explore.kinds.forking = (panel) => {
+  const { drawn, line, text, made } = explore;
+  const { data } = panel;
+  const table = () => data.tables[Number(panel.state.table)];
+  const numbered = (names) => names.map((name, i) => [String(i), name]);
+  const plot = panel.picture("Intervals of the comparisons with this measure and number of seeds", 420, 290);
+  panel.choice("table", "Study", numbered(data.tables.map(({ name }) => name)), "0");
+  panel.choice("setting", "Setting", () => numbered(table().settings).filter(([i]) => i !== "0"), "18");
+  panel.choice("rule", "Checkpoint", () => numbered(table().checkpoints), "0");
+  panel.choice("measure", "Measure", numbered(data.measures.map(({ name }) => name)), "0");
+  panel.choice("control", "Control", () =>
+    table().controls.filter((i) => String(i) !== panel.state.setting).map((i) => [String(i), table().settings[i]]), "0");
+  const most = Math.max(...data.tables.map(({ seeds }) => seeds));
+  panel.range("n", "Seeds", { min: 2, max: most, step: 1, value: most, ticks: [2, most] });
+  const counted = made("p", { class: "cr-explore-count" });
+  panel.said.after(counted);
+
+  panel.draw = () => {
+    const chosen = Object.fromEntries(["rule", "measure", "control", "n"].map((key) => [key, Number(panel.state[key])]));
+    const all = explore.comparisons(data, Number(panel.state.table), Number(panel.state.setting));
+    chosen.n = Math.min(chosen.n, table().seeds);
+    const shown = all.filter(({ measure, n }) => measure === chosen.measure && n === chosen.n);
+    const own = shown.find(({ rule, control }) => rule === chosen.rule && control === chosen.control);
+    const { kind, name } = data.measures[chosen.measure];
+    const none = kind === "points" ? 0 : 1;
+    // What the axis shows: near one or zero; an interval that leaves it is cut.
+    const [from, to] = kind === "points" ? [-30, 30] : [0.5, 1.5];
+    const X = (v) => 190 + (210 * (Math.min(to, Math.max(from, v)) - from)) / (to - from);
+    const rows = shown.flatMap(({ rule, control, interval, verdict }, i) => {
+      const y = 22 + 25 * i;
+      const mark = verdict === "loss" ? "b" : verdict === "gain" ? "c" : "ink";
+      const words = text(4, y + 4, `${table().checkpoints[rule]}, to ${table().settings[control]}`);
+      if (own && rule === own.rule && control === own.control) words.classList.add("chosen");
+      const shape = verdict === "open"
+        ? drawn("circle", { cx: X(interval.mean), cy: y, r: 4, class: mark })
+        : drawn("rect", { x: X(interval.mean) - 4, y: y - 4, width: 8, height: 8, class: mark });
+      return [words, line(X(interval.low), y, X(interval.high), y, `${mark} thick`), shape];
+    });
+    plot.replaceChildren(
+      line(X(none), 8, X(none), 258, "axis"),
+      ...rows,
+      ...[from, none, to].map((v) => text(X(v), 272, String(v).replace("-", "−"), "middle")),
+      text(295, 287, kind === "points" ? "difference, points" : "ratio to the control", "middle"),
+    );
+    const told = ({ mean, low, high }) => {
+      const f = (v) => v.toFixed(kind === "points" ? 1 : 2).replace("-", "−");
+      return `${f(mean)} [${f(low)}, ${f(high)}]`;
+    };
+    panel.say(
+      own
+        ? `${name[0].toUpperCase()}${name.slice(1)}: ${told(own.interval)}` +
+            `${kind === "points" ? " points" : " of the control"}, ${own.interval.n} seeds. Verdict: ${own.verdict}.`
+        : "This checkpoint was met by fewer than two seeds: no verdict.",
+    );
+    const words = ["loss", "open", "gain"].map((verdict) => [verdict, all.filter((c) => c.verdict === verdict).length]);
+    counted.textContent =
+      `Verdicts obtainable from this setting: ${words.filter(([, n]) => n).length} of 3. Of its ` +
+      `${all.length} comparisons ${words.map(([verdict, n]) => `${n} say ${verdict}`).join(", ")}.`;
+  };
+};
