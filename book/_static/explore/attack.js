@@ -122,10 +122,10 @@ explore.kinds.attack = (panel) => {
   const network = () => networks[Number(panel.state.net)];
   const point = () => [panel.state.x, panel.state.y];
   panel.choice("net", "First layer", networks.map(({ name }, i) => [String(i), name]), "0");
-  panel.range("x", "Input, across", { min: 0, max: 1, step: 0.01, value: 0.36, tell: fixed });
-  panel.range("y", "Input, up", { min: 0, max: 1, step: 0.01, value: 0.38, tell: fixed });
-  panel.choice("norm", "Norm", [["l2", "ℓ2, a disc"], ["linf", "ℓ∞, a square"]], "l2");
-  panel.range("eps", "Budget, input units", { min: 0.02, max: 0.4, step: 0.01, value: 0.2, tell: fixed });
+  panel.range("x", "Input, across", { min: 0, max: 1, step: 0.01, value: 0.42, tell: fixed });
+  panel.range("y", "Input, up", { min: 0, max: 1, step: 0.01, value: 0.86, tell: fixed });
+  panel.choice("norm", "Norm", [["l2", "ℓ2, a disc"], ["linf", "ℓ∞, a square"]], "linf");
+  panel.range("eps", "Budget, input units", { min: 0.02, max: 0.4, step: 0.01, value: 0.25, tell: fixed });
   panel.choice("loss", "What the attack climbs", rivalNames, "ce");
   panel.choice("scale", "Logits times", [["1", "1"], ["10", "10"], ["100", "100"], ["1000", "1000"]], "1");
   panel.range("steps", "Steps of the attack", { min: 1, max: 20, step: 1, value: 8, ticks: [1, 10, 20] });
@@ -202,7 +202,9 @@ explore.kinds.attack = (panel) => {
         explore.line(X(x[0]), Y(x[1]), X(near.at[0]), Y(near.at[1]), "b thick"),
         drawn("rect", { x: X(near.at[0]) - 5, y: Y(near.at[1]) - 5, width: 10, height: 10, class: "b" }),
       );
-    const where = `at ${now.at.map((v) => v.toFixed(3)).join(", ")}; what it climbs is ${written(now.value, 3)}`;
+    const where =
+      `at (${now.at.map((v) => v.toFixed(3)).join(", ")}). The attack has climbed from ` +
+      `${written(way[0].value, 3)} to ${written(now.value, 3)}`;
     const end = now.fooled
       ? `The label is ${classes[now.label]}: fooled, so the distance is at most ${written(away(now.at, x, norm), 3)}.`
       : now.blind

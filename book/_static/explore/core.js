@@ -52,9 +52,9 @@ explore.Panel = class {
     if (shown) row.append(shown);
     this.controls.append(row);
     this.state[name] = value;
-    control.addEventListener("input", () => this.set({ [name]: read() }));
-    const read = () =>
-      control.type === "checkbox" ? control.checked : control.type === "range" ? Number(control.value) : control.value;
+    const read = { checkbox: () => control.checked, range: () => Number(control.value) };
+    const plain = () => control.value;
+    control.addEventListener("input", () => this.set({ [name]: (read[control.type] ?? plain)() }));
   }
 
   range(name, label, { min, max, step, value, tell = String, ticks = [min, (min + max) / 2, max] }) {
@@ -118,6 +118,10 @@ explore.Panel = class {
   set(changed) {
     Object.assign(this.state, changed);
     this.changed?.(changed);
+    this.show();
+  }
+
+  show() {
     this.shows.forEach((show) => show());
     this.draw();
   }
@@ -139,15 +143,13 @@ explore.begin = () => {
     panels.forEach((panel) => {
       panel.kept = structuredClone(panel.state);
       Object.assign(panel.state, structuredClone(panel.start));
-      panel.shows.forEach((show) => show());
-      panel.draw();
+      panel.show();
     }),
   );
   window.addEventListener("afterprint", () =>
     panels.forEach((panel) => {
       Object.assign(panel.state, panel.kept);
-      panel.shows.forEach((show) => show());
-      panel.draw();
+      panel.show();
     }),
   );
 };

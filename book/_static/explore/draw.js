@@ -66,8 +66,8 @@ explore.kinds.draw = (panel) => {
     tabindex: 0, role: "application",
     "aria-label": "Drawing board. Arrow keys move the brush, space paints, Backspace takes paint away.",
   });
-  const through = canvas("Of the paint: what the network sees", { role: "img", "aria-label": "The seen part of the paint" });
-  const lost = canvas("Of the paint: what it cannot see", { role: "img", "aria-label": "The unseen part of the paint" });
+  const through = canvas("What the network sees of it, on a scale of its own", { role: "img", "aria-label": "The seen part of the paint" });
+  const lost = canvas("What it cannot see, on a scale of its own", { role: "img", "aria-label": "The unseen part of the paint" });
   const bars = panel.picture("The ten logits", 280, 210);
   panel.range("ink", "Ink of the brush: dark or light", { min: -1, max: 1, step: 0.1, value: 0.6, tell: (v) => written(v, 1) });
   panel.toggle("box", "Keep pixels in the box, 0 to 1", false);
@@ -134,12 +134,14 @@ explore.kinds.draw = (panel) => {
     const own = explore.seen(basis, paint);
     const x = boot.map((v, i) => (box ? explore.limit(v + paint[i]) : v + paint[i]));
     const logits = explore.logits(net, x);
-    const most = Math.max(0.1, ...paint.map(Math.abs));
     const context = show(board, (i) => grey(x[i]));
     context.strokeStyle = "#d55e00";
     context.strokeRect(cursor[0] + 0.5 - 1, cursor[1] + 0.5 - 1, 2, 2);
-    show(through, (i) => signed(own[i], most));
-    show(lost, (i) => signed(paint[i] - own[i], most));
+    const rest = paint.map((v, i) => v - own[i]);
+    for (const [target, shown] of [[through, own], [lost, rest]]) {
+      const most = Math.max(0.05, ...shown.map(Math.abs));
+      show(target, (i) => signed(shown[i], most));
+    }
     const size = Math.sqrt(explore.dot(paint, paint));
     const share = size ? Math.sqrt(explore.dot(own, own)) / size : 0;
     const far = Math.max(1, ...logits.map(Math.abs), ...clean.map(Math.abs));
@@ -156,8 +158,8 @@ explore.kinds.draw = (panel) => {
     const moved = Math.max(...logits.map((v, k) => Math.abs(v - clean[k])));
     panel.say(
       `Of the length of the paint, ${written(size, 2)}, the network sees ${written(100 * share, 0)} %. ` +
-        `It says ${data.classes[now]}; without paint ${data.classes[label(clean)]} (black marks). ` +
-        `The logits moved by at most ${moved < 1e-9 ? "nothing but rounding" : written(moved)}.`,
+        `It says ${data.classes[now]}; without paint ${data.classes[label(clean)]} (the short lines). ` +
+        (moved < 1e-9 ? "No logit has moved, but for rounding." : `The logits moved by up to ${written(moved)}.`),
     );
   };
 };

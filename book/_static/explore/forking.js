@@ -32,7 +32,7 @@ explore.comparisons = (data, table, setting) => {
   const found = [];
   for (const rule of checkpoints.keys())
     for (const measure of data.measures.keys())
-      for (const control of controls)
+      for (const [control] of controls)
         for (let n = 2; n <= seeds; n++) {
           if (control === setting) continue;
           const [own, other] = [setting, control].map((s) => values[s][rule][measure].slice(0, n));
@@ -49,15 +49,15 @@ explore.kinds.forking = (panel) => {
   const { data } = panel;
   const table = () => data.tables[Number(panel.state.table)];
   const numbered = (names) => names.map((name, i) => [String(i), name]);
-  const plot = panel.picture("Intervals of the comparisons with this measure and number of seeds", 420, 290);
+  const plot = panel.picture("Intervals of the comparisons with this measure and number of seeds", 320, 290);
   panel.choice("table", "Study", numbered(data.tables.map(({ name }) => name)), "0");
   panel.choice("setting", "Setting", () => numbered(table().settings).filter(([i]) => i !== "0"), "18");
   panel.choice("rule", "Checkpoint", () => numbered(table().checkpoints), "0");
   panel.choice("measure", "Measure", numbered(data.measures.map(({ name }) => name)), "0");
   panel.choice("control", "Control", () =>
-    table().controls.filter((i) => String(i) !== panel.state.setting).map((i) => [String(i), table().settings[i]]), "0");
-  const most = Math.max(...data.tables.map(({ seeds }) => seeds));
-  panel.range("n", "Seeds", { min: 2, max: most, step: 1, value: most, ticks: [2, most] });
+    table().controls.map(([i, name]) => [String(i), name]).filter(([i]) => i !== panel.state.setting), "0");
+  const seeds = Math.max(...data.tables.map((own) => own.seeds));
+  panel.range("n", "Seeds", { min: 2, max: seeds, step: 1, value: seeds, ticks: [2, seeds] });
   const counted = made("p", { class: "cr-explore-count" });
   panel.said.after(counted);
 
@@ -69,13 +69,17 @@ explore.kinds.forking = (panel) => {
     const own = shown.find(({ rule, control }) => rule === chosen.rule && control === chosen.control);
     const { kind, name } = data.measures[chosen.measure];
     const none = kind === "points" ? 0 : 1;
-    // What the axis shows: near one or zero; an interval that leaves it is cut.
-    const [from, to] = kind === "points" ? [-30, 30] : [0.5, 1.5];
-    const X = (v) => 190 + (210 * (Math.min(to, Math.max(from, v)) - from)) / (to - from);
+    // Two or three runs can give intervals far wider than anything else: those are cut.
+    const [unit, most] = kind === "points" ? [5, 60] : [0.1, 1];
+    const ends = shown.flatMap(({ interval }) => [interval.low, interval.high]);
+    const far = Math.max(unit, ...ends.map((v) => Math.abs(v - none)));
+    const reach = Math.min(most, unit * Math.ceil(far / unit));
+    const [from, to] = [none - reach, none + reach];
+    const X = (v) => 145 + (165 * (Math.min(to, Math.max(from, v)) - from)) / (to - from);
     const rows = shown.flatMap(({ rule, control, interval, verdict }, i) => {
       const y = 22 + 25 * i;
       const mark = verdict === "loss" ? "b" : verdict === "gain" ? "c" : "ink";
-      const words = text(4, y + 4, `${table().checkpoints[rule]}, to ${table().settings[control]}`);
+      const words = text(4, y + 4, `${table().checkpoints[rule]}, ${new Map(table().controls).get(control)}`);
       if (own && rule === own.rule && control === own.control) words.classList.add("chosen");
       const shape = verdict === "open"
         ? drawn("circle", { cx: X(interval.mean), cy: y, r: 4, class: mark })
@@ -85,8 +89,8 @@ explore.kinds.forking = (panel) => {
     plot.replaceChildren(
       line(X(none), 8, X(none), 258, "axis"),
       ...rows,
-      ...[from, none, to].map((v) => text(X(v), 272, String(v).replace("-", "−"), "middle")),
-      text(295, 287, kind === "points" ? "difference, points" : "ratio to the control", "middle"),
+      ...[from, none, to].map((v) => text(X(v), 272, String(Number(v.toFixed(1))).replace("-", "−"), "middle")),
+      text(227, 287, kind === "points" ? "difference, points" : "ratio to the control", "middle"),
     );
     const told = ({ mean, low, high }) => {
       const f = (v) => v.toFixed(kind === "points" ? 1 : 2).replace("-", "−");

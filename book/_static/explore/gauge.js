@@ -19,12 +19,12 @@ explore.bestKError = (values, k) => {
 
 explore.measured = (net) => {
   const rows = net.w.map(Math.abs);
-  const head = Math.hypot(...net.a);
   return {
     rows,
     errors: [1, 2, 3].map((k) => explore.bestKError(rows, k)),
-    lasso: rows.reduce((sum, v) => sum + v, 0) + head,
-    lipschitz: Math.hypot(...net.w) * head,
+    // The penalty leaves the head alone, as crlib's does.
+    lasso: rows.reduce((sum, v) => sum + v, 0),
+    lipschitz: Math.hypot(...net.w) * Math.hypot(...net.a),
   };
 };
 
@@ -34,9 +34,10 @@ explore.kinds.gauge = (panel) => {
   const curve = panel.picture("The curve of the network", 320, 240);
   const bars = panel.picture("The row norms of the four neurons, powers of ten", 320, 240);
   const names = net.w.map((_, i) => `t${i}`);
+  const begin = [2, -1, 1, -2];
   names.forEach((name, i) =>
-    panel.range(name, `Neuron ${i + 1}: weights in times e to the`, {
-      min: -7, max: 7, step: 0.1, value: 0, tell: (v) => written(v, 1),
+    panel.range(name, `Neuron ${i + 1}: exponent of its scale`, {
+      min: -7, max: 7, step: 0.1, value: begin[i], tell: (v) => written(v, 1), ticks: [-7, 0, 7],
     }),
   );
   const balanced = net.w.map((w, i) => Math.log(Math.abs(net.a[i] / w)) / 2);
@@ -44,7 +45,7 @@ explore.kinds.gauge = (panel) => {
   const asked = explore.made("ul", { class: "cr-explore-asked" });
   panel.said.after(asked);
   panel.button("Balance", () => panel.set(Object.fromEntries(names.map((name, i) => [name, balanced[i]]))));
-  panel.button("Start", () => panel.set(Object.fromEntries(names.map((name) => [name, 0]))));
+  panel.button("All at zero", () => panel.set(Object.fromEntries(names.map((name) => [name, 0]))));
 
   const X = (x) => 20 + 280 * x;
   const Y = (y) => 115 - 90 * y;
@@ -58,14 +59,15 @@ explore.kinds.gauge = (panel) => {
       text(300, Y(0) - 5, "x", "end"),
       text(4, 234, "The network as a function"),
     );
-    const height = (v) => 110 - 26 * Math.log10(v);
+    const height = (v) => 115 - 28 * Math.log10(v);
     bars.replaceChildren(
-      line(20, height(1), 300, height(1), "axis"),
-      text(300, height(1) - 4, "1", "end"),
+      ...[0.001, 1, 1000].flatMap((v) => [
+        line(45, height(v), 310, height(v), "axis"),
+        text(40, height(v) + 4, String(v), "end"),
+      ]),
       ...rows.flatMap((v, i) => [
-        drawn("rect", { x: 35 + 65 * i, width: 36, y: Math.min(height(v), height(1)),
-          height: Math.max(1, Math.abs(height(v) - height(1))), class: "b" }),
-        text(53 + 65 * i, height(v) + (v < 1 ? 14 : -4), written(v), "middle"),
+        drawn("rect", { x: 55 + 65 * i, width: 36, y: height(v), height: 208 - height(v), class: "b" }),
+        text(73 + 65 * i, height(v) - 4, written(v), "middle"),
       ]),
       text(4, 234, "Row norms of the first layer, powers of ten"),
     );
