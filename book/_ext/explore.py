@@ -24,7 +24,11 @@ class Explore(SphinxDirective):
 
     required_arguments = 1
     has_content = True
-    option_spec = {"name": directives.unchanged_required}
+    option_spec = {
+        "name": directives.unchanged_required,
+        # JSON: values of controls, such as {"setting": "rank 16"}.
+        "start": directives.unchanged_required,
+    }
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
@@ -33,6 +37,11 @@ class Explore(SphinxDirective):
             raise self.error(f"explore: {name!r} is none of {known}")
         if not self.content or not self.options.get("name"):
             raise self.error("explore: give it a :name: and, as content, a caption")
+        start = self.options.get("start", "{}")
+        try:
+            json.loads(start)
+        except ValueError as error:
+            raise self.error(f"explore: :start: is no JSON: {error}") from error
         parsed = nodes.Element()
         self.state.nested_parse(self.content, self.content_offset, parsed)
         if len(parsed) != 1 or not isinstance(parsed[0], nodes.paragraph):
@@ -40,14 +49,15 @@ class Explore(SphinxDirective):
         instead = nodes.paragraph(
             text=explorables.SAID[name], classes=["cr-explore-instead"]
         )
-        figure = nodes.figure("", explorable("", instead, kind=name))
+        figure = nodes.figure("", explorable("", instead, kind=name, start=start))
         figure += nodes.caption("", "", *parsed[0].children)
         self.add_name(figure)
         return [figure]
 
 
 def visit(self: Any, node: explorable) -> None:
-    self.body.append(f'<div class="cr-explore" data-explore="{node["kind"]}">')
+    told = {"data-explore": node["kind"], "data-start": node["start"]}
+    self.body.append(self.starttag(node, "div", "", CLASS="cr-explore", **told))
 
 
 def depart(self: Any, node: explorable) -> None:

@@ -141,6 +141,8 @@ def forking() -> dict[str, Any]:
     seeds = max(table["seeds"] for table in tables)
     return {
         "tables": tables,
+        # What the chapter on rows talks about.
+        "start": "rows, scale-invariant 0.2",
         "measures": [{"name": name, "kind": kind} for name, _, kind in MEASURES],
         # Of Student's distribution, by the number of runs.
         "quantiles": {

@@ -31,6 +31,13 @@ kernelspec: {display_name: Python 3, language: python, name: python3}
 """
 
 
+ANOTHER = """```{explore} forking
+:name: fig-again
+:start: {"table": "CIFAR-10, small ResNet", "setting": "rank 4", "n": 3}
+Once more, from another start.
+```"""
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a book of one page that holds every explorable."""
@@ -43,6 +50,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"The explorable called {name}.\n```"
         for name in explorables.NAMES
     )
+    figures += "\n\n" + ANOTHER
     (folder / "book" / "page.md").write_text(HEAD + figures + "\n")
     assert build.build(folder) == 0
     return folder / "_build" / "html" / "book" / "page.html"
@@ -391,12 +399,27 @@ def test_what_the_network_cannot_see_moves_nothing_until_it_is_clipped(
     assert "It says trouser" in press(tab, "draw", "Bridge")
 
 
+def test_a_page_chooses_another_start(tab: Page) -> None:
+    said = tab.locator("#fig-again .cr-explore-said").inner_text()
+    assert "3 seeds" in said and "Verdict" in said
+    for name, value in (("table", "CIFAR-10, small ResNet"), ("setting", "rank 4")):
+        assert tab.locator(f"#fig-again [name={name}]").input_value() == value
+
+
 def test_the_challenges_of_the_gauge_can_be_met(tab: Page) -> None:
     anew(tab, "gauge")
     assert tab.locator("[data-explore=gauge] li", has_text="Done").count() == 0
-    tab.locator("[data-explore=gauge] [name=t0]").focus()
-    tab.keyboard.press("End")
-    assert tab.locator("[data-explore=gauge] li", has_text="Done").count() >= 1
+    done = tab.locator("[data-explore=gauge] li", has_text="Done")
+    # One neuron far above the others; then two, and the others heard louder.
+    for keys, task in (
+        ({"t0": "End"}, "compressible"),
+        ({"t0": "End", "t1": "End", "t2": "Home", "t3": "Home"}, "bound"),
+    ):
+        for name, key in keys.items():
+            tab.locator(f"[data-explore=gauge] [name={name}]").focus()
+            tab.keyboard.press(key)
+        assert done.count() == 1
+        assert task in done.inner_text()
     press(tab, "gauge", "Balance")
     assert tab.locator("[data-explore=gauge] li", has_text="Done").count() == 0
 
@@ -422,7 +445,7 @@ def test_print_shows_the_start_and_then_all_comes_back(tab: Page) -> None:
 
 def test_without_a_script_a_sentence_stands_there(page: Path) -> None:
     boxes = pages.article(page).select(".cr-explore")
-    assert len(boxes) == len(explorables.NAMES)
+    assert len(boxes) == len(explorables.NAMES) + 1
     for box in boxes:
         instead = box.select_one(".cr-explore-instead")
         assert instead and len(instead.get_text()) > 60

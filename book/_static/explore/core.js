@@ -133,7 +133,11 @@ explore.begin = () => {
     box.querySelector(".cr-explore-instead")?.remove();
     const panel = new explore.Panel(box, data, number);
     explore.kinds[box.dataset.explore](panel);
-    panel.set({});
+    // A page may ask for another start than the usual one.
+    const asked = JSON.parse(box.dataset.start);
+    panel.set(asked);
+    for (const [key, value] of Object.entries(asked))
+      if (panel.state[key] !== value) console.error(`${box.dataset.explore} cannot start with ${key} at ${value}`);
     panel.start = structuredClone(panel.state);
     box.panel = panel;
     return panel;

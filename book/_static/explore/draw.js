@@ -157,7 +157,7 @@ explore.kinds.draw = (panel) => {
     );
     const moved = Math.max(...logits.map((v, k) => Math.abs(v - clean[k])));
     panel.say(
-      `Of the length of the paint, ${written(size, 2)}, the network sees ${written(100 * share, 0)} %. ` +
+      `Of the length of the paint, ${written(size, 2)}, the network sees ${(100 * share).toFixed(0)} %. ` +
         `It says ${data.classes[now]}; without paint ${data.classes[label(clean)]} (the short lines). ` +
         (moved < 1e-9 ? "No logit has moved, but for rounding." : `The logits moved by up to ${written(moved)}.`),
     );

@@ -47,26 +47,30 @@ explore.comparisons = (data, table, setting) => {
 explore.kinds.forking = (panel) => {
   const { drawn, line, text, made } = explore;
   const { data } = panel;
-  const table = () => data.tables[Number(panel.state.table)];
-  const numbered = (names) => names.map((name, i) => [String(i), name]);
+  const names = (list) => list.map(({ name }) => name);
+  const table = () => data.tables.find(({ name }) => name === panel.state.table);
+  const own = (controls) => controls.filter(([i]) => table().settings[i] !== panel.state.setting);
   const plot = panel.picture("Intervals of the comparisons with this measure and number of seeds", 320, 290);
-  panel.choice("table", "Study", numbered(data.tables.map(({ name }) => name)), "0");
-  panel.choice("setting", "Setting", () => numbered(table().settings).filter(([i]) => i !== "0"), "18");
-  panel.choice("rule", "Checkpoint", () => numbered(table().checkpoints), "0");
-  panel.choice("measure", "Measure", numbered(data.measures.map(({ name }) => name)), "0");
-  panel.choice("control", "Control", () =>
-    table().controls.map(([i, name]) => [String(i), name]).filter(([i]) => i !== panel.state.setting), "0");
+  panel.choice("table", "Study", names(data.tables), data.tables[0].name);
+  panel.choice("setting", "Setting", () => table().settings.filter((name) => name !== "plain"), data.start);
+  panel.choice("rule", "Checkpoint", () => table().checkpoints);
+  panel.choice("measure", "Measure", names(data.measures));
+  panel.choice("control", "Control", () => own(table().controls).map(([, name]) => name));
   const seeds = Math.max(...data.tables.map((own) => own.seeds));
   panel.range("n", "Seeds", { min: 2, max: seeds, step: 1, value: seeds, ticks: [2, seeds] });
   const counted = made("p", { class: "cr-explore-count" });
   panel.said.after(counted);
 
   panel.draw = () => {
-    const chosen = Object.fromEntries(["rule", "measure", "control", "n"].map((key) => [key, Number(panel.state[key])]));
-    const all = explore.comparisons(data, Number(panel.state.table), Number(panel.state.setting));
-    chosen.n = Math.min(chosen.n, table().seeds);
+    const chosen = {
+      rule: table().checkpoints.indexOf(panel.state.rule),
+      measure: names(data.measures).indexOf(panel.state.measure),
+      control: table().controls.find(([, name]) => name === panel.state.control)[0],
+      n: Math.min(panel.state.n, table().seeds),
+    };
+    const all = explore.comparisons(data, data.tables.indexOf(table()), table().settings.indexOf(panel.state.setting));
     const shown = all.filter(({ measure, n }) => measure === chosen.measure && n === chosen.n);
-    const own = shown.find(({ rule, control }) => rule === chosen.rule && control === chosen.control);
+    const now = shown.find(({ rule, control }) => rule === chosen.rule && control === chosen.control);
     const { kind, name } = data.measures[chosen.measure];
     const none = kind === "points" ? 0 : 1;
     // Two or three runs can give intervals far wider than anything else: those are cut.
@@ -80,7 +84,7 @@ explore.kinds.forking = (panel) => {
       const y = 22 + 25 * i;
       const mark = verdict === "loss" ? "b" : verdict === "gain" ? "c" : "ink";
       const words = text(4, y + 4, `${table().checkpoints[rule]}, ${new Map(table().controls).get(control)}`);
-      if (own && rule === own.rule && control === own.control) words.classList.add("chosen");
+      if (rule === chosen.rule && control === chosen.control) words.classList.add("chosen");
       const shape = verdict === "open"
         ? drawn("circle", { cx: X(interval.mean), cy: y, r: 4, class: mark })
         : drawn("rect", { x: X(interval.mean) - 4, y: y - 4, width: 8, height: 8, class: mark });
@@ -97,9 +101,9 @@ explore.kinds.forking = (panel) => {
       return `${f(mean)} [${f(low)}, ${f(high)}]`;
     };
     panel.say(
-      own
-        ? `${name[0].toUpperCase()}${name.slice(1)}: ${told(own.interval)}` +
-            `${kind === "points" ? " points" : " of the control"}, ${own.interval.n} seeds. Verdict: ${own.verdict}.`
+      now
+        ? `${name[0].toUpperCase()}${name.slice(1)}: ${told(now.interval)}` +
+            `${kind === "points" ? " points" : " of the control"}, ${now.interval.n} seeds. Verdict: ${now.verdict}.`
         : "This checkpoint was met by fewer than two seeds: no verdict.",
     );
     const words = ["loss", "open", "gain"].map((verdict) => [verdict, all.filter((c) => c.verdict === verdict).length]);
