@@ -12,7 +12,7 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from book._tools import explorables
+from book._tools import explorables, explored
 
 
 class explorable(nodes.General, nodes.Element):
@@ -61,7 +61,7 @@ def visit(self: Any, node: explorable) -> None:
 
 
 def depart(self: Any, node: explorable) -> None:
-    told = json.dumps(explorables.data(node["kind"]), separators=(",", ":"))
+    told = json.dumps(explored.data(node["kind"]), separators=(",", ":"))
     told = told.replace("<", r"\u003c")
     self.body.append(f'<script type="application/json">{told}</script></div>')
 

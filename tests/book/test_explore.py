@@ -11,7 +11,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page
 
-from book._tools import build, explorables
+from book._tools import build, explorables, explored
 from crlib import attacks, certify, compress, metrics, theory
 from crlib.attacks.ascent import Steady
 from crlib.attacks.base import Search, rivals_of
@@ -93,7 +93,7 @@ def worst(found: list[list[float]], wanted: list[list[float]]) -> float:
 def test_every_script_belongs_to_an_explorable() -> None:
     scripts = {path.stem for path in (build.ROOT / "book/_static/explore").glob("*.js")}
     assert scripts == {*explorables.NAMES, "core"}
-    assert set(explorables.SAID) == set(explorables.NAMES)
+    assert set(explored.MAKERS) == set(explorables.NAMES)
 
 
 def test_lens_is_the_theorem(tab: Page) -> None:
@@ -216,9 +216,7 @@ def test_nearest_label_is_the_exact_one(tab: Page) -> None:
 
 def test_drawing_is_the_bridge(tab: Page) -> None:
     data = told(tab, "draw")
-    right, left, head = (
-        explorables.unpacked(data[k]) for k in ("right", "left", "head")
-    )
+    right, left, head = (explored.unpacked(data[k]) for k in ("right", "left", "head"))
     net = MLP((784, 128, 10), rank=8, mean=data["mean"], std=data["std"]).double()
     net.layers[0].right.data, net.layers[0].left.data = right, left
     net.layers[1].weight.data = head
