@@ -11,7 +11,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page
 
-from book._tools import build, explorables, explored
+from book._tools import build, explorables, explored, manuscript
 from crlib import attacks, certify, compress, metrics, theory
 from crlib.attacks.ascent import Steady
 from crlib.attacks.base import Search, rivals_of
@@ -31,7 +31,33 @@ kernelspec: {display_name: Python 3, language: python, name: python3}
 """
 
 
-ANOTHER = """```{explore} forking
+TOC = """format: jb-book
+root: book/home
+parts:
+- caption: Part
+  numbered: true
+  chapters:
+  - file: book/ch07_page
+"""
+# Among figures that cells draw, each kind counts on.
+ANOTHER = """See {numref}`fig-line` and {numref}`fig-again`.
+
+```{code-cell} ipython3
+---
+mystnb:
+  figure:
+    name: fig-line
+    caption: A line.
+  image:
+    alt: A line that falls from the upper left to the lower right.
+---
+import matplotlib.pyplot as plt
+fig, ax = plt.subplots()
+ax.plot([1, 0])
+plt.show()
+```
+
+```{explore} forking
 :name: fig-again
 :start: {"table": "CIFAR-10, small ResNet", "setting": "rank 4", "n": 3}
 Once more, from another start.
@@ -42,7 +68,7 @@ Once more, from another start.
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a book of one page that holds every explorable."""
     folder = tmp_path_factory.mktemp("explorables")
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/page\n")
+    (folder / "_toc.yml").write_text(TOC)
     (folder / "book").mkdir()
     (folder / "book" / "references.bib").write_text("")
     figures = "\n\n".join(
@@ -51,9 +77,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in explorables.NAMES
     )
     figures += "\n\n" + ANOTHER
-    (folder / "book" / "page.md").write_text(HEAD + figures + "\n")
+    (folder / "book" / "home.md").write_text(HEAD)
+    (folder / "book" / "ch07_page.md").write_text(HEAD + figures + "\n")
     assert build.build(folder) == 0
-    return folder / "_build" / "html" / "book" / "page.html"
+    return folder / "_build" / "html" / "book" / "ch07_page.html"
 
 
 @pytest.fixture(scope="module")
@@ -439,6 +466,18 @@ def test_print_shows_the_start_and_then_all_comes_back(tab: Page) -> None:
     assert moved == tab.evaluate(
         f"[...document.querySelectorAll('.cr-explore')].map({LOOK})"
     )
+
+
+def test_numbers_are_those_of_the_notebook(page: Path) -> None:
+    source = page.parents[3] / "book" / "ch07_page.md"
+    formats = manuscript.number_formats(manuscript.config(build.ROOT))
+    labels = manuscript.index([manuscript.read(source)], [], formats)
+    shown = {
+        str(figure["id"]): figure.select_one(".caption-number").get_text(strip=True)
+        for figure in pages.article(page).find_all("figure", id=True)
+    }
+    assert len(shown) == len(explorables.NAMES) + 2
+    assert shown == {label: labels[label].text for label in shown}
 
 
 def test_without_a_script_a_sentence_stands_there(page: Path) -> None:
