@@ -516,6 +516,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-updated", rewrite_times)
     app.connect("html-page-context", dress_page, priority=900)
     app.connect("build-finished", copy_mathjax)
-    for name in ("reading", "front"):
+    for name in ("reading", "front", "explore"):
         app.setup_extension(f"book._ext.{name}")
     return {"version": __version__, "env_version": 1, "parallel_read_safe": False}

@@ -50,6 +50,7 @@ TITLED = (
     "code-block",
     "dropdown",
     "exercise-start",
+    "explore",
     "margin",
     "predict",
     "sidebar",
@@ -382,6 +383,8 @@ def _numbered(block: Block) -> tuple[str, str]:
         return "equation", block.label
     if block.kind == "cell" and block.figure and block.figure.get("caption"):
         return "figure", str(block.figure.get("name") or "")
+    if block.name == "explore":
+        return "figure", block.label
     if block.kind != "directive" or "nonumber" in block.options:
         return "", ""
     kind = block.name.removeprefix("prf:")

@@ -410,6 +410,7 @@ class Derivation:
         special: dict[str, Callable[[Block], str]] = {
             "chapter-card": self.card,
             "predict": self.predict,
+            "explore": self.explore,
             "exercise-start": self.exercise,
             "solution-start": self.solution,
         }
@@ -470,6 +471,11 @@ class Derivation:
             answered.append(f"- {text} **{'Right' if right else 'Not so'}.** {because}")
         answers = details("Answers", "\n".join(answered))
         return quote("\n\n".join([question, "\n".join(asked), answers]))
+
+    def explore(self, block: Block) -> str:
+        """Point to the page, which alone can move."""
+        caption = " ".join(self.children(block))
+        return f"*{block.options['numbered']}, on the page of the book.* {caption}"
 
     def exercise(self, block: Block) -> str:
         title, stars, minutes, points = exercise(block)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from book._tools import folds, notebooks
+from book._tools import explorables, folds, notebooks
 from book._tools import manuscript as ms
 from book._tools.manuscript import Block, Entry, Manuscript, walk
 from book._tools.units import KINDS, Kind
@@ -279,6 +279,19 @@ def figures(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
             yield cell.line, "the alt text repeats the caption: say what is to be seen"
         if "robust accuracy" in caption.lower() and not _UNIT.search(caption):
             yield cell.line, "robust accuracy without the unit of epsilon: state it"
+    for block in walk(book.blocks):
+        if block.name == "explore":
+            yield from explorable(block, named)
+
+
+def explorable(block: Block, named: set[str]) -> Iterator[tuple[int, str]]:
+    if block.argument not in explorables.NAMES:
+        known = ", ".join(explorables.NAMES)
+        yield block.line, f"no explorable {block.argument!r}: choose one of {known}"
+    if not block.label or not block.body.strip():
+        yield block.line, "an explorable needs a :name: and a caption: add them"
+    elif block.label not in named:
+        yield block.line, f"nothing refers to {block.label}: add {{numref}}"
 
 
 def draws(cell: Block) -> bool:

@@ -283,8 +283,8 @@ def slider_by_keyboard(tab: Page) -> Iterator[str]:
               box.querySelector("output").value, input.getAttribute("aria-valuetext")];
     }"""
     boxes = tab.query_selector_all(".cr-frames")
-    if not boxes:
-        yield "no slider on the page"
+    if not boxes and tab.query_selector(".cr-explore") is None:
+        yield "no slider on the page, and no explorable"
     for number, box in enumerate(boxes, 1):
         control = box.query_selector("input")
         before = box.evaluate(state)

@@ -59,6 +59,10 @@ FAULTS = [
     ("figures", "$ in input units, in", "$ in"),
     ("figures", 'claim("The sum is six.", total == 6)',
      'claim("The sum is six.", total == 6)\nplt.subplots()\nplt.show()'),
+    ("figures", "{explore} lens", "{explore} lense"),
+    ("figures", "A layer with a boundary in $\\R$.", ""),
+    ("figures", "{numref}`fig-turn` turns", "This turns"),
+    ("digits", "A layer with a", "A layer of 2 rows with a"),
     ("sliders", 'claim("The sum is six.", total == 6)',
      'claim("The sum is six.", total == 6)\nframes.slider(draw, [1, 2], label="r")'),
     ("exercises", "stars-1 minutes-5", "stars-5 minutes-5"),
@@ -225,6 +229,12 @@ def test_hidden_test_in_notebook(root: Path) -> None:
     notebook = derived(root)
     notebook.cells.append(nbformat.v4.new_code_cell(hidden.body))
     assert notebook_problems(root, notebook)
+
+
+def test_explorable_in_notebook_points_to_the_page(root: Path) -> None:
+    text = "\n".join(cell.source for cell in derived(root).cells)
+    assert "*Fig. 7.2, on the page of the book.* A layer with a boundary" in text
+    assert "Fig. 7.2 turns with the reader" in text
 
 
 def test_output_in_notebook(root: Path) -> None:
