@@ -239,7 +239,8 @@ def _rounded(net: nn.Module, x: Tensor, y: Tensor, eps: float) -> dict[str, floa
         moved = attacks.transfer(run, rounded, x, y)
         found[f"robust rounded, {name}"] = moved.robust_accuracy
     for name, attack in (
-        ("cascade", attacks.worst_case),
+        ("quick cascade", partial(attacks.worst_case, budget="quick")),
+        ("full cascade", attacks.worst_case),
         ("queries", partial(attacks.square, queries=600)),
     ):
         run = attack(rounded, x, y, eps=eps)
@@ -289,4 +290,5 @@ STUDY = Study(
         "full": _grid(10, data="Fashion-MNIST", judged=2000, attacked=500),
     },
     fingerprint=lambda config: SETS[config["data"]]().fingerprint,
+    version=2,
 )
