@@ -496,7 +496,7 @@ def cell_lengths(books: list[Manuscript]) -> list[str]:
         ):
             if found > most:
                 problems.append(
-                    f"{kind.word}s: {name} of {found} lines of open code: at most {most}"
+                    f"{kind.word}s: {name} of {found} open lines: at most {most}"
                 )
     return problems
 
