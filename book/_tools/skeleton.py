@@ -152,16 +152,20 @@ def files(unit: Unit) -> dict[str, str]:
     }
 
 
-def enter(contents: str, unit: Unit, before: list[Unit]) -> str:
-    """Return a table of contents with the unit after the last one of its kind."""
+PART = "- caption: VI Neighbours\n  numbered: true\n  chapters:\n"
+
+
+def enter(contents: str, unit: Unit, same: list[Unit]) -> str:
+    """Return a table of contents with the unit in its place among those of its kind."""
     line = f"  - file: book/{unit.stem}\n"
-    if before:
-        last = f"  - file: book/{before[-1].stem}\n"
-        return contents.replace(last, last + line)
-    part = f"- caption: {unit.rules.word.capitalize()}s\n  numbered: true\n"
-    return contents.replace(
-        "- caption: Back matter\n", f"{part}  chapters:\n{line}- caption: Back matter\n"
-    )
+    for other in reversed(same):
+        there = f"  - file: book/{other.stem}\n"
+        if other < unit:
+            return contents.replace(there, there + line)
+        if other == same[0]:
+            return contents.replace(there, line + there)
+    back = "- caption: Back matter\n"
+    return contents.replace(back, PART + line + back)
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
@@ -181,8 +185,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         (root / name).write_text(text, encoding="utf-8")
         print(name)
     contents = root / "_toc.yml"
-    before = [other for other in same if other.number < number]
-    contents.write_text(enter(contents.read_text(), unit, before))
+    contents.write_text(enter(contents.read_text(), unit, same))
     print(f"_toc.yml now names it. Next: pytest tests/units/{unit.name}.py")
     return 0
 

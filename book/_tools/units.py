@@ -21,6 +21,7 @@ class Kind:
         failures: shown under "What could go wrong", at least.
         sections: titles that it has.
         lines: of its manuscript, at most.
+        median: of the lines of its cells whose code stays open, at most.
         seconds: of one core, at most.
     """
 
@@ -32,6 +33,7 @@ class Kind:
     failures: int
     sections: tuple[str, ...]
     lines: int
+    median: int
     seconds: int
 
 
@@ -45,6 +47,7 @@ KINDS = {
         failures=2,
         sections=("What could go wrong", "What to remember", "Background"),
         lines=2000,
+        median=6,
         seconds=120,
     ),
     "lab": Kind(
@@ -56,6 +59,7 @@ KINDS = {
         failures=1,
         sections=("The claim", "Verdict", "What could go wrong", "Background"),
         lines=700,
+        median=10,
         seconds=30,
     ),
 }

@@ -19,7 +19,7 @@ from book._tools import manuscript as ms
 from book._tools.manuscript import Block, Entry, Manuscript, walk
 from book._tools.units import KINDS, Kind
 
-LINES, WIDTH, MEDIAN, PERCENTILE_90 = 25, 88, 6, 15
+LINES, WIDTH, PERCENTILE_90 = 25, 88, 15
 WORDS = 45
 CHECKED = ("theorem", "proposition", "lemma", "corollary")
 TAGS = {
@@ -531,19 +531,26 @@ def lint(book: Manuscript, shelf: Shelf, rules: list[str] | None = None) -> list
 
 
 def cell_lengths(books: list[Manuscript]) -> list[str]:
-    """Judge the median and the 90th percentile of cell lengths over the book."""
-    lengths = sorted(len(c.body.splitlines()) for book in books for c in book.cells)
-    if not lengths:
-        return []
-    median = statistics.median(lengths)
-    percentile = lengths[math.ceil(0.9 * len(lengths)) - 1]
+    """Judge the cells whose code stays open: median and 90th percentile of a kind."""
     problems = []
-    if median > MEDIAN:
-        problems.append(f"book: median cell of {median} lines: at most {MEDIAN}")
-    if percentile > PERCENTILE_90:
-        problems.append(
-            f"book: 90th percentile of {percentile} lines: at most {PERCENTILE_90}"
-        )
+    for kind in KINDS.values():
+        cells = [c for book in books if rules(book) == kind for c in book.cells]
+        shown = [
+            c for c in cells if not folds.bar(c.body, c.tags, figure=bool(c.figure))
+        ]
+        lengths = sorted(len(c.body.splitlines()) for c in shown)
+        if not lengths:
+            continue
+        median = statistics.median(lengths)
+        percentile = lengths[math.ceil(0.9 * len(lengths)) - 1]
+        for name, found, most in (
+            ("median", median, kind.median),
+            ("90th percentile", percentile, PERCENTILE_90),
+        ):
+            if found > most:
+                problems.append(
+                    f"{kind.word}s: {name} of {found} open lines: at most {most}"
+                )
     return problems
 
 

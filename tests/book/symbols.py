@@ -75,7 +75,7 @@ def declared(page: Manuscript) -> dict[str, dict[str, list[int]]]:
     """Return chapter -> symbol -> lines of its rows; "" is the whole book."""
     found: dict[str, dict[str, list[int]]] = {"": {}}
     for heading, line, cell in _rows(page):
-        chapter = re.search(r"\((ch\d\d)_", heading)
+        chapter = re.search(r"\(((?:ch|lab)\d\d)_", heading)
         table = found.setdefault(chapter[1] if chapter else "", {})
         names = {
             next(iter(symbols(part)))[0]
