@@ -12,7 +12,9 @@ explore.premises = (s, p, t) => {
   const n = normal.map((v) => v / size);
   const signal = 2 * ((sigma[0] * d[0]) ** 2 + (sigma[1] * d[1]) ** 2);
   // At rank one only the part of the head that the layer reaches enters the score.
-  const alignment = sigma[1] === 0 ? 1 : Math.abs(Math.cos(tr));
+  // Where both values are equal, or one is zero, every head is aligned.
+  const even = sigma[1] === 0 || sigma[0] - sigma[1] < 1e-12;
+  const alignment = even ? 1 : Math.abs(Math.cos(tr));
   const ratio = Math.abs(n[0] * d[0] + n[1] * d[1]);
   return { sigma, d, n, ratio, alignment, signal, worst: 2 / s, bound: Math.sqrt((signal * s) / 2) / alignment };
 };
