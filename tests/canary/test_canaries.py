@@ -161,6 +161,13 @@ def test_long_cells_over_the_book(root: Path) -> None:
     assert len(lints.cell_lengths([book])) == 2
 
 
+def test_code_that_folds_asks_for_no_reading(root: Path) -> None:
+    book = lints.shelf(root).chapters[0]
+    for cell in book.cells:
+        cell.options, cell.body = {}, "import math\n" * 20
+    assert lints.cell_lengths([book]) == []
+
+
 def test_references_unused_or_without_address(root: Path) -> None:
     (root / "book/references.bib").open("a").write("@misc{lost, title = {Lost}}")
     found = lints.references(lints.shelf(root))

@@ -173,7 +173,8 @@ def run(config: Config, images: Dataset) -> Numbers:
         found[f"share {norm}"] = float((sure / result.distance)[right].median())
         found[f"most {norm}"] = float((sure / result.distance)[right].max())
     if isinstance(net, SpikingNet):
-        weights = [layer.weight.detach() for layer in net.hidden]
+        layers = [layer for layer in net.hidden if isinstance(layer, Spiking)]
+        weights = [layer.weight.detach() for layer in layers]
         errors = [metrics.best_k_error(metrics.row_norms(w), 3) for w in weights]
         inputs = [metrics.effective_rank(row) for w in weights for row in w]
         found["row error"] = sum(errors) / len(errors)
