@@ -170,10 +170,10 @@ class EOT(nn.Module):
 class Asked(nn.Module):
     """A model that one call of an attack asks, whatever attacks it calls in turn."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, probed: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.probed = False  # whether it was asked for one sample alone
+        self.probed = probed  # whether it was asked for one sample alone
         self.climbed = False  # whether it was asked for a gradient
         self.felt = False  # whether one was not zero
 

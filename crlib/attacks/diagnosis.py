@@ -239,7 +239,7 @@ def diagnose(
     radius = checks.per_sample("eps", eps, x)
     with evaluating(model):
         # The attacks share it, and it copies what it is given.
-        model = Asked(model)
+        model = Asked(model, probed=True)  # the halves are a check of their own
         numbers |= _outputs(model, x, y)
         numbers |= _gradients(model, x, y, radius, norm, source)
         numbers |= _attacks(model, x, y, eps, norm, steps, queries, source)

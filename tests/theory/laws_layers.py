@@ -24,7 +24,7 @@ def the_top_entry_lies_between_its_bounds() -> None:
         at_most(value, high, w)
 
 
-@law(Mistake("crlib.theory.top_entry_bounds", "(head / k) ** (1", "(head / k) ** (2"))
+@law(Mistake("crlib.theory.top_entry_bounds", "(head / k)", "(head / (k + 1))"))
 def without_spread_the_bounds_meet() -> None:
     for n, q in enumerate(EXPONENTS):
         v = torch.cat([torch.full((3,), 2.0), torch.linspace(0, 1, n + 2)])

@@ -88,6 +88,7 @@ def test_results_are_valid_and_blind_to_scale_and_names_of_the_logits(
     y = predictions(model, x)
     y[0] = (y[0] + 1) % classes
     eps = torch.tensor(BUDGETS, dtype=x.dtype)[torch.randint(6, (4,), generator=g)]
+    eps = eps.clamp_max(1) if norm == "linf" else eps
     options = {"eps": eps, "norm": norm} if name in FIXED else {"norm": norm}
     if name == "sigma zero":
         options = {}

@@ -14,7 +14,7 @@ from crlib.studies.engine import Config
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    monkeypatch.setitem(cuts.SETS, "sample", lambda: fashion)
+    monkeypatch.setitem(cuts.SETS, "sample", fashion.double)
 
 
 def config(way: str, strength: float = 0, tuning: int = 0) -> Config:

@@ -34,7 +34,7 @@ def images(fashion: Dataset) -> Dataset:
 @pytest.fixture(scope="module")
 def rows(fashion: Dataset) -> Rows:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(first.SETS, "sample", lambda: fashion)
+        patch.setitem(first.SETS, "sample", fashion.double)
         found = first.STUDY.run_many(configs(1), "cpu")  # type: ignore[misc]
     names = [(c["network"], c["checkpoint"]) for c in configs(1)]
     return dict(zip(names, found, strict=True))
@@ -61,7 +61,7 @@ def test_a_pair_is_one_job(rows: Rows) -> None:
 def test_one_configuration_alone_gives_the_same_numbers(
     rows: Rows, fashion: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(first.SETS, "sample", lambda: fashion)
+    monkeypatch.setitem(first.SETS, "sample", fashion.double)
     alone = configs(1)[-1]
     row = rows[alone["network"], alone["checkpoint"]]
     assert studies.apart(pandas.Series(dict(row)), first.STUDY.run(alone, "cpu")) == 0

@@ -38,7 +38,7 @@ def config(way: str, strength: float, **more: Any) -> dict[str, Any]:
 def test_a_run_is_a_training_in_float64_and_its_judgement(
     fashion: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(layers.SETS, "sample", lambda: fashion)
+    monkeypatch.setitem(layers.SETS, "sample", fashion.double)
     one = config("rank", 4, epochs=1, attacked=20)
     found = layers.STUDY.run(one, "cpu")
     assert found["met"] and found["epoch"] == 1

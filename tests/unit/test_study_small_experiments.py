@@ -18,7 +18,7 @@ def few() -> data.Dataset:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, few: data.Dataset) -> None:
-    monkeypatch.setitem(small_experiments.SETS, "sample", lambda: few)
+    monkeypatch.setitem(small_experiments.SETS, "sample", few.double)
     fit = train.fit
 
     def short(*arguments: Any, **options: Any) -> Any:

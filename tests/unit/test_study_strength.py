@@ -10,7 +10,7 @@ from crlib.studies.engine import Config
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    monkeypatch.setitem(strength.SETS, "sample", lambda: fashion)
+    monkeypatch.setitem(strength.SETS, "sample", fashion.double)
 
 
 def config() -> Config:

@@ -46,8 +46,8 @@ MUTATIONS = [
     Mutation(
         "cor-gap",
         "crlib.theory.logistic_gap_bounds",
-        "zero.logaddexp(reach - m)",
-        "zero.logaddexp(reach / 2 - m)",
+        "wrong * math.expm1(reach)",
+        "wrong * math.expm1(reach / 2)",
     ),
     # Factors added.
     Mutation("prop-rescale", "check", "math.prod(factors)", "sum(factors)"),

@@ -85,6 +85,9 @@ def fewest_directions(w, x, x_prime, radius):
 def test_bridge(h: int, k: int, m: int) -> None:
     (bridge,) = defined("ch10", "bridge")
     g = torch.Generator().manual_seed(3)
-    w = torch.randn(h, k, generator=g) @ torch.randn(k, m, generator=g)
-    x, other = torch.randn(2, 40, m, generator=g)
+    left, right, both = (
+        torch.randn(shape, generator=g, dtype=torch.float64)
+        for shape in ((h, k), (k, m), (2, 40, m))
+    )
+    w, (x, other) = left @ right, both
     assert torch.allclose(bridge(w, x, other), theory.bridge_attack(w, x, other).e)
