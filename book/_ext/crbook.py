@@ -17,7 +17,6 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
@@ -37,7 +36,7 @@ BOOK = Path(__file__).resolve().parent.parent
 # Also where somebody calls jupyter-book by hand.
 sys.path.insert(0, str(BOOK.parent))
 
-from book._ext.front import minutes_to_read  # noqa: E402
+from book._ext.front import link, minutes_to_read  # noqa: E402
 from book._tools import notebooks  # noqa: E402
 from book._tools.units import Unit  # noqa: E402
 
@@ -303,17 +302,10 @@ class FillInTimes(SphinxPostTransform):
             if seconds is None:
                 continue
             number = unit_label(docname)
-            link = addnodes.pending_xref(
-                refdoc=self.env.docname,
-                reftarget=f"/{docname}",
-                reftype="doc",
-                refdomain="std",
-                refexplicit=True,
-                refwarn=True,
-            )
             title = self.env.titles[docname].astext()
-            link += nodes.inline(text=f"{number} {title}" if number else title)
-            rows.append((link, f"{seconds:.1f}"))
+            text = f"{number} {title}" if number else title
+            page = link(self.env, self.env.docname, docname, text)
+            rows.append((page, f"{seconds:.1f}"))
             total += seconds
         rows.append((nodes.strong(text="Sum"), f"{total:.1f}"))
         machine = (
@@ -468,7 +460,9 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     shutil.copy(source / "LICENSE", target)
 
 
-def drop_thebe(context: dict[str, Any]) -> None:
+def drop_thebe(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
     """Drop the loader of Thebe, which Jupyter Book adds even where it is off."""
 
     def wanted(asset: Any) -> bool:
@@ -478,12 +472,6 @@ def drop_thebe(context: dict[str, Any]) -> None:
 
     for key in ("script_files", "css_files"):
         context[key] = [asset for asset in context.get(key, []) if wanted(asset)]
-
-
-def dress_page(
-    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any
-) -> None:
-    drop_thebe(context)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -514,7 +502,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_post_transform(FillInTimes)
     app.connect("config-inited", configure)
     app.connect("env-updated", rewrite_times)
-    app.connect("html-page-context", dress_page, priority=900)
+    app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", copy_mathjax)
     for name in ("reading", "front", "explore"):
         app.setup_extension(f"book._ext.{name}")

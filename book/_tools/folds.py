@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 FIGURE, SLIDER, SETUP = "Code of the figure", "Code of the slider", "Set-up"
 CHECK, NUMBERS = "Code of the check", "Code of the numbers"
 TABLE = "Code of the table"
-BARS = (FIGURE, SLIDER, SETUP, CHECK, NUMBERS, TABLE)
 DRAWING = {"plt", "ax", "axes"}
 # An author keeps a cell open that a rule would fold, where its code makes the point.
 OPEN = "open"
