@@ -15,8 +15,6 @@ __all__ = [
     "effective_rank_hidden",
     "error_curve",
     "error_curve_hidden",
-    "fewest",
-    "fewest_hidden",
 ]
 
 
@@ -50,33 +48,6 @@ def error_curve_hidden(answer: Callable[..., Tensor]) -> None:
     for v in vectors:
         for q in (0.5, 1.0, 2.0, 3.0):
             _same_curve(answer, v, q)
-
-
-def _same_k(
-    answer: Callable[..., int], v: Tensor, eps: float, q: float, k: int
-) -> None:
-    found = answer(v.clone(), eps, q)
-    assert found == k, f"For eps = {eps} and q = {q} the answer is {k}, not {found}."
-
-
-def fewest(answer: Callable[..., int]) -> None:
-    """Test ``fewest(v, eps, q)`` on small vectors."""
-    v = torch.tensor([4.0, 2.0, 1.0, 1.0])
-    _same_k(answer, v, 0.6, 1, 1)
-    _same_k(answer, v, 0.3, 1, 2)
-    _same_k(answer, v, 1.0, 2, 0)
-    _same_k(answer, torch.ones(4), 0.5, 2, 3)
-
-
-def fewest_hidden(answer: Callable[..., int]) -> None:
-    """Test ``fewest(v, eps, q)`` on zeros, signs, ties and random vectors."""
-    _same_k(answer, torch.tensor([0.0, -3, 0]), 0.0, 2, 1)
-    _same_k(answer, -torch.ones(10), 0.3, 1, 7)
-    g = torch.Generator().manual_seed(1)
-    for _ in range(20):
-        v = torch.randn(15, generator=g)
-        for q, eps in ((0.5, 0.2), (1, 0.1), (2, 0.4)):
-            _same_k(answer, v, eps, q, metrics.smallest_k(v, eps, q=q))
 
 
 def effective_rank(answer: Callable[[Tensor], float]) -> None:

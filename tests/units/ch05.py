@@ -76,13 +76,6 @@ def error_curve(v, q):
     tails = torch.cat([powers.new_zeros(1), powers.cumsum(0)]).flip(0)
     return tails / tails[0]
 """,
-    # The shares of the head and of the tail do not add up before the root is taken.
-    "ex-fewest": """
-def fewest(v, eps, q):
-    powers = v.abs().double().sort(descending=True).values ** q
-    heads = (powers.cumsum(0) / powers.sum()) ** (1 / q)
-    return int((heads < 1 - eps - 1e-12).sum()) + 1
-""",
     # The entropy itself.
     "ex-effective-rank": """
 def effective_rank(s):
