@@ -53,6 +53,27 @@ FAILURE = """
 claim("TODO what fails.", False)
 ```
 """
+IN_WORDS = """
+```{{exercise-start}} TODO a title
+:label: ex-{short}-{kind}
+:class: {kind} stars-1 minutes-10 points-2
+```
+TODO the task.
+```{{exercise-end}}
+```
+
+```{{hint}}
+:class: dropdown
+TODO one hint.
+```
+
+```{{solution-start}} ex-{short}-{kind}
+:class: dropdown
+```
+TODO the answer.
+```{{solution-end}}
+```
+"""
 EXERCISE = """
 ```{{exercise-start}} TODO a title
 :label: ex-{short}-{n}
@@ -132,6 +153,8 @@ def files(unit: Unit) -> dict[str, str]:
             sections += FAILURE * rules.failures + "\n## Exercises\n"
             for n in range(1, rules.exercises + 1):
                 sections += EXERCISE.format(short=short, n=n, name=unit.name)
+            for kind in rules.asks:
+                sections += IN_WORDS.format(short=short, kind=kind)
     manuscript = MANUSCRIPT.format(
         title=unit.slug.replace("_", " ").capitalize(),
         goals="\n".join(["- TODO an objective."] * rules.objectives),

@@ -17,7 +17,8 @@ class Kind:
         label: before the number, as in theorem L3.1.
         questions: to predict, at least.
         objectives: of its card, at least.
-        exercises: at least.
+        exercises: at least; of a chapter, those that ask for a function.
+        asks: the other kinds of exercise, of which it has one or more each.
         failures: shown under "What could go wrong", at least.
         sections: titles that it has.
         lines: of its manuscript, at most.
@@ -30,6 +31,7 @@ class Kind:
     questions: int
     objectives: int
     exercises: int
+    asks: tuple[str, ...]
     failures: int
     sections: tuple[str, ...]
     lines: int
@@ -44,6 +46,7 @@ KINDS = {
         questions=5,
         objectives=3,
         exercises=3,
+        asks=("derive", "judge", "change"),
         failures=2,
         sections=("What could go wrong", "What to remember", "Background"),
         lines=2000,
@@ -56,6 +59,7 @@ KINDS = {
         questions=1,
         objectives=1,
         exercises=1,
+        asks=(),
         failures=1,
         sections=("The claim", "Verdict", "What could go wrong", "Background"),
         lines=700,

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "balance",
-    "balance_hidden",
     "inflated",
     "inflated_hidden",
     "row_share",
@@ -76,45 +74,6 @@ def inflated_hidden(answer: Callable[[Tensor], Tensor]) -> None:
     g = torch.Generator().manual_seed(1)
     for _ in range(10):
         _inflated(answer, torch.randn(9, 4, generator=g, dtype=torch.float64) ** 3)
-
-
-def _balance(
-    answer: Callable[..., tuple[Tensor, Tensor]], w: Tensor, v: Tensor
-) -> None:
-    kept = w.clone(), v.clone()
-    new_w, new_v = answer(w, v)
-    assert w.equal(kept[0]) and v.equal(kept[1]), "The arguments were changed."
-    assert new_w.shape == w.shape and new_v.shape == v.shape, "A shape has changed."
-    assert new_w.isfinite().all() and new_v.isfinite().all(), (
-        "An entry is not finite: think of neurons without weights."
-    )
-    into, out = new_w.square().sum(1), new_v.square().sum(0)
-    assert torch.allclose(into, out, rtol=1e-4), (
-        f"Squared norms in, {into.tolist()}, and out, {out.tolist()}, differ."
-    )
-    g = torch.Generator().manual_seed(5)
-    x = torch.randn(40, w.shape[1], generator=g).to(w)
-    before, after = (x @ w.T).relu() @ v.T, (x @ new_w.T).relu() @ new_v.T
-    assert torch.allclose(before, after, rtol=1e-3, atol=1e-4), (
-        "The function has changed."
-    )
-
-
-def balance(answer: Callable[..., tuple[Tensor, Tensor]]) -> None:
-    """Two neurons, one with norms 5 in and 20 out."""
-    w = torch.tensor([[3.0, 4.0], [1.0, -1.0]])
-    _balance(answer, w, torch.tensor([[12.0, 1.0], [-16.0, 2.0]]))
-
-
-def balance_hidden(answer: Callable[..., tuple[Tensor, Tensor]]) -> None:
-    """Random layers, a neuron that hears nothing and one that nothing reads."""
-    g = torch.Generator().manual_seed(2)
-    for _ in range(5):
-        w = torch.randn(6, 4, generator=g, dtype=torch.float64)
-        v = torch.randn(3, 6, generator=g, dtype=torch.float64) ** 3
-        _balance(answer, w, v)
-        w[1], v[:, 3] = 0, 0
-        _balance(answer, w, v)
 
 
 Stories = Callable[

@@ -10,10 +10,10 @@ from scipy import stats
 from torch import Tensor
 
 __all__ = [
-    "at_fit",
-    "at_fit_hidden",
     "limit",
     "limit_hidden",
+    "parts",
+    "parts_hidden",
     "tail_interval",
     "tail_interval_hidden",
 ]
@@ -85,32 +85,32 @@ def tail_interval_hidden(answer: Callable[..., Sequence[float]]) -> None:
     assert abs(hits - 360) <= 24, f"The interval covers {hits} times in 400, not 360."
 
 
-def _meets(
-    answer: Callable[..., float],
-    fit: Sequence[float],
-    value: Sequence[float],
-    target: float,
-    right: float,
-) -> None:
-    found = answer(np.array(fit), np.array(value), target)
-    what = f"The value at fit {target} of fits {list(fit)}"
-    if math.isnan(right):
-        number = isinstance(found, int | float) or getattr(found, "ndim", 1) == 0
-        assert number and math.isnan(found), f"{what} does not exist: return NaN."
-        return
-    _close(found, right, what)
+Parts = Callable[[np.ndarray, np.ndarray, np.ndarray], Sequence[float]]
 
 
-def at_fit(answer: Callable[..., float]) -> None:
-    """Test ``at_fit(fit, value, target)`` between two checkpoints, and beyond all."""
-    _meets(answer, [0.6, 0.8, 0.9], [1.2, 1.0, 0.8], 0.85, 0.9)
-    _meets(answer, [0.6, 0.8, 0.9], [1.2, 1.0, 0.8], 0.95, math.nan)
+def _parts(answer: Parts, a: Any, b: Any, groups: Any) -> None:
+    a, b, groups = (np.asarray(v) for v in (a, b, groups))
+    found = answer(a.copy(), b.copy(), groups.copy())
+    assert len(found) == 2, "Return a pair: within, and between."
+    within = between = 0.0
+    for label in set(groups.tolist()):
+        own = groups == label
+        mean_a, mean_b = a[own].mean(), b[own].mean()
+        within += float(((a[own] - mean_a) * (b[own] - mean_b)).sum()) / len(a)
+        between += own.mean() * (mean_a - a.mean()) * (mean_b - b.mean())
+    _close(found[0], within, "The part within the groups")
+    _close(found[1], float(between), "The part between the groups")
 
 
-def at_fit_hidden(answer: Callable[..., float]) -> None:
-    """Test ``at_fit(fit, value, target)`` where the fit falls back, and at the ends."""
-    _meets(answer, [0.6, 0.9, 0.7, 0.95], [3.0, 2.0, 1.0, 0.0], 0.8, 3 - 2 / 3)
-    _meets(answer, [0.9, 0.5, 0.9], [3.0, 2.0, 1.0], 0.9, 3.0)
-    _meets(answer, [0.7, 0.8], [3.0, 2.0], 0.6, 3.0)
-    _meets(answer, [0.5, 0.7, 0.7, 0.9], [4.0, 3.0, 2.0, 1.0], 0.7, 3.0)
-    _meets(answer, [0.5, 0.7], [4.0, 3.0], 0.71, math.nan)
+def parts(answer: Parts) -> None:
+    """Test ``parts(a, b, groups)`` on three points in two groups."""
+    _parts(answer, [1.0, 3.0, 5.0], [2.0, 0.0, 7.0], [0, 0, 1])
+
+
+def parts_hidden(answer: Parts) -> None:
+    """Test ``parts(a, b, groups)`` on names, groups of one point, and one group."""
+    _parts(answer, [1.0, 3.0, 5.0, 0.0], [2.0, 0.0, 7.0, 1.0], ["x", "y", "y", "y"])
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 5, 30):
+        a, b = rng.standard_normal((2, 30))
+        _parts(answer, a + 3, b - a, rng.integers(count, size=30) ** 2 - 4)

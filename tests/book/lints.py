@@ -320,8 +320,14 @@ def exercises(book: Manuscript, shelf: Shelf) -> Iterator[tuple[int, str]]:
     starts = [
         (n, b) for n, b in enumerate(book.blocks) if b.name.startswith("exercise-start")
     ]
-    if len(starts) < rules(book).exercises:
-        yield 1, f"{len(starts)} exercises: set {rules(book).exercises} or more"
+    asked = [notebooks.asks(block.classes) for _, block in starts]
+    # Where each kind is wanted, functions are counted by themselves.
+    found = asked.count("write") if rules(book).asks else len(asked)
+    if found < rules(book).exercises:
+        yield 1, f"{found} exercises: set {rules(book).exercises} or more"
+    for kind in rules(book).asks:
+        if kind not in asked:
+            yield 1, f"no exercise to {kind}: set one, with {kind} in its :class:"
     for n, block in starts:
         title, stars, minutes, points = notebooks.exercise(block)
         label = block.label

@@ -34,12 +34,6 @@ def inflated(w):
     rho = w.norm(dim=1)
     return rho > rho.mean()
 """,
-    # Neurons without weights divided by zero.
-    "ex-rows-balance": """
-def balance(w, v):
-    c = (v.norm(dim=0) / w.norm(dim=1)).sqrt()
-    return c[:, None] * w, v / c
-""",
     # Not paired: the scatter of the seeds hides the effect.
     "ex-rows-stories": """
 def stories(table, setting, control, column):

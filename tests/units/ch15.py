@@ -61,13 +61,13 @@ def tail_interval(v, k, level):
     reach = stats.norm.ppf((1 + level) / 2) / math.sqrt(k)
     return hill(v, k) * (1 - reach), hill(v, k) * (1 + reach)
 """,
-    # Sorted by fit first: right only while the fit never falls back.
-    "ex-unasked-fit": """
-def at_fit(fit, value, target):
-    if target > fit.max():
-        return math.nan
-    order = fit.argsort()
-    return float(np.interp(target, fit[order], value[order]))
+    # Each group counted alike, whatever its size.
+    "ex-unasked-split": """
+def parts(a, b, groups):
+    own = [groups == g for g in np.unique(groups)]
+    within = np.mean([np.cov(a[o], b[o], bias=True)[0, 1] for o in own])
+    means = [[v[o].mean() for o in own] for v in (a, b)]
+    return float(within), float(np.cov(*means, bias=True)[0, 1])
 """,
 }
 
