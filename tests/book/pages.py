@@ -273,6 +273,12 @@ def accessibility(tab: Page, *, dark: bool) -> Iterator[str]:
             yield f"{violation['id']} ({violation['impact']}): {where}"
 
 
+def something_to_move(tab: Page) -> Iterator[str]:
+    """There is a slider, or an explorable."""
+    if tab.query_selector(".cr-frames, .cr-explore") is None:
+        yield "no slider on the page, and no explorable"
+
+
 def slider_by_keyboard(tab: Page) -> Iterator[str]:
     """An arrow key changes each slider's picture, and what a screen reader hears."""
     state = """box => {
@@ -283,8 +289,6 @@ def slider_by_keyboard(tab: Page) -> Iterator[str]:
               box.querySelector("output").value, input.getAttribute("aria-valuetext")];
     }"""
     boxes = tab.query_selector_all(".cr-frames")
-    if not boxes and tab.query_selector(".cr-explore") is None:
-        yield "no slider on the page, and no explorable"
     for number, box in enumerate(boxes, 1):
         control = box.query_selector("input")
         before = box.evaluate(state)
@@ -350,15 +354,18 @@ def pages_by_keyboard(tab: Page) -> Iterator[str]:
 
 def cards_by_keyboard(tab: Page) -> Iterator[str]:
     """A link to a term shows the term when it has the focus, and Escape hides it."""
-    dealt = tab.query_selector("template.cr-hover")
-    if dealt is None:
-        yield "no link of the page has a card"
+    dealt = tab.query_selector_all("template.cr-hover")
+    links = {
+        to: tab.query_selector_all(f"article a[href='{to}']")
+        for to in (card.get_attribute("data-of") for card in dealt)
+    }
+    yield from (f"the card of {to} belongs to no link" for to in links if not links[to])
+    # What is folded away takes no focus.
+    seen = [(to, a) for to in links for a in links[to] if a.is_visible()]
+    if not seen:
+        yield "no link in sight has a card"
         return
-    to = dealt.get_attribute("data-of")
-    link = tab.query_selector(f"article a[href='{to}']")
-    if link is None:
-        yield f"the card of {to} belongs to no link"
-        return
+    to, link = seen[0]
     link.focus()
     try:
         tab.wait_for_selector("#cr-hovercard:not([hidden])", timeout=3000)

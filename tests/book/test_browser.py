@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+from book._tools.units import Unit
 from tests.book import pages
 
 
@@ -25,7 +26,9 @@ def test_page_in_a_browser(driver: Browser, page: Path) -> None:
     with pages.opened(driver, page) as (tab, trouble):
         problems = [*pages.mathematics(tab), *pages.overflow(tab)]
         OPEN[page] = pages.open_code(tab)
-        if page in pages.chapters():
+        if (unit := Unit.of(page)) is not None:
+            if unit.kind == "ch":
+                problems += pages.something_to_move(tab)
             problems += pages.slider_by_keyboard(tab)
             problems += pages.questions_by_keyboard(tab)
             problems += pages.cards_by_keyboard(tab)

@@ -169,6 +169,13 @@ def test_dead_slider(driver: Browser, spoil: Callable[[str, str], Path]) -> None
         assert list(pages.slider_by_keyboard(tab))
 
 
+def test_nothing_to_move(driver: Browser, site: Path) -> None:
+    with pages.opened(driver, pages.chapters(site)[0]) as (tab, _):
+        assert not list(pages.something_to_move(tab))
+        tab.evaluate("document.querySelectorAll('.cr-frames').forEach(b => b.remove())")
+        assert list(pages.something_to_move(tab))
+
+
 def test_dead_question(driver: Browser, spoil: Callable[[str, str], Path]) -> None:
     page = spoil("</head>", "<style>.cr-predict{display:none}</style></head>")
     with pages.opened(driver, page) as (tab, _):
