@@ -8,6 +8,7 @@ from torch import Tensor
 
 from crlib import attacks, data, metrics
 from crlib.attacks import AttackResult
+from crlib.data import Dataset
 from crlib.studies.engine import Config, Numbers, Study
 from crlib.train import Fit
 
@@ -17,16 +18,48 @@ __all__ = [
     "compressibility",
     "judged_trainings",
     "nearest",
+    "of_sample",
     "right_directions",
     "robustness",
 ]
 
 # The committed tables are of the sample, in float64: there a network is the same on
 # every processor, so a page can train it again and find its row.
-SETS: dict[str, Callable[[], data.Dataset]] = {
+SETS: dict[str, Callable[[], Dataset]] = {
     "sample": lambda: data.fashion_mnist_sample().double(),
     "Fashion-MNIST": data.fashion_mnist,
 }
+
+
+def of_sample(
+    name: str,
+    settings: Sequence[Config],
+    run: Callable[[Config, Dataset], Numbers],
+    version: int = 1,
+) -> Study:
+    """Return a study of some settings on the embedded sample, in float64.
+
+    Args:
+        name: of the study.
+        settings: the configurations, without seed and data.
+        run: from one of them, with its seed, and the images to its numbers.
+        version: a new one makes kept runs old.
+    """
+
+    def grid(seeds: int) -> list[Config]:
+        return [
+            {**setting, "seed": seed, "data": "sample"}
+            for setting in settings
+            for seed in range(seeds)
+        ]
+
+    return Study(
+        name=name,
+        run=lambda config, device: run(config, SETS[config["data"]]().to(device)),
+        grids={"quick": grid(5), "full": grid(10)},
+        fingerprint=lambda config: SETS[config["data"]]().fingerprint,
+        version=version,
+    )
 
 
 def judged_trainings(

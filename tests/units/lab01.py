@@ -2,7 +2,7 @@
 
 import torch
 
-from crlib.studies.labs import lab01 as study
+from crlib.studies import lab01 as study
 from tests.units import Mutation
 from tests.units.cells import defined
 from tests.units.every import *
@@ -15,14 +15,12 @@ MUTATIONS = [
     # The shorter vector for the longer one.
     Mutation(
         "prop-lab01-floor",
-        "crlib.studies.labs.lab01.floor",
+        "crlib.studies.lab01.floor",
         "max(into.std(), out.std())",
         "min(into.std(), out.std())",
     ),
     # The root dropped.
-    Mutation(
-        "prop-lab01-floor", "crlib.studies.labs.lab01.floor", "** 0.5 if", "** 0.4 if"
-    ),
+    Mutation("prop-lab01-floor", "crlib.studies.lab01.floor", "** 0.5 if", "** 0.4 if"),
 ]
 
 WRONG = {

@@ -2,7 +2,7 @@
 
 import torch
 
-from crlib.studies.labs import lab02 as study
+from crlib.studies import lab02 as study
 from tests.units import Mutation
 from tests.units.cells import defined
 from tests.units.every import *
@@ -12,14 +12,14 @@ MUTATIONS = [
     Mutation("prop-lab02-time", "setup", "return min(", "return max("),
     # A threshold of zero.
     Mutation(
-        "prop-lab02-time", "crlib.studies.labs.lab02.spike_times", "(1 + (w", "(0 + (w"
+        "prop-lab02-time", "crlib.studies.lab02.spike_times", "(1 + (w", "(0 + (w"
     ),
     # Weights of any sign.
     Mutation("thm-lab02-times", "check", "size=3).exp()", "size=3).sinh()"),
     # A mean that is none: shifts no longer pass.
     Mutation(
         "thm-lab02-times",
-        "crlib.studies.labs.lab02.spike_times",
+        "crlib.studies.lab02.spike_times",
         "mass = w.cumsum(1)",
         "mass = 1 + w.cumsum(1)",
     ),

@@ -2,7 +2,7 @@
 
 import torch
 
-from crlib.studies.labs import lab03 as study
+from crlib.studies import lab03 as study
 from tests.units import Mutation
 from tests.units.cells import defined
 from tests.units.every import *

@@ -9,10 +9,11 @@ from crlib import certify, metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP, Normalize, evaluating
 from crlib.studies.engine import Config, Numbers
-from crlib.studies.measures import nearest
+from crlib.studies.measures import nearest, of_sample
 
 __all__ = [
     "SETTINGS",
+    "STUDY",
     "Spiking",
     "SpikingNet",
     "fitted",
@@ -180,3 +181,6 @@ def run(config: Config, images: Dataset) -> Numbers:
         found["row error"] = sum(errors) / len(errors)
         found["inputs that count"] = sum(inputs) / len(inputs)
     return found
+
+
+STUDY = of_sample("lab02", SETTINGS, run)

@@ -11,10 +11,11 @@ from crlib import metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.studies.engine import Config, Numbers
-from crlib.studies.measures import compressibility, nearest
+from crlib.studies.measures import compressibility, nearest, of_sample
 
 __all__ = [
     "SETTINGS",
+    "STUDY",
     "descend",
     "energies",
     "floor",
@@ -218,3 +219,6 @@ def _tie(config: Config, images: Dataset) -> Numbers:
         "row error": compressibility(net.weights[:-1])["row error"],
         "l2": float(near.distance[right].median()),
     }
+
+
+STUDY = of_sample("lab01", SETTINGS, run)

@@ -9,11 +9,12 @@ from crlib import metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.studies.engine import Config, Numbers
-from crlib.studies.measures import compressibility, nearest
+from crlib.studies.measures import compressibility, nearest, of_sample
 
 __all__ = [
     "LINES",
     "SETTINGS",
+    "STUDY",
     "fitted",
     "lines",
     "losses",
@@ -215,3 +216,6 @@ def _features(config: Config, images: Dataset) -> Numbers:
         both = torch.cat([psi, psi.transpose(1, 2)])  # And the other coordinate.
         found |= _judge(f"epoch {epoch}", *square(both, t))
     return found
+
+
+STUDY = of_sample("lab03", SETTINGS, run)
