@@ -173,7 +173,7 @@ def test_the_gradient_of_another_network_is_told(
     norm: str, trained: MLP, fashion: Dataset
 ) -> None:
     x, y = fashion.x_test[:60], fashion.y_test[:60]
-    other = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    other = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).double()
     decoy = Layers(lambda z: of_another(trained(z), other(z)))
     assert "gradients hold in all directions" in doubts(
         decoy, x, y, radii(x, norm), norm
@@ -209,7 +209,7 @@ def test_batch_norm_in_training_is_told_behind_a_function(fashion: Dataset) -> N
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.Linear(16, 10)
-    )
+    ).double()
     x = fashion.x_test[:40]
     y = predictions(net, x)
     radius = radii(x, "linf")

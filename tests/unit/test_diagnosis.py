@@ -73,7 +73,7 @@ def test_a_model_broken_on_purpose_is_flagged(
 def test_train_mode_is_flagged_and_kept(
     trained: MLP, fashion: Dataset, layer: nn.Module
 ) -> None:
-    model = nn.Sequential(trained, layer).train()
+    model = nn.Sequential(trained, layer.double()).train()
     x, y = fashion.x_test[:50], fashion.y_test[:50]
     report = diagnose(model, x, y, eps=EPS["linf"])
     assert report["evaluation mode"].number == 1 and layer.training
@@ -107,7 +107,7 @@ def test_a_plain_convolutional_network_is_not_flagged(
         nn.Flatten(),
         nn.Dropout(0.1),
         nn.Linear(784, 10),
-    )
+    ).double()
     steps = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(8):
         for rows in torch.arange(1000).split(100):

@@ -21,7 +21,7 @@ from crlib.studies.engine import Config
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    monkeypatch.setitem(networks.SETS, "sample", fashion.double)
+    monkeypatch.setitem(networks.SETS, "sample", lambda: fashion)
 
 
 def configs(way: str, strength: float) -> list[Config]:
@@ -107,7 +107,7 @@ def test_runs_that_share_a_training_share_a_job() -> None:
 def test_a_trajectory_is_one_training_judged_along_the_way(
     fashion: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(trajectories.SETS, "sample", fashion.double)
+    monkeypatch.setitem(trajectories.SETS, "sample", lambda: fashion)
     first = trajectories.STUDY.grids["quick"][0]
     together = [
         config | {"judged": 60, "attacked": 20}
