@@ -327,7 +327,7 @@ def test_minimal_bisects_any_attack_to_the_exact_distance(norm: str) -> None:
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_more_is_stronger(trained: MLP, fashion: Dataset, norm: str) -> None:
-    x, y, eps = fashion.x_test[:100], fashion.y_test[:100], 0.4 * BUDGET[norm]
+    x, y, eps = fashion.x_test[:50], fashion.y_test[:50], 0.4 * BUDGET[norm]
     plain = pgd(trained, x, y, eps=eps, norm=norm, steps=10)
     quick = worst_case(trained, x, y, eps=eps, norm=norm, budget="quick")
     full = worst_case(trained, x, y, eps=eps, norm=norm)

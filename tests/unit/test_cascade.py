@@ -109,7 +109,7 @@ def test_full_becomes_thorough_where_gradients_mislead(
 ) -> None:
     net, twin = masked["coarse inside"]
     assert twin is not None
-    x, y = fashion.x_test[:30], fashion.y_test[:30]
+    x, y = fashion.x_test[:16], fashion.y_test[:16]
     full = worst_case(net, x, y, eps=EPS)
     assert "thorough" in full.notes[-1] and "gradients" in " ".join(full.notes)
     # Nobody who knows more is better by more than one sample.

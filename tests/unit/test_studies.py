@@ -33,8 +33,8 @@ def configs(way: str, strength: float) -> list[Config]:
             "checkpoint": rule,
             "data": "sample",
             "epochs": 2,
-            "judged": 80,
-            "attacked": 40,
+            "judged": 40,
+            "attacked": 20,
         }
         for rule in networks.CHECKPOINTS
     ]
@@ -107,10 +107,11 @@ def test_runs_that_share_a_training_share_a_job() -> None:
 def test_a_trajectory_is_one_training_judged_along_the_way(
     fashion: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(trajectories.SETS, "sample", lambda: fashion)
+    few = fashion.subset(300, 60)
+    monkeypatch.setitem(trajectories.SETS, "sample", lambda: few)
     first = trajectories.STUDY.grids["quick"][0]
     together = [
-        config | {"judged": 60, "attacked": 20}
+        config | {"judged": 60, "attacked": 10}
         for config in trajectories.STUDY.grids["quick"]
         if {k: v for k, v in config.items() if k != "checkpoint"}
         == {k: v for k, v in first.items() if k != "checkpoint"}
@@ -143,7 +144,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("network", ["small ConvNet", "small ResNet", "small ViT"])
 def test_every_network_on_cifar10_is_judged(tiny: None, network: str) -> None:
-    few = {"epochs": 2, "judged": 20, "attacked": 10, "augmented": True}
+    few = {"epochs": 2, "judged": 10, "attacked": 4, "augmented": True}
     two = [
         config | few
         for config in cifar10.STUDY.grids["quick"]
