@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bs4 import BeautifulSoup
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 from book._tools import folds
 from book._tools.release import ref
@@ -91,6 +93,59 @@ class TrueMinus(SphinxTransform):
             for text in list(inline.findall(nodes.Text)):
                 written = re.sub(r"(?<![\w.)])-(?=\d)", "\N{MINUS SIGN}", text)
                 text.parent.replace(text, nodes.Text(written))
+
+
+class ForPrint(SphinxPostTransform):
+    """Leave out what is folded on a page; set a cell's HTML table as a table."""
+
+    # Before MyST-NB chooses among the forms of an output.
+    default_priority = 3
+    formats = ("latex",)
+
+    def run(self, **kwargs: Any) -> None:
+        for cell in list(self.document.findall(nodes.container)):
+            if cell.get("hide_mode") == "input" and code_of(cell) is not None:
+                cell.pop(0)
+        for bundle in list(self.document.findall(nodes.container)):
+            if bundle.get("nb_element") != "mime_bundle":
+                continue
+            forms = {form["mime_type"]: form for form in bundle.children}
+            html = forms["text/html"].astext() if "text/html" in forms else ""
+            if "<table" in html:
+                bundle.replace_self(table_of(html))
+
+
+def table_of(html: str) -> nodes.table:
+    """Return the table that a cell shows as HTML, formulas in it included."""
+    soup = BeautifulSoup(html, "html.parser")
+    rows = [
+        nodes.row("", *(entry(cell.get_text(" ", strip=True)) for cell in cells))
+        for row in soup.find_all("tr")
+        if (cells := row.find_all(["th", "td"]))
+    ]
+    count = max(len(row) for row in rows)
+    group = nodes.tgroup("", cols=count)
+    group += [nodes.colspec(colwidth=1) for _ in range(count)]
+    heads = len(soup.select("thead tr"))
+    if heads:
+        group += nodes.thead("", *rows[:heads])
+    group += nodes.tbody("", *rows[heads:])
+    title = soup.find("caption")
+    named = [nodes.title("", "", *formulas(title.get_text()))] if title else []
+    return nodes.table("", *named, group, classes=["colwidths-auto"])
+
+
+def entry(text: str) -> nodes.entry:
+    return nodes.entry("", nodes.paragraph("", "", *formulas(text)))
+
+
+def formulas(text: str) -> list[nodes.Node]:
+    """Return text with what stands between dollars as formulas."""
+    return [
+        nodes.math("", piece) if number % 2 else nodes.Text(piece)
+        for number, piece in enumerate(text.split("$"))
+        if piece
+    ]
 
 
 def ways_to_run(app: Sphinx, unit: Unit) -> dict[str, str]:
@@ -217,6 +272,7 @@ def escaped(text: str) -> str:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(FoldPlumbing)
     app.add_transform(TrueMinus)
+    app.add_post_transform(ForPrint)
     app.connect("html-page-context", dress, priority=950)
     app.connect("build-finished", deal_cards)
     return {"version": "1", "parallel_read_safe": False}
