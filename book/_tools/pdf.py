@@ -28,7 +28,7 @@ from book._tools.units import Unit
 OVERFULL = 3.0
 MISSING = """There is no {tool}: on Debian, apt-get install texlive-xetex \
 texlive-latex-extra texlive-fonts-recommended texlive-plain-generic latexmk \
-fonts-freefont-otf xindy tex-gyre"""
+fonts-freefont-otf fonts-dejavu-core tex-gyre"""
 
 
 # A chapter of the LaTeX, with the page it was made from.
@@ -47,7 +47,7 @@ def numbered(tex: str) -> str:
             return "\\crpage\n" + match[0]
         return f"\\crunit{{{unit.rules.word.title()}}}{{{unit.label}}}\n" + match[0]
 
-    return CHAPTER.sub(before, tex)
+    return CHAPTER.sub(before, tex).replace("\\part{", "\\crpart\\part{")
 
 
 def missing(
@@ -185,9 +185,9 @@ def main() -> int:
         faults += judge(folder)
     for fault in faults:
         print(f"  {fault}")
-    what = folder / ("book.tex" if only else "book.pdf")
+    done = "written and counted, not set" if only else "printed"
     seconds = time.perf_counter() - started
-    print(f"{what}: {seconds:.0f} s, {len(faults)} faults.")
+    print(f"{folder}: {done} in {seconds:.0f} s, {len(faults)} faults.")
     return 1 if faults else 0
 
 
