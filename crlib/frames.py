@@ -84,11 +84,11 @@ class Frames:
         return (
             f'<div class="cr-frames" data-values="{html.escape(json.dumps(texts))}">'
             f'<label for="{name}">{html.escape(self.label)}</label> '
+            f'<output for="{name}">{html.escape(texts[self.start])}</output>'
             f'<input id="{name}" type="range" min="0" max="{len(texts) - 1}" step="1"'
             f' value="{self.start}" autocomplete="off"'
             f' aria-valuetext="{html.escape(texts[self.start])}"'
             f' oninput="{_SCRIPT}">'
-            f' <output for="{name}">{html.escape(texts[self.start])}</output>'
             f'<div class="cr-ticks" aria-hidden="true">{self.ticks(texts)}</div>'
             f"<div>{images}</div></div>"
         )

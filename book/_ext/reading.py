@@ -33,21 +33,22 @@ class FoldPlumbing(SphinxTransform):
             for node in self.document.findall(nodes.container)
             if node.get("nb_element") == "cell_code"
         ]
-        photographers = {"imshow", "images"}
+        photographers = {".imshow", ".images"}
         for cell in cells:
             source = code_of(cell)
             if source is None:
                 continue
             photographers |= drawing(source, photographers)
-            if not photographers & set(words(source)):
+            if not photographers & used(source):
                 cell["classes"].append("cr-plot")
             told = cell["cell_metadata"]
             tags = told.get("tags", [])
             figure = "figure" in told.get("mystnb", {})
             name = folds.bar(source, tags, figure=figure)
-            if name and not cell.get("hide_mode"):
+            hidden = cell.get("hide_mode")
+            if hidden == "input" or name and not hidden:
                 cell["hide_mode"] = "input"
-                cell["prompt_show"] = cell["prompt_hide"] = name
+                cell["prompt_show"] = cell["prompt_hide"] = name or folds.CODE
             if "public-test" in tags:
                 # On a page nobody has answered yet; the test would say so every time.
                 for output in list(cell.children[1:]):
@@ -64,12 +65,18 @@ def code_of(cell: nodes.Element) -> str | None:
     return None
 
 
-def words(source: str) -> list[str]:
-    return re.findall(r"\w+", source)
+def used(source: str) -> set[str]:
+    """Return the names in a cell, those of attributes with a dot before them."""
+    try:
+        parts = list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return set()
+    attributes = {f".{part.attr}" for part in parts if isinstance(part, ast.Attribute)}
+    return attributes | {part.id for part in parts if isinstance(part, ast.Name)}
 
 
 def drawing(source: str, known: set[str]) -> set[str]:
-    """Return the functions defined in a cell that call one of those known."""
+    """Return the functions defined in a cell that use one of those known."""
     try:
         body = ast.parse(source).body
     except SyntaxError:
@@ -77,7 +84,7 @@ def drawing(source: str, known: set[str]) -> set[str]:
     return {
         node.name
         for node in body
-        if isinstance(node, ast.FunctionDef) and known & set(words(ast.unparse(node)))
+        if isinstance(node, ast.FunctionDef) and known & used(ast.unparse(node))
     }
 
 
@@ -109,8 +116,10 @@ class ForPrint(SphinxPostTransform):
         for bundle in list(self.document.findall(nodes.container)):
             if bundle.get("nb_element") != "mime_bundle":
                 continue
-            forms = {form["mime_type"]: form for form in bundle.children}
-            html = forms["text/html"].astext() if "text/html" in forms else ""
+            forms = [n for n in bundle.children if isinstance(n, nodes.Element)]
+            html = "".join(
+                form.astext() for form in forms if form["mime_type"] == "text/html"
+            )
             if "<table" in html:
                 bundle.replace_self(table_of(html))
 

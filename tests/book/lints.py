@@ -83,7 +83,7 @@ class Shelf:
             for book in [*self.chapters, *self.pages]
             for cell in book.cells
             for call in calls(cell, "glue")
-            if any(map(_is_interval, ast.walk(call)))
+            if call.args and any(map(_is_interval, ast.walk(call)))
             for name in _strings(call.args[0])
         }
 

@@ -4,11 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from docutils import nodes
 
+from book._ext import reading
 from book._tools import manuscript, notebooks, pdf
 from book._tools.manuscript import Manuscript
 
-DEPENDS = ("tests/canary/sample", "book/_tools")
+DEPENDS = ("tests/canary/sample", "book/_ext", "book/_tools")
 SAMPLE = Path(__file__).parents[1] / "canary" / "sample"
 PAGE = "book/ch07_sample"
 CHAPTER = rf"""\chapter{{A sample \emph{{chapter}}}}
@@ -103,3 +105,21 @@ def test_lines_that_stick_out_and_characters_that_no_font_has_are_found() -> Non
         "3.1" in f for f in pdf.overfull(log)
     )
     assert list(pdf.lacking(log)) == ["There is no ✗ (U+2717) in font FreeMono!"]
+
+
+def test_a_table_that_a_cell_shows_as_html_is_a_table_in_print() -> None:
+    table = reading.table_of(
+        "<table><caption>In $\\ell_2$</caption><thead><tr><th>Way</th><th>b</th></tr>"
+        "</thead><tbody><tr><td>rank $k$</td><td>1 | 2</td></tr></tbody></table>"
+    )
+    assert [len(list(table.findall(kind))) for kind in (nodes.thead, nodes.row)] == [
+        1,
+        2,
+    ]
+    assert [math.astext() for math in table.findall(nodes.math)] == ["\\ell_2", "k"]
+    assert [cell.astext() for cell in table.findall(nodes.entry)] == [
+        "Way",
+        "b",
+        "rank k",
+        "1 | 2",
+    ]
