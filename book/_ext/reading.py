@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bs4 import BeautifulSoup
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 from book._tools import folds
 from book._tools.release import ref
@@ -31,21 +33,22 @@ class FoldPlumbing(SphinxTransform):
             for node in self.document.findall(nodes.container)
             if node.get("nb_element") == "cell_code"
         ]
-        photographers = {"imshow", "images"}
+        photographers = {".imshow", ".images"}
         for cell in cells:
             source = code_of(cell)
             if source is None:
                 continue
             photographers |= drawing(source, photographers)
-            if not photographers & set(words(source)):
+            if not photographers & used(source):
                 cell["classes"].append("cr-plot")
             told = cell["cell_metadata"]
             tags = told.get("tags", [])
             figure = "figure" in told.get("mystnb", {})
             name = folds.bar(source, tags, figure=figure)
-            if name and not cell.get("hide_mode"):
+            hidden = cell.get("hide_mode")
+            if hidden == "input" or name and not hidden:
                 cell["hide_mode"] = "input"
-                cell["prompt_show"] = cell["prompt_hide"] = name
+                cell["prompt_show"] = cell["prompt_hide"] = name or folds.CODE
             if "public-test" in tags:
                 # On a page nobody has answered yet; the test would say so every time.
                 for output in list(cell.children[1:]):
@@ -62,12 +65,18 @@ def code_of(cell: nodes.Element) -> str | None:
     return None
 
 
-def words(source: str) -> list[str]:
-    return re.findall(r"\w+", source)
+def used(source: str) -> set[str]:
+    """Return the names in a cell, those of attributes with a dot before them."""
+    try:
+        parts = list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return set()
+    attributes = {f".{part.attr}" for part in parts if isinstance(part, ast.Attribute)}
+    return attributes | {part.id for part in parts if isinstance(part, ast.Name)}
 
 
 def drawing(source: str, known: set[str]) -> set[str]:
-    """Return the functions defined in a cell that call one of those known."""
+    """Return the functions defined in a cell that use one of those known."""
     try:
         body = ast.parse(source).body
     except SyntaxError:
@@ -75,7 +84,7 @@ def drawing(source: str, known: set[str]) -> set[str]:
     return {
         node.name
         for node in body
-        if isinstance(node, ast.FunctionDef) and known & set(words(ast.unparse(node)))
+        if isinstance(node, ast.FunctionDef) and known & used(ast.unparse(node))
     }
 
 
@@ -91,6 +100,61 @@ class TrueMinus(SphinxTransform):
             for text in list(inline.findall(nodes.Text)):
                 written = re.sub(r"(?<![\w.)])-(?=\d)", "\N{MINUS SIGN}", text)
                 text.parent.replace(text, nodes.Text(written))
+
+
+class ForPrint(SphinxPostTransform):
+    """Leave out what is folded on a page; set a cell's HTML table as a table."""
+
+    # Before MyST-NB chooses among the forms of an output.
+    default_priority = 3
+    formats = ("latex",)
+
+    def run(self, **kwargs: Any) -> None:
+        for cell in list(self.document.findall(nodes.container)):
+            if cell.get("hide_mode") == "input" and code_of(cell) is not None:
+                cell.pop(0)
+        for bundle in list(self.document.findall(nodes.container)):
+            if bundle.get("nb_element") != "mime_bundle":
+                continue
+            forms = [n for n in bundle.children if isinstance(n, nodes.Element)]
+            html = "".join(
+                form.astext() for form in forms if form["mime_type"] == "text/html"
+            )
+            if "<table" in html:
+                bundle.replace_self(table_of(html))
+
+
+def table_of(html: str) -> nodes.table:
+    """Return the table that a cell shows as HTML, formulas in it included."""
+    soup = BeautifulSoup(html, "html.parser")
+    rows = [
+        nodes.row("", *(entry(cell.get_text(" ", strip=True)) for cell in cells))
+        for row in soup.find_all("tr")
+        if (cells := row.find_all(["th", "td"]))
+    ]
+    count = max(len(row) for row in rows)
+    group = nodes.tgroup("", cols=count)
+    group += [nodes.colspec(colwidth=1) for _ in range(count)]
+    heads = len(soup.select("thead tr"))
+    if heads:
+        group += nodes.thead("", *rows[:heads])
+    group += nodes.tbody("", *rows[heads:])
+    title = soup.find("caption")
+    named = [nodes.title("", "", *formulas(title.get_text()))] if title else []
+    return nodes.table("", *named, group, classes=["colwidths-auto"])
+
+
+def entry(text: str) -> nodes.entry:
+    return nodes.entry("", nodes.paragraph("", "", *formulas(text)))
+
+
+def formulas(text: str) -> list[nodes.Node]:
+    """Return text with what stands between dollars as formulas."""
+    return [
+        nodes.math("", piece) if number % 2 else nodes.Text(piece)
+        for number, piece in enumerate(text.split("$"))
+        if piece
+    ]
 
 
 def ways_to_run(app: Sphinx, unit: Unit) -> dict[str, str]:
@@ -217,6 +281,7 @@ def escaped(text: str) -> str:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(FoldPlumbing)
     app.add_transform(TrueMinus)
+    app.add_post_transform(ForPrint)
     app.connect("html-page-context", dress, priority=950)
     app.connect("build-finished", deal_cards)
     return {"version": "1", "parallel_read_safe": False}
