@@ -142,15 +142,14 @@ class ProductNet(nn.Module):
         g = torch.Generator().manual_seed(5000 + seed)
         h = WIDTHS[degree]
         self.normalize = Normalize(0.286, 0.353)
-        self.factors = nn.ModuleList(
-            nn.Linear(784, h, bias=False) for _ in range(degree)
-        )
+        factors = [nn.Linear(784, h, bias=False) for _ in range(degree)]
+        self.factors = nn.ModuleList(factors)
         self.head = nn.Linear(h, 10, bias=False)
         self.double()
         with torch.no_grad():
             # A ReLU halves the mean square; the head makes up for all of them but one.
             for layer, scale in (
-                *((factor, 1 / 784) for factor in self.factors),
+                *((factor, 1 / 784) for factor in factors),
                 (self.head, 2 ** (degree - 1) / h),
             ):
                 w = layer.weight

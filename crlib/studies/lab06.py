@@ -122,8 +122,7 @@ def fitted(depth: int, images: Dataset, seed: int) -> train.Fit:
     net = MLP((784, *[WIDTH] * depth, 10), mean=0.286, std=0.353).double()
     g = torch.Generator().manual_seed(6000 + seed)
     with torch.no_grad():
-        for layer in net.layers:
-            w = layer.weight
+        for w in net.weights:
             draw = torch.randn(w.shape, generator=g, dtype=torch.float64)
             w.copy_(draw * math.sqrt(2 / w.shape[1]))
     return train.fit(
