@@ -17,9 +17,7 @@ MUTATIONS = [
         "thm-lab11-worst", "crlib.studies.lab11.truncated", "(t + k, dim", "(t, dim"
     ),
     # One change more than is left out does no harm.
-    Mutation(
-        "thm-lab11-worst", "crlib.studies.lab11.truncated", "if k > t:", "if k > t + 1:"
-    ),
+    Mutation("thm-lab11-worst", "crlib.studies.lab11.truncated", "-math.inf", "0.0"),
     # All of what is above the other class, and not half of it.
     Mutation("thm-lab11-alike", "setup", "0.5 * (1 - (-2", "1.0 * (1 - (-2"),
     Mutation("thm-lab11-alike", "setup", "0.5 * (2 *", "1.0 * (2 *"),
