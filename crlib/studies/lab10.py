@@ -150,7 +150,9 @@ def mask(shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 def _trained(config: Config, images: Dataset) -> Numbers:
     way, seed = config["way"], config["seed"]
-    few = images.subset(min(500, len(images.x_train)), 500, seed=seed)
+    few = images.subset(
+        min(500, len(images.x_train)), min(500, len(images.x_test)), seed=seed
+    )
     x, xv, yv = pooled(few.x_train), pooled(few.x_test), few.y_test
     before, net = trained(way, config["strength"], x, few.y_train, seed)
     told = targets(few.y_train)

@@ -42,6 +42,16 @@ def test_training_lowers_the_loss_it_trains(fashion: Dataset) -> None:
     assert torch.equal(again.weights[0], after.weights[0])
 
 
+def test_measures_what_its_table_holds(fashion: Dataset) -> None:
+    few = fashion.double()
+    config = {"part": "features", "way": "random", "strength": 16, "seed": 0}
+    found = lab10.run(config, few)
+    assert 0 < found["variance"] and found["variance"] + found["bias"] < 1
+    found = lab10.run({**config, "part": "trained", "way": "dropout"}, few)
+    assert found["variance"] < found["variance before"]
+    assert 0 < found["changed"] < 1 and found["linf"] < found["l2"]
+
+
 def test_table() -> None:
     table = studies.published("lab10")
     for h in lab10.WIDTHS:

@@ -41,6 +41,19 @@ def test_training_against_changes_withstands_more(fashion: Dataset) -> None:
     assert robust[1] > robust[0]
 
 
+def test_measures_what_its_table_holds(fashion: Dataset) -> None:
+    few = fashion.double()
+    config = {"part": "mixture", "way": "flat", "strength": 100, "seed": 0}
+    found = lab11.run(config, few)
+    assert found["clean accuracy"] > found["at will 5"] > found["at will 20"]
+    assert found["changes"] == pytest.approx(11.8, rel=0.1) and 5 < found["half"] < 20
+    config = {"part": "images", "way": "truncated", "strength": 0, "seed": 0}
+    found = lab11.run(config, few)
+    for k in lab11.BUDGETS:
+        assert found[f"at will {k}"] <= found[f"attacked {k}"] <= 1
+    assert 1 <= found["flatness"] <= 28
+
+
 def test_table() -> None:
     table = studies.published("lab11")
     images = table[table["part"] == "images"]

@@ -26,6 +26,11 @@ def test_training_follows_its_way(fashion: Dataset) -> None:
     assert torch.equal(lab12.fitted("shortcut", 16, 0, steps=200).w, short.w)
 
 
+def test_the_shortcut_is_accurate_and_fragile(fashion: Dataset) -> None:
+    found = lab12.run({"way": "shortcut", "strength": 4, "seed": 0}, fashion.double())
+    assert found["clean accuracy"] == 1 and found["survive"] == 0
+
+
 def test_table() -> None:
     table = studies.published("lab12")
     assert len(table) == 5 * len(lab12.SETTINGS)
