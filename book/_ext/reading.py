@@ -20,6 +20,8 @@ from crlib.version import __version__
 
 # Longer theorems are read where they stand.
 CARD_CHARACTERS = 6000
+# A table with more takes the widths of its columns from their texts, in print.
+PAGE_ROWS, PAGE_CHARACTERS = 30, 100
 
 
 class FoldPlumbing(SphinxTransform):
@@ -127,21 +129,26 @@ class ForPrint(SphinxPostTransform):
 def table_of(html: str) -> nodes.table:
     """Return the table that a cell shows as HTML, formulas in it included."""
     soup = BeautifulSoup(html, "html.parser")
-    rows = [
-        nodes.row("", *(entry(cell.get_text(" ", strip=True)) for cell in cells))
+    texts = [
+        [cell.get_text(" ", strip=True) for cell in cells]
         for row in soup.find_all("tr")
         if (cells := row.find_all(["th", "td"]))
     ]
-    count = max(len(row) for row in rows)
+    count = max(map(len, texts))
+    longest = [max(len(r[i]) for r in texts if i < len(r)) or 1 for i in range(count)]
+    rows = [nodes.row("", *map(entry, row)) for row in texts]
     group = nodes.tgroup("", cols=count)
-    group += [nodes.colspec(colwidth=1) for _ in range(count)]
+    group += [nodes.colspec(colwidth=width) for width in longest]
     heads = len(soup.select("thead tr"))
     if heads:
         group += nodes.thead("", *rows[:heads])
     group += nodes.tbody("", *rows[heads:])
     title = soup.find("caption")
     named = [nodes.title("", "", *formulas(title.get_text()))] if title else []
-    return nodes.table("", *named, group, classes=["colwidths-auto"])
+    # LaTeX balances columns on a page; a table longer than one needs their widths.
+    wide = len(rows) > PAGE_ROWS or sum(longest) > PAGE_CHARACTERS
+    kind = "colwidths-given" if wide else "colwidths-auto"
+    return nodes.table("", *named, group, classes=[kind])
 
 
 def entry(text: str) -> nodes.entry:
