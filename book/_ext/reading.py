@@ -3,11 +3,11 @@
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
@@ -20,6 +20,8 @@ from crlib.version import __version__
 
 # Longer theorems are read where they stand.
 CARD_CHARACTERS = 6000
+# Of a table in print: fewer than make LaTeX leave the widths of columns unbalanced.
+PAGE_ROWS = 25
 
 
 class FoldPlumbing(SphinxTransform):
@@ -121,27 +123,31 @@ class ForPrint(SphinxPostTransform):
                 form.astext() for form in forms if form["mime_type"] == "text/html"
             )
             if "<table" in html:
-                bundle.replace_self(table_of(html))
+                bundle.replace_self(tables_of(html))
 
 
-def table_of(html: str) -> nodes.table:
-    """Return the table that a cell shows as HTML, formulas in it included."""
+def tables_of(html: str) -> list[nodes.table]:
+    """Return the table that a cell shows as HTML, in pieces that fit on a page."""
     soup = BeautifulSoup(html, "html.parser")
-    rows = [
-        nodes.row("", *(entry(cell.get_text(" ", strip=True)) for cell in cells))
-        for row in soup.find_all("tr")
-        if (cells := row.find_all(["th", "td"]))
-    ]
-    count = max(len(row) for row in rows)
-    group = nodes.tgroup("", cols=count)
-    group += [nodes.colspec(colwidth=1) for _ in range(count)]
-    heads = len(soup.select("thead tr"))
-    if heads:
-        group += nodes.thead("", *rows[:heads])
-    group += nodes.tbody("", *rows[heads:])
-    title = soup.find("caption")
-    named = [nodes.title("", "", *formulas(title.get_text()))] if title else []
-    return nodes.table("", *named, group, classes=["colwidths-auto"])
+    rows = [cells for row in soup.find_all("tr") if (cells := row.select("th, td"))]
+    heads, title = len(soup.select("thead tr")), soup.find("caption")
+    found = []
+    for start in range(heads, len(rows), PAGE_ROWS):
+        body = rows[start : start + PAGE_ROWS]
+        count = max(map(len, [*rows[:heads], *body]))
+        group = nodes.tgroup("", cols=count)
+        group += [nodes.colspec(colwidth=1) for _ in range(count)]
+        if heads:
+            group += nodes.thead("", *map(row_of, rows[:heads]))
+        group += nodes.tbody("", *map(row_of, body))
+        first = title if start == heads else None
+        named = [nodes.title("", "", *formulas(first.get_text()))] if first else []
+        found.append(nodes.table("", *named, group, classes=["colwidths-auto"]))
+    return found
+
+
+def row_of(cells: Sequence[Tag]) -> nodes.row:
+    return nodes.row("", *(entry(cell.get_text(" ", strip=True)) for cell in cells))
 
 
 def entry(text: str) -> nodes.entry:

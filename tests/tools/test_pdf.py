@@ -108,7 +108,7 @@ def test_lines_that_stick_out_and_characters_that_no_font_has_are_found() -> Non
 
 
 def test_a_table_that_a_cell_shows_as_html_is_a_table_in_print() -> None:
-    table = reading.table_of(
+    (table,) = reading.tables_of(
         "<table><caption>In $\\ell_2$</caption><thead><tr><th>Way</th><th>b</th></tr>"
         "</thead><tbody><tr><td>rank $k$</td><td>1 | 2</td></tr></tbody></table>"
     )
@@ -123,3 +123,12 @@ def test_a_table_that_a_cell_shows_as_html_is_a_table_in_print() -> None:
         "rank k",
         "1 | 2",
     ]
+
+
+def test_a_long_table_is_set_in_pieces_with_its_head() -> None:
+    head = "<table><thead><tr><th>Way</th></tr></thead><tbody>"
+    lines = "".join(f"<tr><td>{n}</td></tr>" for n in range(32))
+    pieces = reading.tables_of(f"{head}{lines}</tbody></table>")
+    cells = [[c.astext() for c in piece.findall(nodes.entry)] for piece in pieces]
+    assert [piece[0] for piece in cells] == ["Way", "Way"]
+    assert [n for piece in cells for n in piece[1:]] == [str(n) for n in range(32)]
