@@ -1,0 +1,207 @@
+"""Adversarial training of networks that were made compressible, in float64.
+
+Two experiments share one table. What compressibility costs under standard and under
+adversarial training, and whether the repair of its directions holds. And what a long
+adversarial training on few images does along the way, by epoch and by stopping rule.
+"""
+
+import functools
+from typing import Any
+
+import torch
+
+from crlib import attacks, metrics, theory, train
+from crlib.data import Dataset
+from crlib.models import MLP
+from crlib.studies import networks
+from crlib.studies.engine import Config, Numbers
+from crlib.studies.measures import SETS, at_checkpoints, judged_trainings
+
+__all__ = ["BUDGETS", "EPS", "STOPS", "STUDY", "UNIVERSAL", "build", "judge", "kept"]
+
+TRAININGS = ("standard", "linf", "l2", "trades")
+EPS = {"linf": 0.05, "l2": 1.0}  # of training and of judging, input units
+BETA = 6.0  # of TRADES
+STEPS = 3  # of the inner attack
+BUDGETS = (0.0125, 0.025, 0.0375, 0.05, 0.075, 0.1, 0.15, 0.2)  # linf
+UNIVERSAL = 20 / 255
+STOPS = (5, 10, 20, 40)
+RULES = (*(f"epoch {stop}" for stop in STOPS), "last", "validation", "robust")
+# Halvings enough that a rounding beside the boundary does not matter.
+FINE = 30
+
+
+def build(config: Config) -> tuple[MLP, Dataset, dict[str, Any]]:
+    """Return a network, its data in float64, and the options of the training.
+
+    Args:
+        config: ``experiment``, ``train``, ``way``, ``strength``, ``images``,
+            ``epochs``, ``seed`` and ``data``, as in the grid of the study.
+
+    Raises:
+        ValueError: an unknown experiment, training or way.
+    """
+    how, experiment = config["train"], config["experiment"]
+    if how not in TRAININGS:
+        raise ValueError(f"train is {how!r}: choose one of {', '.join(TRAININGS)}.")
+    if experiment not in ("damage", "overfitting"):
+        raise ValueError(
+            f"experiment is {experiment!r}: choose one of damage, overfitting."
+        )
+    images = _part(config["data"], config["images"])
+    net, options = networks.build(
+        config["way"], config["strength"], config["seed"], images
+    )
+    options |= {"epochs": config["epochs"], "seed": config["seed"], "progress": False}
+    if how != "standard":
+        norm = "l2" if how == "l2" else "linf"
+        against = "prediction" if how == "trades" else "label"
+        options["adversary"] = train.pgd_adversary(
+            eps=EPS[norm], norm=norm, steps=STEPS, against=against
+        )
+    if how == "trades":
+        options["trades"] = BETA
+    if experiment == "damage":
+        return net, images, options | {"schedule": "cosine", "checkpoint": "last"}
+    long = {"validation": 0.2, "keep": STOPS, "checkpoint": "robust"}
+    return net, images, options | long
+
+
+@functools.cache
+def _part(name: str, count: int) -> Dataset:
+    return SETS[name]().subset(count, 1000)
+
+
+def kept(net: Any, images: Dataset) -> float:
+    """Return the root mean square surviving fraction of the first layer.
+
+    Over differences of two test images with different labels, drawn at random.
+
+    Args:
+        net: its first layer is dense or of low rank.
+        images: their test part is paired.
+    """
+    x, y = images.x_test.flatten(1), images.y_test
+    other = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    difference = (x - x[other])[y != y[other]]
+    first = net.layers[0]
+    # The right factor has the row space that is meant, without roundings.
+    rows = getattr(first, "right", first.weight).detach()
+    return float(theory.surviving_fraction(rows, difference).square().mean().sqrt())
+
+
+def judge(
+    net: Any, images: Dataset, norms: tuple[str, ...], *, attacked: int = 400
+) -> dict[str, float]:
+    """Measure accuracy, robust accuracy, distances, one perturbation, the row space.
+
+    Args:
+        net: the trained network.
+        images: whose test part judges.
+        norms: of the attacks.
+        attacked: how many test images, the first, the cascade attacks; half of them
+            get distances.
+
+    Returns:
+        Named numbers. ``right`` is the clean accuracy on the attacked images,
+        ``robust ...`` what the quick cascade leaves of it at ``EPS``, ``ratio ...``
+        the quotient. ``distance ...`` is a median over images labelled right by FMN,
+        ``beyond ...`` the share of images whose linf distance exceeds a budget.
+    """
+    x, y = images.x_test[:attacked], images.y_test[:attacked]
+    few, labels = x[: attacked // 2], y[: attacked // 2]
+    found = {
+        "accuracy": metrics.accuracy(net, images.x_test, images.y_test),
+        "right": metrics.accuracy(net, x, y),
+        "chi": kept(net, images),
+    }
+    for norm in norms:
+        hit = attacks.worst_case(net, x, y, eps=EPS[norm], norm=norm, budget="quick")
+        found[f"robust {norm}"] = hit.robust_accuracy
+        found[f"ratio {norm}"] = hit.robust_accuracy / found["right"]
+        far = attacks.fmn(
+            net, few, labels, norm=norm, steps=30, search_steps=FINE
+        ).distance
+        found[f"distance {norm}"] = float(far[far > 0].median())
+        if norm == "linf":
+            for eps in BUDGETS:
+                found[f"beyond {eps}"] = float((far > eps).double().mean())
+    found["universal"] = attacks.universal(
+        net, images.x_test, images.y_test, eps=UNIVERSAL, norm="linf", epochs=5
+    ).fooling_rate
+    return found
+
+
+def _watch(at: train.Fit, images: Dataset, attacked: int) -> dict[str, float]:
+    """Measure one epoch of a long training: losses held out, and robust accuracy."""
+    x, y = images.x_test[:attacked], images.y_test[:attacked]
+    hit = attacks.worst_case(at.model, x, y, eps=EPS["linf"], budget="quick")
+    epoch = at.history[at.epoch - 1]
+    return {
+        "accuracy": metrics.accuracy(at.model, images.x_test, images.y_test),
+        "right": metrics.accuracy(at.model, x, y),
+        "robust linf": hit.robust_accuracy,
+        "held loss": epoch.validation_loss,
+        "held robust loss": epoch.robust_loss,
+    }
+
+
+def _run(configs: list[Config], device: str) -> list[Numbers]:
+    first = configs[0]
+    net, images, options = build(first)
+    images = images.to(device)
+    fitted = train.fit(net.to(device), images, **options)
+    attacked = first["attacked"]
+    if first["experiment"] == "overfitting":
+        return at_checkpoints(fitted, configs, lambda at: _watch(at, images, attacked))
+    both = first["train"] in ("standard", "l2")
+    norms = ("linf", "l2") if both else ("linf",)
+    return at_checkpoints(
+        fitted, configs, lambda at: judge(at.model, images, norms, attacked=attacked)
+    )
+
+
+def _grid(seeds: int, **more: Any) -> list[Config]:
+    four = (("plain", 0), ("rank", 16), ("rank, both", 16), ("rank, both", 64))
+    controls = (
+        ("rank, principal", 16),
+        ("rank, orthonormal", 16),
+        ("rows, scale-invariant", 0.1),
+        ("width", 32),
+    )
+    plan = [
+        ("damage", "standard", 12, four, ("last",)),
+        ("damage", "linf", 12, (*four, *controls), ("last",)),
+        ("damage", "linf", 36, four[:3], ("last",)),
+        ("overfitting", "linf", 60, (four[0], four[2]), RULES),
+        ("damage", "l2", 12, four[:3], ("last",)),
+        ("damage", "trades", 12, four[:3], ("last",)),
+    ]
+    return [
+        {
+            "experiment": experiment,
+            "train": how,
+            "way": way,
+            "strength": strength,
+            "epochs": epochs,
+            "images": 1000 if experiment == "overfitting" else 4000,
+            "seed": seed,
+            "checkpoint": rule,
+            **more,
+        }
+        for experiment, how, epochs, ways, rules in plan
+        for way, strength in ways
+        for seed in range(seeds)
+        for rule in rules
+    ]
+
+
+STUDY = judged_trainings(
+    "adversarial",
+    _run,
+    {
+        "quick": _grid(5, data="sample", attacked=400),
+        "full": _grid(10, data="Fashion-MNIST", attacked=1000),
+    },
+    lambda config: SETS[config["data"]]().fingerprint,
+)
