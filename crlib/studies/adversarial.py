@@ -14,7 +14,7 @@ from crlib import attacks, checks, compress, metrics, theory, train
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.studies.engine import Config, Numbers
-from crlib.studies.measures import SETS, at_checkpoints, judged_trainings
+from crlib.studies.measures import SETS, at_checkpoints, halved, judged_trainings
 from crlib.studies.networks import start_at_principal
 
 __all__ = ["BUDGETS", "EPS", "STOPS", "STUDY", "UNIVERSAL", "build", "judge", "kept"]
@@ -29,7 +29,7 @@ WAYS = (
     "width",
     "rows, scale-invariant",
 )
-WIDTH = 128
+DIM, WIDTH = 196, 128
 EPS = {"linf": 0.05, "l2": 1.0}  # of training and of judging, input units
 STEPS = 3  # of the inner attack
 BUDGETS = (0.0125, 0.025, 0.0375, 0.05, 0.075, 0.1, 0.15, 0.2)  # linf
@@ -69,13 +69,12 @@ def build(config: Config) -> tuple[MLP, Dataset, dict[str, Any]]:
 def _network(
     way: str, strength: float, seed: int, images: Dataset
 ) -> tuple[MLP, dict[str, Any]]:
-    """Return what :func:`crlib.studies.networks.build` does, half as wide."""
+    """Return what :func:`crlib.studies.networks.build` does, in small."""
     checks.one_of("way", way, WAYS)
     width = int(strength) if way == "width" else WIDTH
     rank = int(strength) if way.startswith("rank") else None
-    net = MLP(
-        (784, width, width, width, 10), rank=rank, mean=0.286, std=0.353, seed=seed
-    )
+    sizes = (DIM, width, width, width, 10)
+    net = MLP(sizes, rank=rank, mean=0.29, std=0.35, seed=seed)
     if way in ("rank, principal", "rank, both"):
         start_at_principal(net.layers[0], images.x_train)
     if way in ("rank, orthonormal", "rank, both"):
@@ -90,7 +89,7 @@ def _network(
 
 @functools.cache
 def _part(name: str, count: int) -> Dataset:
-    return SETS[name]().subset(count, 1000)
+    return halved(SETS[name]().subset(count, 1000))
 
 
 def kept(net: Any, images: Dataset) -> float:
@@ -186,7 +185,7 @@ def _grid(seeds: int, **more: Any) -> list[Config]:
     plain, rank, both = ("plain", 0), ("rank", 16), ("rank, both", 16)
     four = (plain, rank, both, ("rank, both", 64))
     parts = (("rank, principal", 16), ("rank, orthonormal", 16))
-    controls = (("rows, scale-invariant", 0.1), ("width", 28))
+    controls = (("rows, scale-invariant", 0.1), ("width", 48))
     plan = (
         ("damage", "standard", 12, four, ("last",)),
         ("damage", "linf", 12, (*four, *parts), ("last",)),

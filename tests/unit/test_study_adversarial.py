@@ -60,7 +60,7 @@ def test_every_way_builds_what_it_names(quick: None) -> None:
         assert isinstance(net.layers[0], models.LowRankLinear) == rank
         assert ("constraint" in options) == way.endswith(("orthonormal", "both"))
         assert ("penalty" in options) == way.startswith("rows")
-        assert len(net.weights[0]) == (28 if way == "width" else adversarial.WIDTH)
+        assert len(net.weights[0]) == (48 if way == "width" else adversarial.WIDTH)
     kept = {
         way: adversarial.kept(*adversarial.build(config(way=way))[:2])
         for way in ("plain", "rank", "rank, principal")
@@ -70,7 +70,7 @@ def test_every_way_builds_what_it_names(quick: None) -> None:
 
 def test_what_is_kept_is_one_for_a_layer_that_sees_all(quick: None) -> None:
     _, images, _ = adversarial.build(config(way="plain"))
-    whole = models.MLP((784, 784, 10)).double()
+    whole = models.MLP((196, 196, 10)).double()
     assert adversarial.kept(whole, images) == pytest.approx(1)
 
 
