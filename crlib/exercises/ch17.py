@@ -92,9 +92,9 @@ Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 def _trades(answer: Loss, clean: Tensor, moved: Tensor, y: Tensor, beta: float) -> None:
     found = answer(clean.clone(), moved.clone(), y.clone(), beta)
     p, q = clean.log_softmax(1), moved.log_softmax(1)
-    right = functional.cross_entropy(clean, y) + beta * (
-        p.exp() * (p - q)
-    ).sum(1).mean()
+    right = (
+        functional.cross_entropy(clean, y) + beta * (p.exp() * (p - q)).sum(1).mean()
+    )
     assert isinstance(found, Tensor) and found.numel() == 1, (
         "The loss is one number, the mean over the batch."
     )
