@@ -1,6 +1,7 @@
 """What several studies do and measure in the same way."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ __all__ = [
     "SETS",
     "at_checkpoints",
     "compressibility",
+    "halved",
     "judged_trainings",
     "nearest",
     "of_sample",
@@ -29,6 +31,14 @@ SETS: dict[str, Callable[[], Dataset]] = {
     "sample": lambda: data.fashion_mnist_sample().double(),
     "Fashion-MNIST": data.fashion_mnist,
 }
+
+
+def halved(images: Dataset) -> Dataset:
+    """Return images of half the side: means over squares of two by two pixels."""
+    pool = torch.nn.functional.avg_pool2d
+    return replace(
+        images, x_train=pool(images.x_train, 2), x_test=pool(images.x_test, 2)
+    )
 
 
 def of_sample(
