@@ -53,7 +53,7 @@ def networks(way: str, strength: float, images: Dataset, seed: int) -> list[MLP]
         if way == "full":
             with torch.no_grad():
                 for layer, w in zip(net.layers, start(SIZES, "He", own), strict=True):
-                    layer.weight.copy_(strength * w)  # type: ignore[operator, union-attr]
+                    layer.weight.copy_(strength * w)  # type: ignore[operator]
         fit = train.fit(
             net,
             images.subset(min(3000, len(images.x_train)), 10, seed=own),
