@@ -655,7 +655,7 @@ def _check_options(
     checkpoint: str,
     validation: float,
     match: float | None,
-    rules: Sequence[str] = CHECKPOINTS,
+    rules: tuple[str, ...] = CHECKPOINTS,
 ) -> int:
     """Return how many samples to hold out."""
     checks.one_of("checkpoint", checkpoint, rules)

@@ -215,8 +215,8 @@ def test_the_rule_robust_returns_the_epoch_of_lowest_loss_under_attack(
     x, y = clouds.x_train[held], clouds.y_train[held]
     for epoch in fitted.history:
         assert epoch.robust_loss > epoch.validation_loss
+    moved = adversary(fitted.model, x, y, rng(1))
     with torch.no_grad():
-        moved = adversary(fitted.model, x, y, rng(1))
         loss = nn.functional.cross_entropy(fitted.model(moved), y)
     assert losses[best - 1] == pytest.approx(float(loss), rel=1e-5)
 
