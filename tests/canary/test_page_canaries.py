@@ -173,7 +173,7 @@ def test_dead_theme_button(driver: Browser, spoil: Callable[[str, str], Path]) -
 
 
 def test_dead_slider(driver: Browser, spoil: Callable[[str, str], Path]) -> None:
-    with pages.opened(driver, spoil("m.hidden=i!==k", "m.hidden=i!==0")) as (tab, _):
+    with pages.opened(driver, spoil("m.hidden=i!==k", "m.hidden=m.hidden")) as (tab, _):
         assert list(pages.slider_by_keyboard(tab))
 
 
