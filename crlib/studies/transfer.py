@@ -269,10 +269,6 @@ SETTINGS: list[Config] = [
         ("spectral dial", 1, EPOCHS),
         ("rows, scale-invariant", 0.1, EPOCHS),
         ("Frobenius", 0.003, EPOCHS),
-        ("rank", 4, EPOCHS),
-        ("rank, both", 4, EPOCHS),
-        ("rank", 8, EPOCHS),
-        ("rank, both", 8, EPOCHS),
     )
 ]
 STUDY = of_sample("transfer", SETTINGS, run)
