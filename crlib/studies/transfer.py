@@ -127,8 +127,9 @@ def judge(
         ``accuracy``; for each norm the median distance over the images labelled right,
         and ``robust ...`` over all attacked. ``chi``: root mean square share of the
         difference of two images of different classes in the row space. ``ceiling``:
-        median of the bridge bound over the images labelled right. ``contrast``: largest
-        gain of the first layer over its median gain of such differences.
+        median of the bridge bound over the images labelled right. ``contrast``: the
+        operator norm of the first layer over the factor by which it stretches such
+        differences, as a ratio of median lengths.
     """
     x, y = images.x_test, images.y_test
     few, labels = x[:attacked], y[:attacked]
@@ -147,8 +148,8 @@ def judge(
         basis.T, few[right].flatten(1), labels[right], x.flatten(1), told
     )
     found["ceiling"] = float(radius.median())
-    gain = (pairs @ w.T).norm(dim=1).median() / pairs.norm(dim=1).median()
-    found["contrast"] = metrics.operator_norm(w) / float(gain)
+    stretch = (pairs @ w.T).norm(dim=1).median() / pairs.norm(dim=1).median()
+    found["contrast"] = metrics.operator_norm(w) / float(stretch)
     return found
 
 
@@ -269,6 +270,10 @@ SETTINGS: list[Config] = [
         ("spectral dial", 1, EPOCHS),
         ("rows, scale-invariant", 0.1, EPOCHS),
         ("Frobenius", 0.003, EPOCHS),
+        ("rank", 4, EPOCHS),
+        ("rank, both", 4, EPOCHS),
+        ("rank", 8, EPOCHS),
+        ("rank, both", 8, EPOCHS),
     )
 ]
 STUDY = of_sample("transfer", SETTINGS, run)
