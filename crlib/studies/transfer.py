@@ -65,18 +65,20 @@ def pretrained(
         seed: of the initialisation and the batches.
         source: the first task; where an encoder starts in principal directions, they
             are those of these images.
-        epochs: of this training.
+        epochs: of this training; 0 gives the network as it starts.
     """
     net, options = networks.build(way, strength, seed, source)
-    return train.fit(
+    fitted = train.fit(
         train.new_head(net, source.classes, seed=seed),
         source,
-        epochs=epochs,
+        epochs=max(1, epochs),
+        keep=(0,),
         checkpoint="last",
         seed=seed,
         progress=False,
         **options,
     )
+    return fitted if epochs else fitted.at("epoch 0")
 
 
 def frozen(net: MLP, target: Dataset, seed: int) -> train.Fit:
@@ -232,7 +234,12 @@ def run(config: Config, images: Dataset) -> Numbers:
     old = pretrained(
         config["way"], config["strength"], seed, source, epochs=config["epochs"]
     )
-    found: dict[str, float] = {"source train": old.history[-1].train_accuracy}
+    # An encoder that nothing has trained has no epoch of its own.
+    own = (source.x_train, source.y_train)
+    learnt = old.history[-1].train_accuracy
+    found: dict[str, float] = {
+        "source train": learnt if old.epoch else metrics.accuracy(old.model, *own)
+    }
     found |= _named("source", judge(old.model, source, norms=("l2",)))
     for name, learn, norms in (
         ("target", frozen, ("l2", "linf")),
@@ -274,6 +281,10 @@ SETTINGS: list[Config] = [
         ("rank, both", 4, EPOCHS),
         ("rank", 8, EPOCHS),
         ("rank, both", 8, EPOCHS),
+        ("plain", 0, 0),
+        ("rank", 16, 0),
+        ("rank, both", 16, 0),
+        ("rank, both", 64, 0),
     )
 ]
 STUDY = of_sample("transfer", SETTINGS, run)

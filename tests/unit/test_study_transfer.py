@@ -54,6 +54,15 @@ def test_a_frozen_encoder_stays_and_a_tuned_one_moves(
 TRAININGS = (transfer.frozen, transfer.tuned)
 
 
+def test_no_epoch_gives_the_network_as_it_starts(
+    tasks: tuple[Dataset, Dataset],
+) -> None:
+    fitted = transfer.pretrained("rank, both", 4, 0, tasks[0], epochs=0)
+    spectrum = torch.linalg.svdvals(fitted.model.weights[0])[:4]
+    assert fitted.epoch == 0
+    assert torch.allclose(spectrum, spectrum[0].expand(4), rtol=1e-6)
+
+
 def test_the_row_space_is_what_the_first_layer_sees(old: MLP) -> None:
     basis, w = transfer.row_space(old), old.weights[0]
     assert basis.shape == (784, 4)
@@ -103,7 +112,7 @@ def test_the_table_holds_what_must_be_true() -> None:
         assert (table[f"{name} contrast"] >= 1).all()
     for name in ("target", "tuned"):
         assert (table[f"{name} gap"] <= table[f"{name} gap bound"]).all()
-    early = table[table["epochs"] < transfer.EPOCHS]
+    early = table[table["epochs"] == transfer.EARLY]
     late = studies.runs(table, way="plain", epochs=transfer.EPOCHS)
     behind = late["source train"] - early.set_index("seed")["source train"]
     assert len(early) == table["seed"].nunique() and (behind > 0).all()
