@@ -78,7 +78,7 @@ def test_the_bound_of_the_study_is_that_of_the_chapter() -> None:
     found = transfer.inherited(net, images)
     adversary = train.pgd_adversary(eps=transfer.EPS["l2"], norm="l2", steps=10)
     bad = adversary(net, x, y, torch.Generator().manual_seed(0))
-    moved = (net.features(bad) - net.features(x)).norm(dim=1)
+    moved = (net.features(bad) - net.features(x)).norm(dim=1).detach()
     bound = (spread(net.weights[-1])[y] * moved).mean()
     assert abs(float(bound) / found["gap bound"] - 1) < 1e-9
     assert found["gap"] <= found["gap bound"]
