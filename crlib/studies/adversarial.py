@@ -8,16 +8,21 @@ adversarial training on few images does along the way, by epoch and by stopping 
 import functools
 from typing import Any
 
-import torch
-
-from crlib import attacks, checks, compress, metrics, theory, train
+from crlib import attacks, checks, compress, metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.studies.engine import Config, Numbers
-from crlib.studies.measures import SETS, at_checkpoints, halved, judged_trainings
+from crlib.studies.measures import (
+    SETS,
+    at_checkpoints,
+    differences,
+    halved,
+    judged_trainings,
+    surviving,
+)
 from crlib.studies.networks import start_at_principal
 
-__all__ = ["BUDGETS", "EPS", "STOPS", "STUDY", "UNIVERSAL", "build", "judge", "kept"]
+__all__ = ["BUDGETS", "EPS", "STOPS", "STUDY", "UNIVERSAL", "build", "judge"]
 
 TRAININGS = ("standard", "linf", "l2")
 WAYS = (
@@ -92,24 +97,6 @@ def _part(name: str, count: int) -> Dataset:
     return halved(SETS[name]().subset(count, 1000))
 
 
-def kept(net: Any, images: Dataset) -> float:
-    """Return the root mean square surviving fraction of the first layer.
-
-    Over differences of two test images with different labels, drawn at random.
-
-    Args:
-        net: its first layer is dense or of low rank.
-        images: their test part is paired.
-    """
-    x, y = images.x_test.flatten(1), images.y_test
-    other = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    difference = (x - x[other])[y != y[other]]
-    first = net.layers[0]
-    # The right factor has the row space that is meant, without roundings.
-    rows = getattr(first, "right", first.weight).detach()
-    return float(theory.surviving_fraction(rows, difference).square().mean().sqrt())
-
-
 def judge(
     net: Any, images: Dataset, norms: tuple[str, ...], *, attacked: int = 200
 ) -> dict[str, float]:
@@ -133,7 +120,7 @@ def judge(
     found = {
         "accuracy": metrics.accuracy(net, images.x_test, images.y_test),
         "right": metrics.accuracy(net, x, y),
-        "chi": kept(net, images),
+        "chi": surviving(net, differences(images.x_test, images.y_test)),
     }
     for norm in norms:
         hit = attacks.worst_case(net, x, y, eps=EPS[norm], norm=norm, budget="quick")

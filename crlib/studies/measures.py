@@ -17,12 +17,15 @@ __all__ = [
     "SETS",
     "at_checkpoints",
     "compressibility",
+    "differences",
     "halved",
     "judged_trainings",
     "nearest",
     "of_sample",
     "right_directions",
     "robustness",
+    "row_space",
+    "surviving",
 ]
 
 # The committed tables are of the sample, in float64: there a network is the same on
@@ -164,6 +167,25 @@ def compressibility(weights: Sequence[Tensor]) -> dict[str, float]:
 def right_directions(weight: Tensor, k: int) -> Tensor:
     """Return the first ``k`` right singular vectors ``(m, k)`` of ``(h, m)``."""
     return torch.linalg.svd(weight.double(), full_matrices=False).Vh[:k].T
+
+
+def row_space(net: Any) -> Tensor:
+    """Return an orthonormal basis ``(m, r)`` of what the first layer can see."""
+    first = net.layers[0]
+    # The right factor has the row space that is meant, without roundings.
+    w = getattr(first, "right", first.weight).detach()  # (r, m)
+    return right_directions(w, len(w))
+
+
+def differences(x: Tensor, y: Tensor) -> Tensor:
+    """Return differences ``(n, m)`` of images of unlike labels, paired at random."""
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    return (x - x[order]).flatten(1)[y != y[order]]
+
+
+def surviving(net: Any, pairs: Tensor) -> float:
+    """Return the root mean square surviving fraction of differences ``(n, m)``."""
+    return float(metrics.energy_share(pairs, row_space(net)).mean().sqrt())
 
 
 def robustness(

@@ -7,7 +7,6 @@ in float64, so that a network trained again is its row of the table.
 """
 
 import itertools
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,13 @@ from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.studies import networks
 from crlib.studies.engine import Config, Numbers
-from crlib.studies.measures import of_sample, right_directions, robustness
+from crlib.studies.measures import (
+    differences,
+    of_sample,
+    robustness,
+    row_space,
+    surviving,
+)
 
 __all__ = [
     "STUDY",
@@ -27,7 +32,6 @@ __all__ = [
     "inherited",
     "judge",
     "pretrained",
-    "row_space",
     "split",
     "tuned",
 ]
@@ -107,13 +111,6 @@ def tuned(net: MLP, target: Dataset, seed: int) -> train.Fit:
     )
 
 
-def row_space(net: MLP) -> Tensor:
-    """Return an orthonormal basis ``(m, r)`` of what the first layer can see."""
-    first: Any = net.layers[0]
-    w = getattr(first, "right", first.weight).detach()  # (r, m)
-    return right_directions(w, len(w))
-
-
 def judge(
     net: MLP, images: Dataset, *, attacked: int = ATTACKED, norms: tuple[str, ...]
 ) -> dict[str, float]:
@@ -143,9 +140,8 @@ def judge(
     }
     found = {"accuracy": metrics.accuracy(net, x, y)} | robustness(near, right, EPS)
     basis, w = row_space(net), net.weights[0]
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    pairs = (x - x[order]).flatten(1)[y != y[order]]
-    found["chi"] = float(metrics.energy_share(pairs, basis).mean().sqrt())
+    pairs = differences(x, y)
+    found["chi"] = surviving(net, pairs)
     radius = theory.bridge_radius(
         basis.T, few[right].flatten(1), labels[right], x.flatten(1), told
     )

@@ -6,7 +6,7 @@ import torch
 from crlib import data, studies
 from crlib.data import Dataset
 from crlib.models import MLP
-from crlib.studies import transfer
+from crlib.studies import measures, transfer
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_no_epoch_gives_the_network_as_it_starts(
 
 
 def test_the_row_space_is_what_the_first_layer_sees(old: MLP) -> None:
-    basis, w = transfer.row_space(old), old.weights[0]
+    basis, w = measures.row_space(old), old.weights[0]
     assert basis.shape == (784, 4)
     assert torch.allclose(basis.T @ basis, torch.eye(4).double(), atol=1e-9)
     assert torch.allclose(w @ basis @ basis.T, w, atol=1e-9)
