@@ -8,8 +8,7 @@ import importlib
 import math
 import os
 import re
-from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from crlib.version import __version__
 
@@ -28,20 +27,23 @@ _ROOMS = (
     "frames",
     "metrics",
     "models",
+    "reporting",
     "studies",
     "theory",
     "train",
 )
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"crlib.{name}")
+    if name == "report":
+        return importlib.import_module("crlib.reporting").report
     raise AttributeError(f"module 'crlib' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted([*__all__, "report", *_ROOMS])
 
 
 def profile() -> str:
