@@ -14,7 +14,7 @@ from crlib.version import __version__
 
 T = TypeVar("T")
 
-__all__ = ["__version__", "by_profile", "profile", "require"]
+__all__ = ["__version__", "by_profile", "profile", "report", "require"]
 
 _ROOMS = (
     "attacks",
@@ -43,7 +43,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "report", *_ROOMS])
+    return sorted([*__all__, *_ROOMS])
 
 
 def profile() -> str:

@@ -47,7 +47,7 @@ class Report:
         return file
 
     def json(self, path: str | Path) -> Path:
-        """Write the numbers as JSON; return the file's path. What is infinite is null."""
+        """Write the numbers as JSON, null for what is infinite; return the path."""
         told = {
             "crlib": __version__,
             "fingerprint": self.fingerprint,

@@ -33,9 +33,10 @@ def network(maker: str, weights: str | Path | None = None) -> nn.Module:
     if not where or not name:
         raise ValueError(f"{maker!r}: write module:function, or file.py:function.")
     try:
-        made = getattr(_module(where), name)()
+        function = getattr(_module(where), name)
     except (ImportError, AttributeError, OSError) as error:
         raise ValueError(f"{maker!r} cannot be had: {error}") from error
+    made = function()
     if not isinstance(made, nn.Module):
         raise ValueError(f"{maker!r} made a {type(made).__name__}, not a module.")
     if weights is not None:
@@ -70,6 +71,8 @@ def inputs(
     path = Path(source)
     if path.is_dir():
         return data.class_folders(path, mode="L" if grey else "RGB")
+    if not path.exists():
+        raise ValueError(f"{path} does not exist.")
     found: Any = None
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
@@ -80,8 +83,8 @@ def inputs(
         found = dict(zip("xy", found, strict=True))
     if not isinstance(found, dict) or not {"x", "y"} <= set(found):
         raise ValueError(
-            f"{path}: give a folder <class>/*.png, an .npz with arrays x and y, or a .pt"
-            " with a dictionary of x and y."
+            f"{path}: give a folder <class>/*.png, an .npz with arrays x and y, or a"
+            " .pt with a dictionary of x and y."
         )
     return _scaled(found["x"]), found["y"].long()
 
@@ -127,7 +130,7 @@ def _read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, OSError, RuntimeError) as error:
         raise ValueError(
-            f"{path} cannot be read as plain tensors. Where you trust it, save it anew:\n"
+            f"{path} cannot be read as plain tensors. If you trust it, save it anew:\n"
             f"  net = torch.load({str(path)!r}, weights_only=False)\n"
             "  torch.save(net.state_dict(), 'weights.pt')"
         ) from error

@@ -45,7 +45,7 @@ def card(subject: Subject) -> Section:
     return Section(
         "card",
         "What was judged, and on what.",
-        "A report speaks of these inputs. Of inputs from another source it says nothing.",
+        "It speaks of these inputs. Of inputs from another source it says nothing.",
         {"accuracy": accuracy.mean, "inputs": len(subject.x), "layers": len(found)}
         | ({} if size is None else {"parameters": size.parameters, "macs": size.macs}),
         [Table("Network and inputs", ["", ""], [[k, v] for k, v in lines.items()])],
@@ -99,8 +99,8 @@ def distances(subject: Subject) -> Section:
     columns, told = rows(lines)
     return Section(
         "distances",
-        "Distances are in input units, of inputs that are labelled right; intervals hold"
-        " for any distribution. Robust accuracy counts all attacked inputs.",
+        "Distances are in input units, of inputs labelled right; intervals hold for any"
+        " distribution. Robust accuracy counts all attacked inputs.",
         "A distance found by an attack is an upper bound. A certificate is a lower one."
         " Two networks are comparable on the same inputs only.",
         numbers,
@@ -126,8 +126,8 @@ def trust(subject: Subject) -> Section:
             [c.name, f"{c.number:.3g}", f"{c.limit:.3g}", "" if c.passed else c.meaning]
             for c in found
         ]
-    ratio = near.distance[right] / subject.estimate(subject.model, norm)[right]
-    ratio = float(ratio.nanmedian())
+    each = near.distance[right] / subject.estimate(subject.model, norm)[right]
+    ratio = float(each.nanmedian())
     lines.append(
         [
             "attack near one linearisation",
@@ -157,8 +157,8 @@ def trust(subject: Subject) -> Section:
     return Section(
         "trust",
         f"The checklist of the literature, in {NAMES[norm]} at the median distance.",
-        "A failed check does not say that the network is weak, but that the usual attack"
-        " may not show it. Passed checks prove nothing.",
+        "A failed check does not say that the network is weak: the usual attack may not"
+        " show it. Passed checks prove nothing.",
         numbers,
         [Table("Checks", ["check", "number", "allowed", "a failure means"], lines)],
     )
@@ -168,7 +168,7 @@ def layers(subject: Subject) -> Section:
     """How compressible each layer is."""
     found, strange = layers_of(subject.model)
     if not found:
-        raise LeftOut("no layer with weights is seen: give the network, not a function")
+        raise LeftOut(UNSEEN)
     lines, numbers = [], {}
     for name, layer in found:
         w = layer.weight.detach().flatten(1)
@@ -204,11 +204,11 @@ def layers(subject: Subject) -> Section:
     )
     return Section(
         "layers",
-        "Best-k errors keep a tenth: zero is fully compressible, one not at all. Kernels"
-        " are flattened, one row a filter." + more,
-        "These numbers are of raw weights. A positive factor moved from one layer to the"
-        " next changes them and not the function; normalisation layers hide a factor a"
-        " row. They do not rank networks by robustness.",
+        "Best-k errors keep a tenth: zero is fully compressible, one not at all."
+        " Kernels are flattened, one row a filter." + more,
+        "These numbers are of raw weights. A positive factor moved from one layer to"
+        " the next changes them and not the function; normalisation layers hide a"
+        " factor a row. They do not rank networks by robustness.",
         numbers,
         [Table("Layers", columns, told)],
         [
@@ -221,6 +221,9 @@ def layers(subject: Subject) -> Section:
     )
 
 
+UNSEEN = (
+    "no layer with weights is seen: give the network itself, not a function or script"
+)
 LAYER = (
     "σ₁ over Frobenius",
     "effective rank, share",
@@ -240,19 +243,14 @@ def attention(subject: Subject) -> Section:
     source = subject.chance()
     noise = torch.randn(x.shape, generator=source, dtype=x.dtype).to(x)
     order = torch.randperm(len(x), generator=source).to(y.device)
+    unlike = y != y[order]
     steps = {
         "attack": near.x_adv[right] - x,
-        "difference of two labels": (x[order] - x)[y != y[order]],
+        "difference of two labels": (x[order] - x)[unlike],
         "noise": noise,
     }
-    gains = {}
-    for name, step in steps.items():
-        base = (
-            x[: len(step)] if name != "difference of two labels" else x[y != y[order]]
-        )
-        gains[name] = _gain(subject, base, step)
-    if any(g is None for g in gains.values()):
-        raise LeftOut("the first layer is not seen at work")
+    bases = {"attack": x, "difference of two labels": x[unlike], "noise": x}
+    gains = {name: _gain(subject, bases[name], step) for name, step in steps.items()}
     ratio = gains["attack"] / gains["difference of two labels"]
     lines = [[name, number(g)] for name, g in gains.items()]
     return Section(
@@ -323,6 +321,8 @@ USUAL: dict[str, Callable[[Any], Any]] = {
 
 def compressed(subject: Subject) -> Section:
     """What compression would do."""
+    if not layers_of(subject.model)[0]:
+        raise LeftOut(UNSEEN)
     norm = "l2" if "l2" in subject.eps else next(iter(subject.eps))
     x, y = subject.few
     labels, right = subject.logits[: len(x)].argmax(1), subject.right
@@ -332,7 +332,7 @@ def compressed(subject: Subject) -> Section:
     for name, squeeze in USUAL.items():
         try:
             smaller = squeeze(subject.model)
-        except (ValueError, AttributeError, TypeError) as error:
+        except ValueError as error:
             refused.append(f"{name}: {error}")
             continue
         accuracy = metrics.accuracy(smaller, subject.x, subject.y)
@@ -376,7 +376,7 @@ def compressed(subject: Subject) -> Section:
         "Each is tried on a copy, after training and without any more of it. The ratio"
         f" is that of the {NAMES[norm]} estimates, over inputs that keep a right label;"
         f" the attacks are those at the budget {number(subject.eps[norm])}.",
-        "An operation after training is not training with that structure: the latter can"
+        "An operation after training is not training with that structure, which can"
         " cost much more of the distance.",
         numbers,
         [Table("Compressions", columns, table)],
@@ -416,7 +416,8 @@ def words(found: dict[str, Section]) -> Section:
     if "card" in found:
         card = found["card"].numbers
         told.append(
-            f"It labels {100 * card['accuracy']:.1f} % of {card['inputs']} inputs right."
+            f"{100 * card['accuracy']:.1f} % of {card['inputs']} inputs are labelled"
+            " right."
         )
     for norm, v in found["distances"].numbers.items() if "distances" in found else ():
         told.append(
@@ -477,7 +478,7 @@ def _certificate(subject: Subject, norm: str) -> float | None:
     return float(radius.median())
 
 
-def _gain(subject: Subject, x: Tensor, step: Tensor) -> float | None:
+def _gain(subject: Subject, x: Tensor, step: Tensor) -> float:
     """Root mean square of the step behind the first layer over that of the step."""
     with (
         torch.no_grad(),
@@ -490,7 +491,7 @@ def _gain(subject: Subject, x: Tensor, step: Tensor) -> float | None:
         ):
             before, after = first(a), first(a + d)
             if not isinstance(before, Tensor):
-                return None
+                raise LeftOut("the first layer is not seen at work")
             moved.append((after - before).flatten(1).norm(dim=1))
     lengths = step.flatten(1).norm(dim=1)
     return float((torch.cat(moved).square().mean() / lengths.square().mean()).sqrt())

@@ -1,4 +1,4 @@
-"""Whom a report is about: the network and the inputs, refused if nothing can be said."""
+"""Whom a report is about: network and inputs, refused if nothing can be said."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -189,7 +189,7 @@ def _answers(subject: Subject, model: Callable[[Tensor], Any]) -> None:
         )
 
 
-def layers_of(model: Any) -> tuple[list[tuple[str, nn.Module]], list[str]]:
+def layers_of(model: Any) -> tuple[list[tuple[str, Any]], list[str]]:
     """Return the layers with weights, named, and the kinds that are not known."""
     if not isinstance(model, nn.Module):
         return [], ["a function: its layers are hidden"]
