@@ -60,7 +60,7 @@ def _section(section: Section) -> str:
     )
     return (
         f'<section id="{section.name}"><h2>{html.escape(section.title)}</h2>'
-        f"<p>{html.escape(section.text)}</p>"
+        + "".join(f"<p>{html.escape(p)}</p>" for p in section.text.split("\n"))
         + "".join(map(_table, section.tables))
         + pictures
         + (caution if section.caution else "")

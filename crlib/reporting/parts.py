@@ -6,11 +6,22 @@ from io import StringIO
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from crlib import figures
 from crlib.claims import Interval
 
-__all__ = ["TITLES", "Picture", "Section", "Table", "number", "picture", "rows"]
+__all__ = [
+    "TITLES",
+    "Picture",
+    "Section",
+    "Table",
+    "canvas",
+    "number",
+    "picture",
+    "rows",
+]
 
 # The sections, in the order of the page.
 TITLES = {
@@ -50,7 +61,7 @@ class Section:
 
     Attributes:
         name: in :data:`TITLES`, and in the numbers of the report.
-        text: sentences for the reader.
+        text: sentences for the reader, a paragraph a line.
         caution: what its numbers may not be used for.
         numbers: plain values, as they go into the JSON file.
         tables: in the order of the page.
@@ -90,12 +101,23 @@ def number(v: float | Interval, spec: str = ".3g") -> str:
     return v.format(spec) if isinstance(v, Interval) else format(v, spec)
 
 
+def canvas() -> tuple[Figure, Axes]:
+    """Return an empty figure in the style of the book."""
+    with figures.style():
+        return plt.subplots(figsize=(6.0, 3.6))
+
+
 def picture(fig: Figure, caption: str, alt: str) -> Picture:
     """Return a figure as a drawing whose letters are paths, and close it."""
     out = StringIO()
     # The same numbers give the same file: no date, no random names.
     with plt.rc_context({"svg.hashsalt": "crlib", "svg.fonttype": "path"}):
-        fig.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        fig.savefig(
+            out,
+            format="svg",
+            bbox_inches="tight",
+            metadata={"Date": None, "Creator": None},
+        )
     plt.close(fig)
     svg = out.getvalue()
     return Picture(caption, alt, svg[svg.index("<svg") :])

@@ -5,7 +5,6 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from crlib import attacks, certify, compress, figures, metrics
 from crlib.asking import evaluating
 from crlib.attacks.universal import first_layer
 from crlib.claims import interval, median_interval, wilson
-from crlib.reporting.parts import Section, Table, number, picture, rows
+from crlib.reporting.parts import Section, Table, canvas, number, picture, rows
 from crlib.reporting.subject import LEAST, Subject, layers_of
 from crlib.version import __version__
 
@@ -48,14 +47,14 @@ def card(subject: Subject) -> Section:
         "It speaks of these inputs. Of inputs from another source it says nothing.",
         {"accuracy": accuracy.mean, "inputs": len(subject.x), "layers": len(found)}
         | ({} if size is None else {"parameters": size.parameters, "macs": size.macs}),
-        [Table("Network and inputs", ["", ""], [[k, v] for k, v in lines.items()])],
+        [Table("Facts", ["", ""], [[k, v] for k, v in lines.items()])],
     )
 
 
 def distances(subject: Subject) -> Section:
     """How far the boundary is."""
     lines, numbers = [], {}
-    fig, ax = plt.subplots(figsize=(6.0, 3.6))
+    fig, ax = canvas()
     for i, (norm, eps) in enumerate(subject.eps.items()):
         near, right = subject.near(norm), subject.right
         median = median_interval(near.distance[right].tolist())
@@ -194,7 +193,7 @@ def layers(subject: Subject) -> Section:
             | {c: f"{v:.3f}" for c, v in numbers[name].items()}
         )
     columns, told = rows(lines)
-    fig, ax = plt.subplots(figsize=(6.0, 3.6))
+    fig, ax = canvas()
     spectra = {n: metrics.singular_values(m.weight.flatten(1)) for n, m in found}
     shown = {n: s for n, s in spectra.items() if s[0] > 0}
     figures.spectrum(ax, dict(list(shown.items())[:6]))
@@ -452,7 +451,7 @@ def words(found: dict[str, Section]) -> Section:
             f"Of the compressions tried, \u201c{name}\u201d changes most:"
             f" {100 * kept[name]['labels kept']:.0f} % of the labels stay."
         )
-    return Section("words", " ".join(told[:7]))
+    return Section("words", "\n".join(told[:7]))
 
 
 class LeftOut(Exception):
