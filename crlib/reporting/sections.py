@@ -12,7 +12,7 @@ from torch import Tensor
 from crlib import attacks, certify, compress, figures, metrics
 from crlib.asking import evaluating
 from crlib.attacks.universal import first_layer
-from crlib.claims import interval, median_interval, wilson
+from crlib.claims import Interval, interval, median_interval, wilson
 from crlib.reporting.parts import Section, Table, canvas, number, picture, rows
 from crlib.reporting.subject import LEAST, Subject, layers_of
 from crlib.version import __version__
@@ -323,58 +323,30 @@ def compressed(subject: Subject) -> Section:
     if not layers_of(subject.model)[0]:
         raise LeftOut(UNSEEN)
     norm = "l2" if "l2" in subject.eps else next(iter(subject.eps))
-    x, y = subject.few
-    labels, right = subject.logits[: len(x)].argmax(1), subject.right
     before = subject.estimate(subject.model, norm)
-    fooled = subject.worst(norm)
-    lines, numbers, refused = [], {}, []
+    numbers, lines, refused = {}, [], []
     for name, squeeze in USUAL.items():
         try:
             smaller = squeeze(subject.model)
         except ValueError as error:
             refused.append(f"{name}: {error}")
             continue
-        accuracy = metrics.accuracy(smaller, subject.x, subject.y)
-        with torch.no_grad(), evaluating(smaller):
-            now = torch.cat([smaller(a) for a in x.split(subject.batch_size)]).argmax(1)
-        kept = now == labels
-        both = kept & right
-        ratio = (subject.estimate(smaller, norm) / before)[both]
-        told = None
-        if both.sum() >= LEAST["medians"]:
-            told = median_interval(ratio.nan_to_num(nan=1.0).tolist())
-        still = attacks.transfer(fooled, smaller, x, y).success[fooled.success & both]
-        works = float(still.double().mean()) if len(still) else math.nan
-        size = _size(smaller, x)
-        numbers[name] = {
-            "accuracy": accuracy,
-            "labels kept": float(kept.double().mean()),
-            "distance ratio": None if told is None else told.mean,
-            "attacks still work": None if math.isnan(works) else works,
-            "nonzero": None if size is None else size.nonzero,
+        numbers[name], ratio = _tried(subject, smaller, norm, before)
+        told = {
+            key: "–" if v is None else f"{v:,}" if isinstance(v, int) else f"{v:.3f}"
+            for key, v in numbers[name].items()
         }
-        lines.append(
-            {
-                "compression": name,
-                "not zero": "unknown" if size is None else f"{size.nonzero:,}",
-                "accuracy": f"{accuracy:.3f}",
-                "labels kept": f"{numbers[name]['labels kept']:.3f}",
-                "estimated distance, ratio": "too few"
-                if told is None
-                else number(told),
-                "old attacks that still work": "none"
-                if math.isnan(works)
-                else f"{works:.2f}",
-            }
-        )
+        told["distance ratio"] = "–" if ratio is None else number(ratio)
+        lines.append({"compression": name, **told})
     if not lines:
-        raise LeftOut(refused[0] if refused else "nothing could be compressed")
+        raise LeftOut(refused[0])
     columns, table = rows(lines)
     return Section(
         "compressed",
-        "Each is tried on a copy, after training and without any more of it. The ratio"
-        f" is that of the {NAMES[norm]} estimates, over inputs that keep a right label;"
-        f" the attacks are those at the budget {number(subject.eps[norm])}.",
+        "Each is tried on a copy, after training and without any more of it."
+        " Re-centring gives each layer its old mean output, on inputs that are not attacked. The"
+        f" ratio is that of the {NAMES[norm]} estimates, over inputs that keep a right"
+        f" label; the attacks are those at the budget {number(subject.eps[norm])}.",
         "An operation after training is not training with that structure, which can"
         " cost much more of the distance.",
         numbers,
@@ -382,13 +354,43 @@ def compressed(subject: Subject) -> Section:
     )
 
 
+def _tried(
+    subject: Subject, smaller: Any, norm: str, before: Tensor
+) -> tuple[dict[str, Any], Interval | None]:
+    """What one compressed copy does, and the interval of its ratio of distances."""
+    x, y = subject.few
+    labels = subject.logits[: len(x)].argmax(1)
+    kept = subject.labels(smaller) == labels
+    both = kept & subject.right
+    ratio = None
+    if both.sum() >= LEAST["medians"]:
+        each = (subject.estimate(smaller, norm) / before)[both]
+        ratio = median_interval(each.nan_to_num(nan=1.0).tolist())
+    fooled = subject.worst(norm)
+    still = attacks.transfer(fooled, smaller, x, y).success[fooled.success & both]
+    again, rest = None, subject.x[len(x) :]
+    if len(rest) >= LEAST["means"]:
+        centred = compress.recentre(
+            subject.model, smaller, rest, batch_size=subject.batch_size
+        )
+        again = float((subject.labels(centred) == labels).double().mean())
+    size = _size(smaller, x)
+    numbers = {
+        "not zero": None if size is None else size.nonzero,
+        "accuracy": metrics.accuracy(smaller, subject.x, subject.y),
+        "labels kept": float(kept.double().mean()),
+        "kept, re-centred": again,
+        "distance ratio": None if ratio is None else ratio.mean,
+        "attacks that still work": float(still.double().mean()) if len(still) else None,
+    }
+    return numbers, ratio
+
+
 def against(subject: Subject) -> Section:
     """The network beside its baseline."""
     if subject.baseline is None:
         raise LeftOut("no baseline was given")
-    with torch.no_grad(), evaluating(subject.baseline):
-        parts = [subject.baseline(a) for a in subject.x.split(subject.batch_size)]
-    other = torch.cat(parts).argmax(1) == subject.y
+    other = subject.labels(subject.baseline, subject.x) == subject.y
     own = subject.logits.argmax(1) == subject.y
     gain = interval((own.double() - other.double()).tolist())
     lines = [["accuracy, difference", gain.format("+.3f")]]
@@ -504,11 +506,8 @@ def _noise_rate(subject: Subject, norm: str, eps: float) -> float:
     for _ in range(10):
         v = torch.randn(x.shape[1:], generator=source, dtype=x.dtype).to(x)
         v = eps * (v.sign() if norm == "linf" else v / v.norm())
-        with torch.no_grad(), evaluating(subject.model):
-            parts = [
-                subject.model((a + v).clamp(0, 1)) for a in x.split(subject.batch_size)
-            ]
-        rates.append(float((torch.cat(parts).argmax(1) != told).double().mean()))
+        now = subject.labels(subject.model, (x + v).clamp(0, 1))
+        rates.append(float((now != told).double().mean()))
     return float(np.mean(rates))
 
 

@@ -19,8 +19,8 @@ from crlib.models import weight_layers
 __all__ = ["LEAST", "Subject"]
 
 # Medians need so many inputs that are labelled right, a search for one perturbation
-# of them all so many inputs.
-LEAST = {"medians": 20, "universal": 50}
+# of them all so many inputs, mean outputs of layers so many that are not attacked.
+LEAST = {"medians": 20, "universal": 50, "means": 50}
 
 
 @dataclass
@@ -58,9 +58,15 @@ class Subject:
     @cached_property
     def logits(self) -> Tensor:
         """``(N, K)`` logits of all inputs."""
-        with torch.no_grad(), evaluating(self.model):
-            parts = [ask(self.model, a) for a in self.x.split(self.batch_size)]
-        return torch.cat(parts)
+        return self._asked(self.model, self.x)
+
+    def labels(self, model: Any, x: Tensor | None = None) -> Tensor:
+        """What a network makes of inputs, by default of the attacked ones."""
+        return self._asked(model, self.few[0] if x is None else x).argmax(1)
+
+    def _asked(self, model: Any, x: Tensor) -> Tensor:
+        with torch.no_grad(), evaluating(model):
+            return torch.cat([ask(model, part) for part in x.split(self.batch_size)])
 
     @property
     def right(self) -> Tensor:
