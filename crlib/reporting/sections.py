@@ -344,8 +344,8 @@ def compressed(subject: Subject) -> Section:
     return Section(
         "compressed",
         "Each is tried on a copy, after training and without any more of it."
-        " Re-centring gives each layer its old mean output, on inputs that are not attacked. The"
-        f" ratio is that of the {NAMES[norm]} estimates, over inputs that keep a right"
+        " Re-centring gives each layer its old mean output, on inputs that are not"
+        f" attacked. The ratio is that of the {NAMES[norm]} estimates, over inputs that keep a right"
         f" label; the attacks are those at the budget {number(subject.eps[norm])}.",
         "An operation after training is not training with that structure, which can"
         " cost much more of the distance.",
