@@ -24,7 +24,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", choices=("quick", "full"), default="quick")
     run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     run.add_argument("--jobs", type=int, default=1, help="runs at once, -1 for all")
-    run.add_argument("--backend", default="loky", help="of joblib: loky, dask, ...")
+    run.add_argument("--backend", default="loky", help="of joblib: loky, threading")
+    run.add_argument(
+        "--cluster", help="of dask: tcp://host:port, or slurm:file.yaml (pbs, sge, lsf)"
+    )
     judge = commands.add_parser("report", help="judge a network of your own")
     judge.add_argument("network", help="module:function or file.py:function")
     judge.add_argument("--weights", help="a state dictionary, .pt or .safetensors")
@@ -96,14 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         study = studies.find(chosen.name)
         if chosen.command == "run":
-            table = studies.sweep(
-                study,
-                study.grids[chosen.profile],
-                chosen.out,
-                device=chosen.device,
-                jobs=chosen.jobs,
-                backend=chosen.backend,
-            )
+            with studies.cluster(chosen.cluster) as found:
+                table = studies.sweep(
+                    study,
+                    study.grids[chosen.profile],
+                    chosen.out,
+                    device=chosen.device,
+                    jobs=-1 if found else chosen.jobs,
+                    backend="dask" if found else chosen.backend,
+                )
         else:
             table = studies.results(chosen.out, study)
     except studies.StudyError as error:

@@ -346,7 +346,8 @@ def compressed(subject: Subject) -> Section:
         "Each is tried on a copy, after training and without any more of it."
         " Re-centring gives each layer its old mean output, on inputs that are not"
         f" attacked. The ratio is that of the {NAMES[norm]} estimates, over inputs that"
-        f" keep a right label; the attacks are those at the budget {number(subject.eps[norm])}.",
+        " keep a right label; the attacks are those at the budget"
+        f" {number(subject.eps[norm])}.",
         "An operation after training is not training with that structure, which can"
         " cost much more of the distance.",
         numbers,
