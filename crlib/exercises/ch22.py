@@ -26,7 +26,8 @@ def _norms(answer: Callable[[Tensor], tuple[float, float]], mask: Tensor) -> Non
         right = metrics.operator_norm(w, norm=norm) / metrics.operator_norm(
             full, norm=norm
         )
-        assert abs(float(value) - right) < 1e-9, (
+        # A learner who counts in single precision is right, too.
+        assert abs(float(value) - right) < 1e-5 * right, (
             f"A pattern {tuple(mask.shape)} with {int(mask.sum())} entries has in"
             f" {norm} {right:.4f} of the norm of the full one, and you return"
             f" {float(value):.4f}."

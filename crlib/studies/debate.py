@@ -145,7 +145,7 @@ def first_layer(net: MLP, pairs: Tensor) -> dict[str, float]:
     found["chi"] = float(metrics.energy_share(pairs, seen).mean().sqrt())
     stretch = (pairs @ w.T).norm(dim=1).median() / pairs.norm(dim=1).median()
     found["contrast"] = found["norm l2"] * size / float(stretch)
-    few = (SHARE * len(w), SHARE * DIM, RANK)
+    few = (SHARE * len(w), SHARE * w.shape[1], min(RANK, len(spectrum)))
     sizes = (metrics.row_norms(w), metrics.row_norms(w.T), spectrum)
     names = ("row", "column", "spectral")
     for name, values, k in zip(names, sizes, few, strict=True):
