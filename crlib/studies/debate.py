@@ -94,7 +94,8 @@ def build(first: str, seed: int, images: Dataset) -> tuple[MLP, dict[str, Any]]:
         side = "rows" if first == "row penalty" else "columns"
         lasso = compress.group_lasso(PENALTY, scale_invariant=True, side=side)
         return net, {"penalty": lasso}
-    weight = net.layers[0].weight.data
+    layer: Any = net.layers[0]
+    weight = layer.weight.data
     weight *= _kept(form, seed, images).to(weight)
     if form == first:
         # The mean Frobenius norm of the full layer, whatever is left of it.

@@ -1,5 +1,7 @@
 """The study of the debate runs on a small scale, and its table holds what must be."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -17,7 +19,8 @@ def few() -> Dataset:
 def test_a_first_layer_has_its_weights_and_its_scale(first: str, few: Dataset) -> None:
     net, options = debate.build(first, 1, few)
     net = net.double()
-    layer, w = net.layers[0], net.weights[0]
+    layer: Any = net.layers[0]
+    w = net.weights[0]
     counts = {"full": 256 * 784, "row penalty": 256 * 784, "column penalty": 256 * 784}
     if first.startswith("rank"):
         found = layer.left.numel() + layer.right.numel()
@@ -74,7 +77,8 @@ def test_a_first_layer_that_sees_all_hides_nothing() -> None:
     w = net.weights[0]
     assert found["norm linf"] == pytest.approx(float(w.abs().sum(1).max() / w.norm()))
     assert found["norm l1"] == pytest.approx(float(w.abs().sum(0).max() / w.norm()))
-    net.layers[0].weight.data[:, 0] = 0
+    layer: Any = net.layers[0]
+    layer.weight.data[:, 0] = 0
     blind = debate.first_layer(net, pairs)
     share = pairs[:, 1:].square().sum(1) / pairs.square().sum(1)
     assert blind["chi"] == pytest.approx(float(share.mean().sqrt()))
@@ -94,9 +98,9 @@ def test_a_run_tells_all_that_the_table_has_and_tells_it_again() -> None:
     assert matched == {"epoch": 0, "met": False}
     assert set(last) <= set(studies.published("debate"))
     assert debate._run(asked[1:], "cpu")[0] == last
-    assert last["column error"] == 0 < last["row error"]
+    assert last["column error"] == 0 and float(last["row error"]) > 0
     for norm in debate.EPS:
-        assert 0 <= last[f"robust {norm}"] <= 1 and last[norm] >= 0
+        assert 0 <= float(last[f"robust {norm}"]) <= 1 and float(last[norm]) >= 0
 
 
 def test_the_table_holds_what_must_be_true() -> None:
