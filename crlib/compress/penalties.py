@@ -14,9 +14,13 @@ Penalty = Callable[[Any], Tensor]
 
 
 def group_lasso(
-    strength: float, *, p: float = 2, scale_invariant: bool = False
+    strength: float,
+    *,
+    p: float = 2,
+    scale_invariant: bool = False,
+    side: str = "rows",
 ) -> Penalty:
-    r"""Penalise the norms of rows, so that few neurons stay strong.
+    r"""Penalise the norms of rows, so that few neurons stay strong; or of columns.
 
     :math:`\lambda \sum_l \sum_i \|w_i\|_p`, each layer divided by :math:`\|W\|_F` if
     ``scale_invariant``. The plain form also shrinks the scale of the weights; the
@@ -24,8 +28,13 @@ def group_lasso(
 
     Args:
         strength: :math:`\lambda`, not negative.
-        p: norm of a row: 2, or 1, which pairs with linf attacks.
+        p: norm of a row (column): 2, or 1, which pairs with linf (l1) attacks.
         scale_invariant: divide by the Frobenius norm.
+        side: ``"rows"``, one a neuron or filter; or ``"columns"``, one an input, of a
+            convolution one a channel and place in its window.
+
+    Raises:
+        ValueError: a strength that is negative, or another side.
 
     Example:
         >>> import torch
@@ -35,14 +44,19 @@ def group_lasso(
         >>> model.layers[0].weight.data = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
         >>> float(compress.group_lasso(0.5)(model).detach())
         3.0
+        >>> columns = compress.group_lasso(0.5, p=1, side="columns")
+        >>> float(columns(model).detach())
+        4.0
     """
     checks.not_negative(strength=strength)
+    checks.one_of("side", side, ("rows", "columns"))
+    within = 1 if side == "rows" else 0
 
     def penalty(model: nn.Module) -> Tensor:
         parts = []
         for w in matrices(model):
-            rows = torch.linalg.vector_norm(w, ord=p, dim=1).sum()
-            parts.append(rows / torch.linalg.norm(w) if scale_invariant else rows)
+            norms = torch.linalg.vector_norm(w, ord=p, dim=within).sum()
+            parts.append(norms / torch.linalg.norm(w) if scale_invariant else norms)
         return strength * torch.stack(parts).sum()
 
     return penalty

@@ -49,6 +49,14 @@ FORMULAS: dict[str, tuple[Any, Callable[[nn.Module], float]]] = {
         compress.group_lasso(0.5, p=1),
         sum_of(lambda w: 0.5 * float(w.abs().sum())),
     ),
+    "group lasso of columns": (
+        compress.group_lasso(0.5, side="columns"),
+        sum_of(lambda w: 0.5 * float(metrics.row_norms(w.T).sum())),
+    ),
+    "scale-invariant columns": (
+        compress.group_lasso(1.0, scale_invariant=True, side="columns"),
+        sum_of(lambda w: float(metrics.row_norms(w.T).sum() / w.norm())),
+    ),
     "scale-invariant rows": (
         compress.group_lasso(1.0, scale_invariant=True),
         sum_of(lambda w: float(metrics.row_norms(w).sum() / w.norm())),
