@@ -167,7 +167,7 @@ def attacked(group: Group, x: Tensor, y: Tensor, eps: float, kind: str) -> Tenso
     """
     if kind == "noise":
         g = torch.Generator().manual_seed(0)
-        signs = 2 * torch.randint(2, x.shape, generator=g) - 1
+        signs = 2 * torch.randint(2, x.shape, generator=g).to(x.dtype) - 1
         return (x + eps * signs).clamp(0, 1)
     makers = {
         "own": group[:MANY],
