@@ -1,0 +1,64 @@
+"""The study of universal perturbations on a small scale."""
+
+import pytest
+import torch
+
+from crlib import attacks, studies
+from crlib.data import Dataset
+from crlib.models import MLP
+from crlib.studies import networks, universal
+from tests.unit.support import rng
+
+
+def test_every_way_builds_what_it_names(fashion: Dataset) -> None:
+    for config in universal.STUDY.grids["quick"][::10]:
+        way, strength = config["way"], config["strength"]
+        net, options = universal.build(way, strength, config["seed"], fashion)
+        twin, _ = networks.build("plain", 0, config["seed"], fashion)
+        if way == "scale":
+            assert net.weights[0].equal(twin.weights[0])
+            with torch.no_grad():
+                options["constraint"](net)
+            for w in net.weights[:-1]:
+                assert float(w.norm()) == pytest.approx(strength, rel=1e-5)
+
+
+def test_blind_directions_follow_the_law_where_the_network_is_affine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(universal, "DRAWS", 400)
+    net = MLP((6, 2, 2), seed=0).double()
+    score = torch.tensor([3.0, -2.9, 0, 0, 0, 0], dtype=torch.float64)
+    with torch.no_grad():
+        net.layers[0].weight.copy_(torch.eye(2, 6))
+        net.layers[1].weight.copy_(torch.stack([score[:2], -score[:2]]))
+    # Far from zero, where ReLU is the identity.
+    x = 100 + torch.rand(40, 1, 1, 6, generator=rng(0), dtype=torch.float64)
+    d = x.flatten(1) @ score / score.norm()
+    near = attacks.AttackResult(
+        x_adv=x - (d[:, None] * score / score.norm()).view_as(x),
+        distance=d,
+        success=d > 0,
+        n_forward=d,
+        n_backward=d,
+        zero_gradient=d < 0,
+        right=d > 0,
+        norm="l2",
+    )
+    found = universal.blind(net, x, near, dimension=2, seed=0)
+    assert found["share in rows"] == pytest.approx(1)
+    for space in ("rows", "whole"):
+        for length in (4, 8):
+            law, hit = (found[f"{what} {space} {length}"] for what in ("law", "hit"))
+            assert hit == pytest.approx(law, abs=0.08) and 0.1 < law < 0.9
+    assert found["law rows 4"] > found["law whole 4"] + 0.1
+
+
+def test_the_table_holds_what_must_be_true() -> None:
+    table = studies.published("universal")
+    met = table[table["met"]]
+    rates = met[["universal", "worst run", "best run"]]
+    assert rates.ge(0).all(axis=None) and rates.le(1).all(axis=None)
+    assert (met["worst run"] <= met["best run"]).all()
+    # A pair of ends reaches what one end reaches, but for the box.
+    assert (met["law rows 2"] <= met["law rows 4"]).all()
