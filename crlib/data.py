@@ -12,7 +12,7 @@ import json
 import math
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
@@ -92,6 +92,43 @@ class Dataset:
             rows = torch.randperm(len(x), generator=generator)[:n]
             parts += [x[rows], y[rows]]
         return _dataset(*parts, name=self.name, source=f"part of {self.source}")
+
+    def of_classes(self, classes: Sequence[int]) -> "Dataset":
+        """Return the samples of some classes, with a fingerprint of its own.
+
+        Args:
+            classes: two labels or more; the first becomes label 0, the second 1.
+
+        Raises:
+            ValueError: a class twice, fewer than two, or one without samples.
+
+        Example:
+            >>> from crlib import data
+            >>> shoes = data.fashion_mnist_sample().of_classes([5, 7, 9])
+            >>> len(shoes.x_train), shoes.classes
+            (2400, 3)
+        """
+        wanted = torch.as_tensor(classes)
+        if len(wanted) < 2 or len(wanted.unique()) < len(wanted):
+            raise ValueError(
+                f"classes is {list(classes)}: name two or more, each once."
+            )
+        parts = []
+        for part, x, y in (
+            ("training", self.x_train, self.y_train),
+            ("test", self.x_test, self.y_test),
+        ):
+            hit = y[:, None] == wanted.to(y.device)  # (N, classes)
+            absent = wanted[~hit.any(0).cpu()].tolist()
+            if absent:
+                raise ValueError(
+                    f"No {part} sample has the label {absent[0]}: choose from"
+                    f" {y.unique().tolist()}."
+                )
+            rows = hit.any(1)
+            parts += [x[rows], hit[rows].long().argmax(1)]
+        source = f"classes {', '.join(map(str, classes))} of {self.source}"
+        return _dataset(*parts, name=self.name, source=source)
 
     def to(self, device: str | torch.device) -> "Dataset":
         """Return the same data on ``device``."""

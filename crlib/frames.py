@@ -11,6 +11,7 @@ import html
 import io
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ _SCRIPT = (
     "box.querySelector('output').value=t;"
     "this.setAttribute('aria-valuetext',t)"
 )
+# As many characters under the track as a phone has room for.
+_TICKS = 40
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,7 +46,7 @@ class Frames:
     values: Sequence[Any]
     label: str
     alt: Callable[[Any], str]
-    start: int = 0
+    start: int
     fmt: Callable[[Any], str] = str
     dpi: int = 100
 
@@ -65,23 +68,49 @@ class Frames:
         return buffer.getvalue()
 
     def html(self) -> str:
-        """Return the slider as a fragment of HTML that needs nothing else."""
+        """Return the slider as a fragment of HTML that needs nothing else.
+
+        Raises:
+            ValueError: the alternative text of a frame says no value, or two frames
+                have the same.
+        """
         name = f"cr-frames-{uuid.uuid4().hex[:8]}"
         texts = [self.fmt(v) for v in self.values]
         images = "".join(
             f'<img src="data:image/png;base64,{base64.b64encode(self.png(v)).decode()}"'
-            f' alt="{html.escape(self.alt(v))}"{"" if i == self.start else " hidden"}>'
-            for i, v in enumerate(self.values)
+            f' alt="{html.escape(said)}"{"" if i == self.start else " hidden"}>'
+            for i, (v, said) in enumerate(zip(self.values, self.said(), strict=True))
         )
         return (
             f'<div class="cr-frames" data-values="{html.escape(json.dumps(texts))}">'
             f'<label for="{name}">{html.escape(self.label)}</label> '
+            f'<output for="{name}">{html.escape(texts[self.start])}</output>'
             f'<input id="{name}" type="range" min="0" max="{len(texts) - 1}" step="1"'
             f' value="{self.start}" autocomplete="off"'
             f' aria-valuetext="{html.escape(texts[self.start])}"'
             f' oninput="{_SCRIPT}">'
-            f' <output for="{name}">{html.escape(texts[self.start])}</output>'
+            f'<div class="cr-ticks" aria-hidden="true">{self.ticks(texts)}</div>'
             f"<div>{images}</div></div>"
+        )
+
+    def said(self) -> list[str]:
+        """Return the alternative text of each frame; raise if one tells nothing."""
+        said = [self.alt(value) for value in self.values]
+        for text in said:
+            if said.count(text) > 1 or not re.search(r"\d", text):
+                raise ValueError(
+                    f"The frame of a slider says {text!r}. Let alt(value) say what is"
+                    " to be seen at this value, with the numbers: no two frames alike."
+                )
+        return said
+
+    def ticks(self, texts: Sequence[str]) -> str:
+        """Return a tick for each value, with its text where there is room for all."""
+        room = sum(len(text) + 2 for text in texts) <= _TICKS
+        named = {0, self.start, len(texts) - 1}
+        return "".join(
+            f"<span>{html.escape(text) if room or i in named else ''}</span>"
+            for i, text in enumerate(texts)
         )
 
     def live(self) -> Any:
@@ -147,7 +176,7 @@ def slider(
     *,
     label: str,
     alt: Callable[[Any], str],
-    start: int = 0,
+    start: int,
     fmt: Callable[[Any], str] = str,
     dpi: int = 100,
 ) -> Frames:
@@ -157,8 +186,9 @@ def slider(
         draw: takes one value, returns a matplotlib figure.
         values: what the slider runs over, in order.
         label: the slider's visible name, with the unit.
-        alt: takes one value, returns the frame's alternative text.
-        start: index of the frame shown first.
+        alt: takes one value, returns the frame's alternative text, with the numbers
+            that are to be seen.
+        start: index of the frame shown first, and in print: one that tells something.
         fmt: takes one value, returns the text shown beside the slider.
         dpi: resolution of the frames.
 

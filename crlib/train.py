@@ -22,6 +22,7 @@ from crlib.progress import Bar
 __all__ = ["Epoch", "Fit", "augment", "fit", "fit_many", "new_head", "pgd_adversary"]
 
 CHECKPOINTS = ("validation", "matched", "last")
+ROBUST = "robust"  # a rule of ``fit`` alone: it needs an adversary
 Adversary = Callable[[Any, Tensor, Tensor, torch.Generator], Tensor]
 
 
@@ -30,13 +31,15 @@ class Epoch:
     """What was measured after one epoch: mean losses, and accuracies in [0, 1].
 
     The training accuracy is that of the batches as they were trained on: perturbed
-    ones in adversarial training.
+    ones in adversarial training. ``robust_loss`` is that of the held-out images under
+    attack, NaN where the rule ``"robust"`` was not asked for.
     """
 
     train_loss: float
     train_accuracy: float
     validation_loss: float
     validation_accuracy: float
+    robust_loss: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ class Fit:
             raise ValueError(
                 f"No epoch for checkpoint={checkpoint!r}: this training kept"
                 f" {', '.join(self.kept)}. 'matched' needs match=, an accuracy that"
-                " training reaches; 'validation' needs samples held out."
+                " training reaches; 'validation' needs samples held out; 'robust' is"
+                " kept by fit(checkpoint='robust')."
             )
         epoch, state = self.kept[checkpoint]
         model = copy.deepcopy(self.model)
@@ -272,7 +276,10 @@ def fit(
         validation: share of the training images held out, in [0, 1).
         checkpoint: ``"validation"`` returns the epoch of lowest validation loss,
             ``"matched"`` the first whose training accuracy reaches ``match``,
-            ``"last"`` the last one. :meth:`Fit.at` gives the others.
+            ``"last"`` the last one. ``"robust"`` has the adversary attack the held-out
+            images once an epoch, from the same random points each time, and returns
+            the epoch of lowest loss on those (early stopping of Rice, Wong and Kolter
+            2020); the training itself stays the same. :meth:`Fit.at` gives the others.
         match: training accuracy of the rule ``"matched"``.
         keep: epochs to keep as well, for :meth:`Fit.at`: ``"epoch 0"`` is the model as
             it starts.
@@ -301,13 +308,25 @@ def fit(
     """
     _check_data(data)
     n_held = _check_options(
-        data, epochs, batch_size, optimiser, schedule, checkpoint, validation, match
+        data,
+        epochs,
+        batch_size,
+        optimiser,
+        schedule,
+        checkpoint,
+        validation,
+        match,
+        rules=(*CHECKPOINTS, ROBUST),
     )
     checks.at_least(1, constrain_every=constrain_every)
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}: a part of the batch, in (0, 1].")
     if trades is not None and adversary is None:
         raise ValueError("trades needs an adversary: give pgd_adversary(...).")
+    if checkpoint == ROBUST and adversary is None:
+        raise ValueError(
+            "checkpoint='robust' needs an adversary: give pgd_adversary(...)."
+        )
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     x, y, x_held, y_held = _split(data, n_held, generator)
@@ -354,9 +373,13 @@ def fit(
         if steps.count % constrain_every:
             constrain()
         held = _evaluate(model, x_held, y_held)
+        robust = math.nan
+        if checkpoint == ROBUST and adversary is not None:
+            x_moved = _moved(model, x_held, y_held, adversary, seed)
+            robust, _ = _evaluate(model, x_moved, y_held)
         # Summed off the device: Apple's GPUs have no float64.
         total = float(torch.stack(losses).cpu().double().sum())
-        epoch = Epoch(total / len(x), int(hits) / len(x), *held)
+        epoch = Epoch(total / len(x), int(hits) / len(x), *held, robust)
         ledger.record(epoch, lambda: _state(model))
         bar.set_postfix(loss=f"{epoch.train_loss:.3f}", validation=f"{held[0]:.3f}")
     for parameter in frozen:
@@ -399,7 +422,7 @@ def fit_many(
         penalty: maps a model to a scalar, such as ``compress.group_lasso(1.0)``.
         strengths: M factors of the penalty; None means 1.
         validation: share of the training samples held out.
-        checkpoint: as in :func:`fit`.
+        checkpoint: ``"validation"``, ``"matched"`` or ``"last"``, as in :func:`fit`.
         match: as in :func:`fit`.
         progress: show a progress bar.
 
@@ -486,7 +509,7 @@ class _Ledger:
         self.epochs, self.match, self.keep = epochs, match, keep
         self.history: list[Epoch] = []
         self.kept: dict[str, tuple[int, dict[str, Tensor]]] = {}
-        self.lowest = float("inf")
+        self.lowest = self.lowest_robust = float("inf")
 
     def record(self, epoch: Epoch, state: Callable[[], dict[str, Tensor]]) -> None:
         """Note an epoch; keep the weights, a copy, for each rule that chooses it."""
@@ -500,12 +523,15 @@ class _Ledger:
         reached = self.match is not None and epoch.train_accuracy >= self.match
         rules = {
             "validation": epoch.validation_loss < self.lowest,
+            ROBUST: epoch.robust_loss < self.lowest_robust,
             "matched": reached and "matched" not in self.kept,
             f"epoch {number}": number in self.keep,
             "last": number == self.epochs,
         }
         if rules["validation"]:
             self.lowest = epoch.validation_loss
+        if rules[ROBUST]:
+            self.lowest_robust = epoch.robust_loss
         for rule, chosen in rules.items():
             if chosen:
                 self.kept[rule] = number, state()
@@ -629,9 +655,10 @@ def _check_options(
     checkpoint: str,
     validation: float,
     match: float | None,
+    rules: tuple[str, ...] = CHECKPOINTS,
 ) -> int:
     """Return how many samples to hold out."""
-    checks.one_of("checkpoint", checkpoint, CHECKPOINTS)
+    checks.one_of("checkpoint", checkpoint, rules)
     checks.one_of("optimiser", optimiser, ("adamw", "sgd"))
     checks.one_of("schedule", schedule, ("constant", "cosine"))
     checks.at_least(1, epochs=epochs, batch_size=batch_size)
@@ -639,7 +666,7 @@ def _check_options(
         raise ValueError("checkpoint='matched' needs match=, a training accuracy.")
     n_held = round(validation * len(data.x_train))
     if not 0 <= n_held < len(data.x_train) or (
-        n_held == 0 and checkpoint == "validation"
+        n_held == 0 and checkpoint in ("validation", ROBUST)
     ):
         raise ValueError(
             f"validation is {validation}: hold out a share of the"
@@ -700,6 +727,16 @@ class _Steps:
         objective.backward()
         self.optimiser.step()
         self.count += 1
+
+
+def _moved(
+    model: nn.Module, x: Tensor, y: Tensor, adversary: Adversary, seed: int
+) -> Tensor:
+    """Attack held-out samples; the chance is its own and the same in every epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    pairs = zip(x.split(1024), y.split(1024), strict=True)
+    with evaluating(model):
+        return torch.cat([adversary(model, *pair, generator) for pair in pairs])
 
 
 def _evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:

@@ -1,8 +1,9 @@
-"""Put a mutated copy of a crlib function in place, for as long as a check runs."""
+"""Put a mutated copy of a function or class in place, for as long as a check runs."""
 
 import contextlib
 import importlib
 import inspect
+import sys
 import textwrap
 from collections.abc import Iterator
 
@@ -30,12 +31,18 @@ def mutated(where: str, find: str, replace: str) -> Iterator[None]:
     source = textwrap.dedent(inspect.getsource(inspect.unwrap(original)))
     code = compile(replaced(source, find, replace, where), f"<mutated {where}>", "exec")
     home = importlib.import_module(original.__module__)
+    # Whoever imported it by its name calls the copy too.
+    shown = [
+        other
+        for path, other in list(sys.modules.items())
+        if path.startswith(("crlib", "tests")) and vars(other).get(name) is original
+    ]
     try:
-        # Among the names where it was written, so that its neighbours call the copy
-        # too; a package that shows the function under its own name shows the copy.
+        # Among the names where it was written.
         exec(code, home.__dict__)
-        setattr(module, name, getattr(home, name))
+        for other in shown:
+            setattr(other, name, getattr(home, name))
         yield
     finally:
-        setattr(home, name, original)
-        setattr(module, name, original)
+        for other in (home, *shown):
+            setattr(other, name, original)

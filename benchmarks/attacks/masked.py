@@ -70,7 +70,7 @@ def cosines(n: int) -> Tensor:
 def jpeg(x: Tensor, step: float = 0.15) -> Tensor:
     """Round the cosine coefficients of blocks of seven pixels."""
     blocks = x.unfold(2, 7, 7).unfold(3, 7, 7)
-    basis = cosines(7)
+    basis = cosines(7).to(x)
     rough = ((basis @ blocks @ basis.T) / step).round() * step
     return (basis.T @ rough @ basis).permute(0, 1, 2, 4, 3, 5).reshape(x.shape)
 
@@ -94,21 +94,28 @@ def blind(x: Tensor) -> Tensor:
 def zoo(
     images: data.Dataset, epochs: int = 12
 ) -> dict[str, tuple[nn.Module, nn.Module | None]]:
-    """Return masked networks and, of most, a twin that hides nothing."""
+    """Return masked networks and, of most, a twin that hides nothing.
+
+    They have the precision of the images.
+    """
     torch.manual_seed(0)
-    net = harden(MLP(SIZES, bias=True, mean=0.286, std=0.353), images, epochs, 0)
-    other = harden(
-        MLP(SIZES, bias=True, mean=0.286, std=0.353, seed=1), images, epochs, 1
-    )
-    few = nn.Sequential(nn.Flatten(), nn.Linear(784, 64))
-    rest = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    kind = images.x_train.dtype
+    net, other = (
+        harden(
+            MLP(SIZES, bias=True, mean=0.286, std=0.353, seed=seed).to(kind),
+            images, epochs, seed,
+        )
+        for seed in range(2)
+    )  # fmt: skip
+    few = nn.Sequential(nn.Flatten(), nn.Linear(784, 64)).to(kind)
+    rest = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).to(kind)
     kwta = harden(Layers(few, winners, rest), images, epochs, 2)
     levels = torch.linspace(0, 1, 17)[1:-1]
 
     def thermometer(x: Tensor) -> Tensor:
         return (x[..., None] > levels).to(x.dtype).flatten(1) / len(levels) * 2
 
-    warm = nn.Sequential(nn.Linear(784 * 15, 64), nn.ReLU(), nn.Linear(64, 10))
+    warm = nn.Sequential(nn.Linear(784 * 15, 64), nn.ReLU(), nn.Linear(64, 10)).to(kind)
     # Its input has no gradient: it learns from noise only.
     warmed = Layers(thermometer, warm)
     adam = torch.optim.Adam(warm.parameters(), 1e-3)
@@ -121,8 +128,8 @@ def zoo(
             cross_entropy(warmed(z), images.y_train[rows]).backward()
             adam.step()
 
-    first = nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU())
-    inner = (first, nn.Sequential(nn.Linear(64, 10)))
+    first = nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU()).to(kind)
+    inner = (first, nn.Sequential(nn.Linear(64, 10)).to(kind))
     harden(Layers(*inner), images, epochs, 4)
 
     def coarse(h: Tensor) -> Tensor:
@@ -135,7 +142,9 @@ def zoo(
         return (z - z.amax(1, keepdim=True)).clamp_min(-1)
 
     def certain(z: Tensor) -> Tensor:
-        return ((100 * z).softmax(1) + 1e-12).log()
+        # So sharp that a rival a logit behind has probability zero in this precision.
+        sharp = -1.2 * math.log(torch.finfo(z.dtype).tiny)
+        return ((sharp * z).softmax(1) + 1e-12).log()
 
     def reverse(x: Tensor) -> Tensor:
         return 2 * x.detach() - x

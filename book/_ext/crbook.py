@@ -432,13 +432,19 @@ def visit_stars_elsewhere(self: Any, node: stars_node) -> None:
 def configure(app: Sphinx, config: Config) -> None:
     config.version = config.release = __version__
     config.html_static_path.append(str(BOOK / "_static"))
-    config.latex_additional_files.append(str(BOOK / "_latex" / "bbm.sty"))
+    for style in sorted((BOOK / "_latex").glob("*.sty")):
+        config.latex_additional_files.append(str(style))
     # Without it the theme logs an error on a reader's first page.
     config.html_context.setdefault("default_mode", "auto")
     config.mathjax_path = "mathjax/tex-chtml-full.js"
     config.html_theme_options["extra_footer"] = (
         f'<p class="cr-version">Version {__version__} of the book and of crlib</p>'
     )
+
+
+def number_by_unit(app: Sphinx) -> None:
+    """Number in print as on the pages, where the theme for LaTeX counts parts too."""
+    app.config.numfig_secnum_depth = 1
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
@@ -501,6 +507,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(TidyBlocks)
     app.add_post_transform(FillInTimes)
     app.connect("config-inited", configure)
+    app.connect("builder-inited", number_by_unit, priority=900)
     app.connect("env-updated", rewrite_times)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", copy_mathjax)

@@ -3,13 +3,15 @@
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bs4 import BeautifulSoup, Tag
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 from book._tools import folds
 from book._tools.release import ref
@@ -18,6 +20,8 @@ from crlib.version import __version__
 
 # Longer theorems are read where they stand.
 CARD_CHARACTERS = 6000
+# Of a table in print: fewer than make LaTeX leave the widths of columns unbalanced.
+PAGE_ROWS = 25
 
 
 class FoldPlumbing(SphinxTransform):
@@ -31,21 +35,22 @@ class FoldPlumbing(SphinxTransform):
             for node in self.document.findall(nodes.container)
             if node.get("nb_element") == "cell_code"
         ]
-        photographers = {"imshow", "images"}
+        photographers = {".imshow", ".images"}
         for cell in cells:
             source = code_of(cell)
             if source is None:
                 continue
             photographers |= drawing(source, photographers)
-            if not photographers & set(words(source)):
+            if not photographers & used(source):
                 cell["classes"].append("cr-plot")
             told = cell["cell_metadata"]
             tags = told.get("tags", [])
             figure = "figure" in told.get("mystnb", {})
             name = folds.bar(source, tags, figure=figure)
-            if name and not cell.get("hide_mode"):
+            hidden = cell.get("hide_mode")
+            if hidden == "input" or name and not hidden:
                 cell["hide_mode"] = "input"
-                cell["prompt_show"] = cell["prompt_hide"] = name
+                cell["prompt_show"] = cell["prompt_hide"] = name or folds.CODE
             if "public-test" in tags:
                 # On a page nobody has answered yet; the test would say so every time.
                 for output in list(cell.children[1:]):
@@ -62,12 +67,18 @@ def code_of(cell: nodes.Element) -> str | None:
     return None
 
 
-def words(source: str) -> list[str]:
-    return re.findall(r"\w+", source)
+def used(source: str) -> set[str]:
+    """Return the names in a cell, those of attributes with a dot before them."""
+    try:
+        parts = list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return set()
+    attributes = {f".{part.attr}" for part in parts if isinstance(part, ast.Attribute)}
+    return attributes | {part.id for part in parts if isinstance(part, ast.Name)}
 
 
 def drawing(source: str, known: set[str]) -> set[str]:
-    """Return the functions defined in a cell that call one of those known."""
+    """Return the functions defined in a cell that use one of those known."""
     try:
         body = ast.parse(source).body
     except SyntaxError:
@@ -75,7 +86,7 @@ def drawing(source: str, known: set[str]) -> set[str]:
     return {
         node.name
         for node in body
-        if isinstance(node, ast.FunctionDef) and known & set(words(ast.unparse(node)))
+        if isinstance(node, ast.FunctionDef) and known & used(ast.unparse(node))
     }
 
 
@@ -91,6 +102,65 @@ class TrueMinus(SphinxTransform):
             for text in list(inline.findall(nodes.Text)):
                 written = re.sub(r"(?<![\w.)])-(?=\d)", "\N{MINUS SIGN}", text)
                 text.parent.replace(text, nodes.Text(written))
+
+
+class ForPrint(SphinxPostTransform):
+    """Leave out what is folded on a page; set a cell's HTML table as a table."""
+
+    # Before MyST-NB chooses among the forms of an output.
+    default_priority = 3
+    formats = ("latex",)
+
+    def run(self, **kwargs: Any) -> None:
+        for cell in list(self.document.findall(nodes.container)):
+            if cell.get("hide_mode") == "input" and code_of(cell) is not None:
+                cell.pop(0)
+        for bundle in list(self.document.findall(nodes.container)):
+            if bundle.get("nb_element") != "mime_bundle":
+                continue
+            forms = [n for n in bundle.children if isinstance(n, nodes.Element)]
+            html = "".join(
+                form.astext() for form in forms if form["mime_type"] == "text/html"
+            )
+            if "<table" in html:
+                bundle.replace_self(tables_of(html))
+
+
+def tables_of(html: str) -> list[nodes.table]:
+    """Return the table that a cell shows as HTML, in pieces that fit on a page."""
+    soup = BeautifulSoup(html, "html.parser")
+    rows = [cells for row in soup.find_all("tr") if (cells := row.select("th, td"))]
+    heads, title = len(soup.select("thead tr")), soup.find("caption")
+    found = []
+    for start in range(heads, len(rows), PAGE_ROWS):
+        body = rows[start : start + PAGE_ROWS]
+        count = max(map(len, [*rows[:heads], *body]))
+        group = nodes.tgroup("", cols=count)
+        group += [nodes.colspec(colwidth=1) for _ in range(count)]
+        if heads:
+            group += nodes.thead("", *map(row_of, rows[:heads]))
+        group += nodes.tbody("", *map(row_of, body))
+        first = title if start == heads else None
+        named = [nodes.title("", "", *formulas(first.get_text()))] if first else []
+        found.append(nodes.table("", *named, group, classes=["colwidths-auto"]))
+    return found
+
+
+def row_of(cells: Sequence[Tag]) -> nodes.row:
+    return nodes.row("", *(entry(cell.get_text(" ", strip=True)) for cell in cells))
+
+
+def entry(text: str) -> nodes.entry:
+    return nodes.entry("", nodes.paragraph("", "", *formulas(text)))
+
+
+def formulas(text: str) -> list[nodes.Node]:
+    """Return text with what stands between dollars as formulas."""
+    return [
+        nodes.math("", piece) if number % 2 else nodes.Text(piece)
+        for number, piece in enumerate(text.split("$"))
+        if piece
+    ]
 
 
 def ways_to_run(app: Sphinx, unit: Unit) -> dict[str, str]:
@@ -217,6 +287,7 @@ def escaped(text: str) -> str:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(FoldPlumbing)
     app.add_transform(TrueMinus)
+    app.add_post_transform(ForPrint)
     app.connect("html-page-context", dress, priority=950)
     app.connect("build-finished", deal_cards)
     return {"version": "1", "parallel_read_safe": False}

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from book._tools import cache, chromium, run
+from book._tools import build, cache, chromium, run
 from book._tools.depends import ROOT, Sources, digest, digest_of
 from book._tools.units import Unit
 
@@ -259,6 +259,15 @@ def pages() -> Step | None:
     return Step("pages", command, 3600, files, tuple(keys.values()))
 
 
+def printed() -> Step | None:
+    """Return the step that writes the book for print, which needs no LaTeX."""
+    keys = [sources().page(page) for page in run.pages()]
+    key = digest("print", build.made_of(ROOT, ROOT / "_config.yml", keys))
+    if proven(key):
+        return None
+    return Step("print", python("book._tools.pdf", "--written"), 1800, {}, (key,))
+
+
 def find_browser() -> bool:
     """Tell the page tests which browser to use; False if a required one is missing."""
     browser = chromium.install()
@@ -289,6 +298,7 @@ def steps(quick: bool) -> list[tuple[str, Callable[[], Step | None]]]:
         ("notebooks", notebooks),
         ("book", lambda: Step("book", python("book._tools.build"), 3600)),
         ("pages", pages),
+        ("print", printed),
     ]
 
 
@@ -323,8 +333,8 @@ def main(arguments: list[str] | None = None) -> int:
     built = True
     for name, prepare in steps(quick):
         start = time.perf_counter()
-        if name == "pages" and not built:
-            print("--- pages: left out, since the book is not built")
+        if name in ("pages", "print") and not built:
+            print(f"--- {name}: left out, since the book is not built")
             continue
         if name == "pages" and not find_browser():
             faults.append(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 FIGURE, SLIDER, SETUP = "Code of the figure", "Code of the slider", "Set-up"
 CHECK, NUMBERS = "Code of the check", "Code of the numbers"
-TABLE = "Code of the table"
+TABLE, CODE = "Code of the table", "Code"
 DRAWING = {"plt", "ax", "axes"}
 # An author keeps a cell open that a rule would fold, where its code makes the point.
 OPEN = "open"

@@ -53,10 +53,10 @@ FAILURE = """
 claim("TODO what fails.", False)
 ```
 """
-IN_WORDS = """
+ASKED = """
 ```{{exercise-start}} TODO a title
-:label: ex-{short}-{kind}
-:class: {kind} stars-1 minutes-10 points-2
+:label: ex-{short}-{name}
+:class: {kind}stars-1 minutes-10 points-2
 ```
 TODO the task.
 ```{{exercise-end}}
@@ -66,7 +66,8 @@ TODO the task.
 :class: dropdown
 TODO one hint.
 ```
-
+"""
+IN_WORDS = """
 ```{{solution-start}} ex-{short}-{kind}
 :class: dropdown
 ```
@@ -75,19 +76,6 @@ TODO the answer.
 ```
 """
 EXERCISE = """
-```{{exercise-start}} TODO a title
-:label: ex-{short}-{n}
-:class: stars-1 minutes-10 points-2
-```
-TODO the task.
-```{{exercise-end}}
-```
-
-```{{hint}}
-:class: dropdown
-TODO one hint.
-```
-
 ```{{code-cell}} ipython3
 :tags: [exercise, ex-{short}-{n}]
 def answer_{n}(v):
@@ -152,8 +140,10 @@ def files(unit: Unit) -> dict[str, str]:
         if title == "What could go wrong":
             sections += FAILURE * rules.failures + "\n## Exercises\n"
             for n in range(1, rules.exercises + 1):
+                sections += ASKED.format(short=short, name=n, kind="")
                 sections += EXERCISE.format(short=short, n=n, name=unit.name)
             for kind in rules.asks:
+                sections += ASKED.format(short=short, name=kind, kind=f"{kind} ")
                 sections += IN_WORDS.format(short=short, kind=kind)
     manuscript = MANUSCRIPT.format(
         title=unit.slug.replace("_", " ").capitalize(),

@@ -1,6 +1,7 @@
 """What several studies do and measure in the same way."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,11 +17,15 @@ __all__ = [
     "SETS",
     "at_checkpoints",
     "compressibility",
+    "differences",
+    "halved",
     "judged_trainings",
     "nearest",
     "of_sample",
     "right_directions",
     "robustness",
+    "row_space",
+    "surviving",
 ]
 
 # The committed tables are of the sample, in float64: there a network is the same on
@@ -29,6 +34,14 @@ SETS: dict[str, Callable[[], Dataset]] = {
     "sample": lambda: data.fashion_mnist_sample().double(),
     "Fashion-MNIST": data.fashion_mnist,
 }
+
+
+def halved(images: Dataset) -> Dataset:
+    """Return images of half the side: means over squares of two by two pixels."""
+    pool = torch.nn.functional.avg_pool2d
+    return replace(
+        images, x_train=pool(images.x_train, 2), x_test=pool(images.x_test, 2)
+    )
 
 
 def of_sample(
@@ -154,6 +167,25 @@ def compressibility(weights: Sequence[Tensor]) -> dict[str, float]:
 def right_directions(weight: Tensor, k: int) -> Tensor:
     """Return the first ``k`` right singular vectors ``(m, k)`` of ``(h, m)``."""
     return torch.linalg.svd(weight.double(), full_matrices=False).Vh[:k].T
+
+
+def row_space(net: Any) -> Tensor:
+    """Return an orthonormal basis ``(m, r)`` of what the first layer can see."""
+    first = net.layers[0]
+    # The right factor has the row space that is meant, without roundings.
+    w = getattr(first, "right", first.weight).detach()  # (r, m)
+    return right_directions(w, len(w))
+
+
+def differences(x: Tensor, y: Tensor) -> Tensor:
+    """Return differences ``(n, m)`` of images of unlike labels, paired at random."""
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    return (x - x[order]).flatten(1)[y != y[order]]
+
+
+def surviving(net: Any, pairs: Tensor) -> float:
+    """Return the root mean square surviving fraction of differences ``(n, m)``."""
+    return float(metrics.energy_share(pairs, row_space(net)).mean().sqrt())
 
 
 def robustness(

@@ -16,7 +16,7 @@ from torch import Tensor
 from crlib import attacks, certify, compress, metrics, models, train
 from crlib.data import Dataset
 from crlib.studies.engine import Config, Numbers, Study
-from crlib.studies.measures import SETS
+from crlib.studies.measures import SETS, halved
 
 __all__ = ["STOPS", "STUDY", "build", "holders", "kept_parts", "once_more"]
 
@@ -124,18 +124,7 @@ def _part(name: str, count: int, tested: int) -> Dataset:
 
 @functools.cache
 def _halved(name: str) -> Dataset:
-    """Images of half the side: means over squares of two by two pixels."""
-    images = _part(name, 3600, 1000)
-    pool = torch.nn.functional.avg_pool2d
-    return Dataset(
-        pool(images.x_train, 2),
-        images.y_train,
-        pool(images.x_test, 2),
-        images.y_test,
-        name=images.name,
-        source=images.source,
-        fingerprint=images.fingerprint,
-    )
+    return halved(_part(name, 3600, 1000))
 
 
 def seen(images: Dataset, share: float = 0.99) -> Tensor:

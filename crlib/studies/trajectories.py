@@ -131,4 +131,5 @@ STUDY = judged_trainings(
         "full": _grid(10, data="Fashion-MNIST", judged=10_000, attacked=1000),
     },
     lambda config: SETS[config["data"]]().fingerprint,
+    version=2,
 )

@@ -232,8 +232,11 @@ def sharp_spectral_interval(
     :math:`c = \epsilon^q / (1-\epsilon^q)`, the ratio lies between
 
     .. math:: \big[k-1 + (1-\beta)^2 + c\, (k-1+(1-\beta)^q) (1-\beta)^{2-q}
-       \big]^{-1/2} \text{ and } \big[1 + (k-1)(1-\beta)^2 + (c H)^{2/q}
-       (d-k)^{1-2/q} \big]^{-1/2} .
+       \big]^{-1/2}
+
+    and
+
+    .. math:: \big[1 + (k-1)(1-\beta)^2 + (c H)^{2/q} (d-k)^{1-2/q} \big]^{-1/2} .
 
     The upper end is attained. The lower end is attained if
     :math:`c\, (k-1+(1-\beta)^q) / (1-\beta)^q` is an integer up to d - k. Source: ours.

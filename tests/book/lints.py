@@ -21,6 +21,7 @@ from book._tools.units import KINDS, Kind
 
 LINES, WIDTH, PERCENTILE_90 = 25, 88, 15
 WORDS = 45
+INTERVALS = 4
 CHECKED = ("theorem", "proposition", "lemma", "corollary")
 TAGS = {
     "setup",
@@ -73,6 +74,18 @@ class Shelf:
                     lines = block.body.splitlines()
                     found |= {t.strip().lower() for t in lines if t[:1].strip()}
         return found
+
+    @cached_property
+    def intervals(self) -> set[str]:
+        """Names glued to an interval: ``value.format(spec)``, or a verdict on one."""
+        return {
+            name
+            for book in [*self.chapters, *self.pages]
+            for cell in book.cells
+            for call in calls(cell, "glue")
+            if call.args and any(map(_is_interval, ast.walk(call)))
+            for name in _strings(call.args[0])
+        }
 
     @property
     def keys(self) -> set[str]:
@@ -272,6 +285,8 @@ def figures(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
             yield cell.line, "a figure needs a name and a caption: add them"
         if name and name not in named:
             yield cell.line, f"nothing refers to {name}: add {{numref}}`{name}`"
+        if any(calls(cell, "slider")):
+            continue
         alt = " ".join(cell.alt.split())
         if not 30 <= len(alt) <= 300:
             yield cell.line, f"alt text of {len(alt)} characters: write 30 to 300"
@@ -312,8 +327,10 @@ def draws(cell: Block) -> bool:
 def sliders(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
     for cell in book.cells:
         for call in calls(cell, "slider"):
-            if "alt" not in {k.arg for k in call.keywords}:
-                yield cell.line, "a slider without alt=: pass a function of the value"
+            for part in {"alt", "label", "start"} - {k.arg for k in call.keywords}:
+                yield cell.line, f"a slider without {part}=: see frames.slider"
+            if cell.figure is None:
+                yield cell.line, "a slider without mystnb name and caption: add them"
 
 
 def exercises(book: Manuscript, shelf: Shelf) -> Iterator[tuple[int, str]]:
@@ -472,6 +489,39 @@ def glued(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
             yield line, f"{name} is glued and never shown: show it or take it out"
 
 
+def intervals(book: Manuscript, shelf: Shelf) -> Iterator[tuple[int, str]]:
+    for line, text in prose(book):
+        for match in re.finditer(r"(?:^(?![ \t]*\|).+\n?)+", text, re.MULTILINE):
+            # Each item of a list is a paragraph of its own.
+            for piece in re.split(
+                r"^[ \t]*(?:[-*+]|\d+\.) ", match[0], flags=re.MULTILINE
+            ):
+                shown = [m[3] for m in _ROLE.finditer(piece) if m[1] == "glue:text"]
+                # A page of another unit stands before "::", a format after ":".
+                names = [name.rpartition("::")[2].split(":")[0] for name in shown]
+                found = sum(name in shelf.intervals for name in names)
+                if found > INTERVALS:
+                    at = line + text.count("\n", 0, text.index(piece))
+                    yield (
+                        at,
+                        f"{found} computed intervals in a paragraph: at most"
+                        f" {INTERVALS}, more become a small table with verdict words",
+                    )
+
+
+def _is_interval(node: ast.AST) -> bool:
+    """Say whether a node formats an interval; ``"{:.2f}".format`` formats a number."""
+    if not isinstance(node, ast.Call):
+        return False
+    if called(node) == "verdict":
+        return True
+    of = getattr(node.func, "value", None)
+    text = isinstance(of, ast.JoinedStr) or (
+        isinstance(of, ast.Constant) and isinstance(of.value, str)
+    )
+    return called(node) == "format" and of is not None and not text
+
+
 def spellings(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
     for line, text in prose(book):
         # A link's text is prose too; where it leads is not.
@@ -522,6 +572,7 @@ RULES: dict[str, Rule] = {
         terms,
         cited,
         glued,
+        intervals,
         spellings,
     )
 }

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
 DESKTOP = ViewportSize(width=1280, height=900)
 PHONE = ViewportSize(width=375, height=900)
+MEGABYTES = 1.5
 RAW = re.compile(r"\{[a-z:]+\}`|^:(label|name|class|tags):|```|\$\$|\?\?\?|\bUnknown\b")
 # Of a question: where its explanations stand.
 WHY = "box => [...box.querySelectorAll('.cr-why')]"
@@ -112,6 +113,14 @@ def complaints(page: Path) -> Iterator[str]:
     """No cell has written to the error stream, as warnings do."""
     for output in article(page).select(".output.stderr"):
         yield f"{page.name}: a cell complains: {output.get_text(strip=True)[:120]!r}"
+
+
+def weight(page: Path) -> Iterator[str]:
+    """A page is light before its figures: those in it as data do not count."""
+    html = re.sub(r'"data:image/[^"]*"', '""', page.read_text(encoding="utf-8"))
+    size = len(html.encode()) / 1e6
+    if size > MEGABYTES:
+        yield f"{page.name}: {size:.1f} MB before its figures: at most {MEGABYTES}"
 
 
 def hosts(page: Path) -> Iterator[str]:

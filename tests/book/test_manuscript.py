@@ -20,7 +20,7 @@ def test_chapter(book: manuscript.Manuscript, rule: str) -> None:
 
 
 PAGE_RULES = ("digits", "cells", "tags", "figures", "sliders", "leftovers")
-PAGE_RULES += ("sentences", "links", "terms", "cited")
+PAGE_RULES += ("sentences", "links", "terms", "cited", "intervals")
 
 
 @pytest.mark.parametrize("rule", PAGE_RULES)

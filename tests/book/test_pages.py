@@ -24,6 +24,7 @@ def test_page(page: Path) -> None:
         *pages.pictures(page),
         *pages.leftovers(page),
         *pages.complaints(page),
+        *pages.weight(page),
         *pages.hosts(page),
         *pages.buttons(page, CONFIG["repository"]["url"]),
     ]

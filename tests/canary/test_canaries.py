@@ -25,6 +25,9 @@ WRONG = {
 }
 LONG = " ".join(["word"] * 50)
 
+GLUED = 'glue("ch07_total", f"{total}")\n```\n\nThe sum is {glue:text}`ch07_total`.'
+FOUR_MORE = " {glue:text}`ch07_total`" * 4
+
 # (rule, find, replace): find occurs once in the good chapter.
 FAULTS = [
     ("digits", "A dual norm bounds an", "A dual norm of 0.85 bounds an"),
@@ -98,6 +101,8 @@ FAULTS = [
     ("terms", "{term}`dual norm`", "{term}`predual norm`"),
     ("cited", "{cite:t}`duffin1952` study", "{cite:t}`duffin1953` study"),
     ("glued", "{glue:text}`ch07_total`", "{glue:text}`ch07_sum`"),
+    ("intervals", GLUED, GLUED.replace('f"{total}"', 'gap.format(".2f")') + FOUR_MORE),
+    ("intervals", GLUED, GLUED.replace('f"{total}"', "verdict(gap)") + FOUR_MORE),
     ("spellings", "Length helps, and", "Length helps one per\ncent, and"),
     ("spellings", "Length helps, and", "Length helps in l2, and"),
     ("spellings", "Length helps, and", "As [the last chapter](notation.md) shows, and"),
@@ -148,6 +153,38 @@ def test_every_rule_has_a_fault() -> None:
 def test_lint_finds_fault(root: Path, rule: str, find: str, replace: str) -> None:
     plant(root, find, replace)
     assert problems(root, rule)
+
+
+SLIDER = """```{code-cell} ipython3
+---
+mystnb:
+  figure:
+    name: fig-moved
+    caption: A line of a length to choose.
+---
+frames.slider(draw, [1, 2], label="length", alt=said, start=1)
+```
+
+{numref}`fig-moved` moves. The sum is {glue"""
+
+
+@pytest.mark.parametrize(
+    ("find", "replace"),
+    [
+        (', label="length"', ""),
+        (", alt=said", ""),
+        (", start=1", ""),
+        ("    name: fig-moved\n", ""),
+        ("    caption: A line of a length to choose.\n", ""),
+        ("{numref}`fig-moved` moves", "It moves"),
+        (SLIDER.partition("frames")[0].partition("\n")[2], ""),
+    ],
+)
+def test_a_slider_has_what_a_figure_has(root: Path, find: str, replace: str) -> None:
+    plant(root, "The sum is {glue", SLIDER)
+    assert problems(root) == []
+    plant(root, find, replace)
+    assert problems(root, "sliders") + problems(root, "figures")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,14 @@ def test_warning(spoil: Callable[[str, str], Path]) -> None:
     assert list(pages.complaints(spoil("<article", f"<article>{output}<x")))
 
 
+def test_heavy_page(spoil: Callable[[str, str], Path]) -> None:
+    assert not list(pages.weight(spoil("<article", "<article")))
+    figure = f'<article><img src="data:image/png;base64,{"A" * 1_600_000}"><x'
+    assert not list(pages.weight(spoil("<article", figure)))
+    words = f"<article><p>{'word ' * 320_000}</p><x"
+    assert list(pages.weight(spoil("<article", words)))
+
+
 def test_foreign_script(spoil: Callable[[str, str], Path]) -> None:
     script = '<script src="https://cdn.example.org/a.js"></script></head>'
     assert list(pages.hosts(spoil("</head>", script)))
@@ -165,7 +173,7 @@ def test_dead_theme_button(driver: Browser, spoil: Callable[[str, str], Path]) -
 
 
 def test_dead_slider(driver: Browser, spoil: Callable[[str, str], Path]) -> None:
-    with pages.opened(driver, spoil("m.hidden=i!==k", "m.hidden=i!==0")) as (tab, _):
+    with pages.opened(driver, spoil("m.hidden=i!==k", "m.hidden=m.hidden")) as (tab, _):
         assert list(pages.slider_by_keyboard(tab))
 
 

@@ -1,6 +1,7 @@
 """A key changes with whatever can change the outcome, and with nothing else."""
 
 import ast
+import importlib
 import inspect
 import sys
 from pathlib import Path
@@ -184,6 +185,10 @@ def called(book: manuscript.Manuscript) -> set[tuple[str, int]]:
 
     wanted = [c for c in book.cells if any(t.startswith("check-") for t in c.tags)]
     namespace = cells.fresh()
+    # What an import calls, such as a decorator, it calls once and for whoever is first.
+    for name in Sources().files:
+        if name.startswith("crlib"):
+            importlib.import_module(name)
     sys.setprofile(watch)
     try:
         cells.run_all([*book.tagged("setup"), *wanted], namespace)

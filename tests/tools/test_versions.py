@@ -1,6 +1,7 @@
 """What an installation asks for: no more than Colab has, and bounds that can be run."""
 
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from packaging.version import Version
 from book._tools import lowest
 
 ROOT = Path(__file__).parents[2]
-DEPENDS = ("pyproject.toml", "requirements.lock", "environment.yml", "tests/colab.txt")
+DEPENDS = (
+    *("pyproject.toml", "requirements.lock", "environment.yml", "tests/colab.txt"),
+    "crlib",
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 NEEDED = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
 
@@ -98,3 +102,17 @@ def test_the_licence_is_written_as_setuptools_wants_it() -> None:
 def test_binder_has_the_torch_of_the_pins() -> None:
     text = (ROOT / "environment.yml").read_text("utf-8")
     assert f"torch=={pins('requirements.lock')['torch']}\n" in text
+
+
+def test_the_wheel_holds_every_folder_and_file_of_crlib() -> None:
+    setuptools = PROJECT["tool"]["setuptools"]
+    held: dict[str, list[str]] = {}  # the files of each package
+    for path in (ROOT / "crlib").rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            package = ".".join(path.relative_to(ROOT).parent.parts)
+            held.setdefault(package, []).append(path.name)
+    assert sorted(held) == sorted(setuptools["packages"])
+    for package, names in held.items():
+        patterns = ["*.py", *setuptools["package-data"].get(package, ())]
+        for name in names:
+            assert any(fnmatch(name, pattern) for pattern in patterns), (package, name)

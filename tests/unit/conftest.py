@@ -36,8 +36,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def fashion() -> data.Dataset:
-    """A small real task: 1,000 training and 200 test images."""
-    return data.fashion_mnist_sample().subset(1000, 200)
+    """A small real task: 1,000 training and 200 test images.
+
+    In float64, as a network trained in float32 is another one on another processor.
+    """
+    return data.fashion_mnist_sample().subset(1000, 200).double()
 
 
 @pytest.fixture(scope="session")

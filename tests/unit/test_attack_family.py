@@ -177,8 +177,39 @@ def test_a_random_start_in_l1_moves_a_few_coordinates_far() -> None:
     assert len({tuple(row.nonzero().flatten().tolist()) for row in deltas}) == 50
 
 
+def misleading() -> tuple[Affine, Tensor, Tensor]:
+    """One rival is nearest to the logits, eight are nearer in distance."""
+    g = rng(3)
+    weight = torch.zeros(10, 40, dtype=torch.float64)
+    weight[1:, :20] = 0.02 * torch.randn(9, 20, generator=g).double()
+    weight[1, :20] *= 0.01
+    weight[2:, 20:] = 4 * torch.randn(8, 20, generator=g).double()
+    x = 0.3 + 0.4 * torch.rand(60, 40, generator=g, dtype=torch.float64)
+    behind = torch.tensor([0.0, 0.05, *[8.0] * 8], dtype=torch.float64)
+    model = Affine(weight, -(weight @ x.mean(0)) - behind)
+    return model, x, predictions(model, x)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_a_walk_saves_fmn_from_the_wrong_rival(
+def test_a_walk_saves_fmn_from_the_wrong_rival(norm: str) -> None:
+    model, x, y = misleading()
+    exact, _ = linear_minimal(model.weight, model.bias, x, y, norm=norm)
+    assert not fmn(model, x, y, norm=norm, walk=0, steps=100).success.any()
+    assert (fmn(model, x, y, norm=norm).distance / exact).max() <= 1.02
+    model, x, y = oracle("near")
+    exact, _ = linear_minimal(model.weight, model.bias, x, y, norm=norm)
+    ratio = [
+        (found.distance / exact).max()
+        for found in (
+            fmn(model, x, y, norm=norm, walk=0, steps=100),
+            fmn(model, x, y, norm=norm),
+        )
+    ]
+    assert ratio[1] <= 1.01 and ratio[0] > 1.1
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_fmn_comes_near_the_best_distance_for_what_it_promises_to_cost(
     trained: MLP, fashion: Dataset, norm: str
 ) -> None:
     x, y = fashion.x_test, fashion.y_test
@@ -188,8 +219,7 @@ def test_a_walk_saves_fmn_from_the_wrong_rival(
     check_result(led, trained, x, y)
     best = minimum_of(plain, led, deepfool(trained, x, y, norm=norm)).distance
     right = best > 0
-    far = [(r.distance / best)[right].quantile(0.9) for r in (plain, led)]
-    assert far[1] <= 1.03 and far[1] < far[0]
+    assert (led.distance / best)[right].quantile(0.9) <= 1.03
     assert int(led.n_backward.sum()) == sum(counting.backwards)
     assert led.n_backward.max() <= 9 + 2 * 5 + 40
     assert led.n_forward.max() <= 5 + 1 + 40 + 10 + 2
@@ -226,12 +256,11 @@ def test_targeted_apgd_finds_the_exact_robust_accuracy_of_a_linear_model(
 def test_runs_that_share_their_passes_find_what_they_find_apart(
     trained: MLP, fashion: Dataset, norm: str
 ) -> None:
-    x, y = fashion.x_test[:100].double(), fashion.y_test[:100]
-    model = copy.deepcopy(trained).double()
+    x, y = fashion.x_test[:100], fashion.y_test[:100]
     options = {"eps": 0.3 * BUDGET[norm], "norm": norm, "steps": 10, "n_targets": 5}
-    apart = apgd(model, x, y, **options)
-    shared = apgd(model, x, y, **options, together=3)
-    check_result(shared, model, x, y)
+    apart = apgd(trained, x, y, **options)
+    shared = apgd(trained, x, y, **options, together=3)
+    check_result(shared, trained, x, y)
     assert 0.1 < apart.robust_accuracy < 0.9
     assert shared.success.equal(apart.success)
     # Who is not fooled ends at the same point, for the same passes.
@@ -271,19 +300,8 @@ def test_the_stages_of_the_ensemble_draw_from_one_source(
 
 
 def test_cross_entropy_does_not_find_it() -> None:
-    # One rival is nearest to the logits, others are nearer in distance: the
-    # cross-entropy climbs towards the first and never tries the rest.
-    g = rng(3)
-    common = torch.zeros(10, 40, dtype=torch.float64)
-    common[1:, :20] = 0.02 * torch.randn(9, 20, generator=g).double()
-    common[1, :20] *= 0.01
-    common[2:, 20:] = 4 * torch.randn(8, 20, generator=g).double()
-    x = 0.3 + 0.4 * torch.rand(60, 40, generator=g, dtype=torch.float64)
-    bias = -(common @ x.mean(0)) - torch.tensor(
-        [0.0, 0.05, *[8.0] * 8], dtype=torch.float64
-    )
-    model = Affine(common, bias)
-    y = predictions(model, x)
+    # It climbs towards the rival with the nearest logit and never tries the rest.
+    model, x, y = misleading()
     exact, _ = linear_minimal(model.weight, model.bias, x, y, norm="linf")
     eps = 1.05 * float(exact.median())
     truth = float((exact > eps).double().mean())
@@ -309,7 +327,7 @@ def test_minimal_bisects_any_attack_to_the_exact_distance(norm: str) -> None:
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_more_is_stronger(trained: MLP, fashion: Dataset, norm: str) -> None:
-    x, y, eps = fashion.x_test[:100], fashion.y_test[:100], 0.4 * BUDGET[norm]
+    x, y, eps = fashion.x_test[:50], fashion.y_test[:50], 0.4 * BUDGET[norm]
     plain = pgd(trained, x, y, eps=eps, norm=norm, steps=10)
     quick = worst_case(trained, x, y, eps=eps, norm=norm, budget="quick")
     full = worst_case(trained, x, y, eps=eps, norm=norm)
@@ -387,7 +405,7 @@ def test_points_of_one_model_are_shown_to_another(
     own = pgd(trained, x, y, eps=0.03)
     same = transfer(own, trained, x, y)
     assert same.success.equal(own.success) and same.distance.equal(own.distance)
-    other = MLP((784, 64, 10), bias=True, mean=0.286, std=0.353, seed=5)
+    other = MLP((784, 64, 10), bias=True, mean=0.286, std=0.353, seed=5).double()
     there = transfer(own, other, x, y)
     check_result(there, other, x, y)
     assert not there.n_backward.any()
@@ -717,16 +735,16 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
 def test_bfloat16_around_the_model_changes_little_and_claims_nothing_false(
     name: str, trained: MLP, fashion: Dataset
 ) -> None:
-    x, y = fashion.x_test, fashion.y_test
+    # Autocast leaves float64 as it is.
+    x, y, model = fashion.x_test.float(), fashion.y_test, copy.deepcopy(trained).float()
     attack, _ = EVERY[name]
     options = {"eps": 0.02} if name in FIXED else {}
     seen = set()
-    hook = trained.layers[-1].register_forward_hook(lambda _m, _i, o: seen.add(o.dtype))
-    low = evaluate(attack, trained, x, y, autocast=torch.bfloat16, **options)
-    hook.remove()
+    model.layers[-1].register_forward_hook(lambda _m, _i, o: seen.add(o.dtype))
+    low = evaluate(attack, model, x, y, autocast=torch.bfloat16, **options)
     assert torch.bfloat16 in seen and low.x_adv.dtype == torch.float32
-    check_result(low, trained, x, y)
-    full = evaluate(attack, trained, x, y, **options)
+    check_result(low, model, x, y)
+    full = evaluate(attack, model, x, y, **options)
     assert abs(low.robust_accuracy - full.robust_accuracy) <= 0.02
 
 

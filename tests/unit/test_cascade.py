@@ -109,7 +109,7 @@ def test_full_becomes_thorough_where_gradients_mislead(
 ) -> None:
     net, twin = masked["coarse inside"]
     assert twin is not None
-    x, y = fashion.x_test[:30], fashion.y_test[:30]
+    x, y = fashion.x_test[:16], fashion.y_test[:16]
     full = worst_case(net, x, y, eps=EPS)
     assert "thorough" in full.notes[-1] and "gradients" in " ".join(full.notes)
     # Nobody who knows more is better by more than one sample.
@@ -154,18 +154,38 @@ def test_an_honest_network_raises_no_doubts(name: str, norm: str) -> None:
         torch.manual_seed(seed)
         net = honest_networks()[name]().eval()
         x = torch.rand(40, 1, 8, 8, generator=rng(seed))
-        if (name, norm) != ("pool", "l1"):
-            # Equal pixels, as of a background. A whole step of l1 goes into one of
-            # them, and the gradient of a maximum at a tie is that of another: known.
-            x[:, :, :3] = 0
+        known: set[str] = set()
+        if (name, norm) == ("pool", "l1"):
+            assert not doubts(net, x, predictions(net, x), radii(x, norm), norm)
+            known = {"gradients tell the truth"}
+        x[:, :, :3] = 0  # equal pixels, as of a background
         y = predictions(net, x)
-        assert not doubts(net, x, y, radii(x, norm), norm)
+        assert set(doubts(net, x, y, radii(x, norm), norm)) <= known
         coarse = net.bfloat16()
-        assert not doubts(
+        low = doubts(
             lambda z, m=coarse: m(z.bfloat16()).float(), x, y, radii(x, norm), norm
         )
+        assert set(low) <= known
         exact, z = net.double(), x.double()
-        assert not doubts(exact, z, y, radii(z, norm), norm)
+        assert set(doubts(exact, z, y, radii(z, norm), norm)) <= known
+
+
+def test_a_network_that_pools_is_trusted_in_l1(fashion: Dataset) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(784, 10),
+    ).double()  # fmt: skip
+    adam = torch.optim.Adam(net.parameters(), 3e-3)
+    for rows in torch.arange(1000).split(100):
+        adam.zero_grad()
+        x, y = fashion.x_train[rows], fashion.y_train[rows]
+        nn.functional.cross_entropy(net(x), y).backward()
+        adam.step()
+    x, y = fashion.x_test[:60], fashion.y_test[:60]
+    # A tenth of the budget, in one pixel, would be more than half of its range.
+    assert not doubts(net, x, y, radii(x, "l1"), "l1")
 
 
 @pytest.mark.parametrize("norm", BUDGET)
@@ -173,7 +193,7 @@ def test_the_gradient_of_another_network_is_told(
     norm: str, trained: MLP, fashion: Dataset
 ) -> None:
     x, y = fashion.x_test[:60], fashion.y_test[:60]
-    other = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    other = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).double()
     decoy = Layers(lambda z: of_another(trained(z), other(z)))
     assert "gradients hold in all directions" in doubts(
         decoy, x, y, radii(x, norm), norm
@@ -209,7 +229,7 @@ def test_batch_norm_in_training_is_told_behind_a_function(fashion: Dataset) -> N
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.Linear(16, 10)
-    )
+    ).double()
     x = fashion.x_test[:40]
     y = predictions(net, x)
     radius = radii(x, "linf")

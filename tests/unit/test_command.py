@@ -60,7 +60,7 @@ def test_errors_and_interruptions_have_a_status(
 
 def test_an_unknown_study_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["run", "unknown"]) == 1
-    assert "choose one of cifar10, " in capsys.readouterr().err
+    assert f"choose one of {studies.names()[0]}, " in capsys.readouterr().err
 
 
 def test_a_cuda_device_is_named_by_its_card(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,11 +73,54 @@ def test_a_model_broken_on_purpose_is_flagged(
 def test_train_mode_is_flagged_and_kept(
     trained: MLP, fashion: Dataset, layer: nn.Module
 ) -> None:
-    model = nn.Sequential(trained, layer).train()
+    model = nn.Sequential(trained, layer.double()).train()
     x, y = fashion.x_test[:50], fashion.y_test[:50]
     report = diagnose(model, x, y, eps=EPS["linf"])
     assert report["evaluation mode"].number == 1 and layer.training
     trained.eval()
+
+
+class Adapts(nn.Module):
+    """Subtracts a mean of what it has seen, which every question moves a little."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.zeros(10, dtype=torch.float64))
+        self.register_buffer("unused", torch.full((2,), torch.nan))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.net(x)
+        self.mean += 1e-9 * (z.detach().mean(0) - self.mean)
+        return z - self.mean
+
+
+class OfTheBatch(nn.BatchNorm1d):
+    """Uses the statistics of the batch whatever mode it is in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, training=True
+        )
+
+
+def test_a_model_that_questions_change_is_flagged(
+    trained: MLP, fashion: Dataset
+) -> None:
+    x, y = fashion.x_test[:50], fashion.y_test[:50]
+    options: dict[str, Any] = {"eps": EPS["linf"], "steps": 2, "queries": 2}
+    memory = Adapts(trained)
+    for model in (memory, lambda v: memory(v)):
+        report = diagnose(model, x, y, **options)
+        assert report["buffers stay"].number == 1
+        # Nothing else sees it.
+        assert report["same answer twice"].passed
+        assert report["same answer in halves"].passed
+        assert report["evaluation mode"].passed
+    behind = nn.Sequential(trained, OfTheBatch(10).double())
+    report = diagnose(lambda v: behind(v), x, y, **options)
+    assert report["buffers stay"].number == 2
+    assert not report["same answer in halves"].passed
 
 
 @pytest.mark.parametrize("norm", EPS)
@@ -87,8 +130,8 @@ def test_a_plain_network_is_not_flagged(
     x, y = fashion.x_test[:80], fashion.y_test[:80]
     report = diagnose(trained, x, y, eps=EPS[norm], norm=norm)
     assert report.passed, str(report)
-    assert len(list(report)) == len(str(report).splitlines()) == 16
-    assert report._repr_html_().count("<tr>") == 17
+    assert len(list(report)) == len(str(report).splitlines()) == 17
+    assert report._repr_html_().count("<tr>") == 18
     assert "✗" not in str(report)
 
 
@@ -107,7 +150,7 @@ def test_a_plain_convolutional_network_is_not_flagged(
         nn.Flatten(),
         nn.Dropout(0.1),
         nn.Linear(784, 10),
-    )
+    ).double()
     steps = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(8):
         for rows in torch.arange(1000).split(100):

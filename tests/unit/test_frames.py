@@ -32,8 +32,9 @@ def alt(value: float) -> str:
     return f'A line from zero to {value}, "steeper" & higher for larger values'
 
 
-def make(**options: Any) -> Frames:
-    return slider(draw, VALUES, label="height <in units>", alt=alt, **options)
+def make(start: int = 0, **options: Any) -> Frames:
+    label = "height <in units>"
+    return slider(draw, VALUES, label=label, alt=alt, start=start, **options)
 
 
 class Page(HTMLParser):
@@ -82,6 +83,38 @@ def test_the_page_has_every_frame_with_its_text_and_shows_the_start(start: int) 
     assert label["for"] == control["id"] and page.texts["label"] == "height <in units>"
     texts = json.loads(str(page.all("div")[0]["data-values"]))
     assert texts == [f"{v:.1f} <cm>" for v in VALUES]
+
+
+def ticks(frames: Frames) -> list[str]:
+    inside = frames.html().partition('aria-hidden="true">')[2].partition("</div>")[0]
+    assert inside.count("<span>") == len(frames.values)
+    return inside.removeprefix("<span>").removesuffix("</span>").split("</span><span>")
+
+
+def test_every_value_has_a_tick_and_few_have_their_text() -> None:
+    assert ticks(make(start=1)) == ["0.0", "0.5", "1.0"]
+    long = make(start=1, fmt=lambda v: f"a height of {v} metres")
+    assert ticks(long) == [f"a height of {v} metres" for v in VALUES]
+    many = slider(
+        draw,
+        list(np.linspace(0, 1, 5)),
+        label="height",
+        alt=alt,
+        start=3,
+        fmt="{:.9f}".format,
+    )
+    assert ticks(many) == ["0.000000000", "", "", "0.750000000", "1.000000000"]
+
+
+@pytest.mark.parametrize(
+    "said", [lambda v: "The same line 1.", lambda v: "x" * int(v + 3)]
+)
+def test_a_slider_whose_frames_say_nothing_is_refused(
+    said: Callable[[Any], str],
+) -> None:
+    mute = slider(draw, [0, 1], label="height", alt=said, start=0)
+    with pytest.raises(ValueError, match="no two frames alike"):
+        mute.html()
 
 
 def test_the_page_asks_nothing_of_any_host_and_two_sliders_do_not_clash() -> None:

@@ -162,6 +162,38 @@ def test_a_subset_larger_than_the_set_is_refused(n_train: int, n_test: int) -> N
         data.gaussian_classes(60, 30, MEANS).subset(n_train, n_test)
 
 
+def test_some_classes_keep_their_images_and_are_counted_anew() -> None:
+    d = data.gaussian_classes(60, 30, MEANS, noise=0.01).double()
+    part = d.of_classes([2, 0])
+    for x, y, all_x, all_y in (
+        (part.x_train, part.y_train, d.x_train, d.y_train),
+        (part.x_test, part.y_test, d.x_test, d.y_test),
+    ):
+        assert x.equal(all_x[all_y != 1]) and x.dtype == torch.float64
+        old = all_y[all_y != 1]
+        assert y.equal((old == 0).long()) and set(y.tolist()) == {0, 1}
+    assert part.classes == 2 and part.source == "classes 2, 0 of generated"
+    assert d.of_classes([0, 1, 2]).y_train.equal(d.y_train)
+    prints = [d.of_classes(c).fingerprint for c in ([0, 1], [1, 0], [0, 2], [0, 1])]
+    assert len(set(prints)) == 3 and prints[0] == prints[3]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([1, 1], "two or more, each once"),
+        ([1], "two or more, each once"),
+        ([], "two or more, each once"),
+        ([0, 7], r"No training sample has the label 7: choose from \[0, 1, 2\]"),
+    ],
+)
+def test_classes_that_are_not_there_are_refused(
+    classes: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        data.gaussian_classes(60, 30, MEANS).of_classes(classes)
+
+
 @pytest.mark.parametrize("part", ["x_train", "y_train", "x_test", "y_test"])
 def test_the_fingerprint_changes_with_one_pixel_or_label(part: str) -> None:
     d = data.gaussian_classes(20, 10, MEANS)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
-from torch import Tensor
 
 from crlib.theory import linear_minimal
 from tests.unit.support import SEEDS, affine_task, rng
@@ -205,13 +205,16 @@ def test_a_batch_of_none_gives_none() -> None:
         ({"norm": "l7"}, "choose one of"),
         ({"x": torch.rand(2, 1, 3)}, "flatten"),
         ({"weight": torch.rand(3, 4)}, "flatten"),
+        ({"weight": torch.ones(1, 3), "y": torch.tensor([0, 0])}, "two classes"),
+        ({"x": torch.full((2, 3), math.nan), "box": False}, "holds a NaN"),
+        ({"x": torch.full((2, 3), math.inf), "box": False}, "an infinity"),
         ({"x": torch.full((2, 3), 1.5)}, r"inputs lie in \[0, 1\]"),
         ({"y": torch.tensor([0])}, "one integer label"),
         ({"y": torch.tensor([0, 3])}, "0 to 2"),
         ({"y": torch.tensor([0, -1])}, "the label -1: labels run from 0 to 2"),
     ],
 )
-def test_bad_input_is_refused(changes: dict[str, Tensor | str], message: str) -> None:
+def test_bad_input_is_refused(changes: dict[str, Any], message: str) -> None:
     given_ = {
         "weight": torch.eye(3),
         "bias": None,

@@ -14,7 +14,7 @@ from crlib.studies.engine import Config
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    monkeypatch.setitem(cuts.SETS, "sample", fashion.double)
+    monkeypatch.setitem(cuts.SETS, "sample", lambda: fashion)
 
 
 def config(way: str, strength: float = 0, tuning: int = 0) -> Config:
@@ -77,16 +77,15 @@ def test_a_cut_is_what_its_name_says() -> None:
 def test_fine_tuning_keeps_zeros_and_rank_and_comes_before_rounding(
     fashion: Dataset,
 ) -> None:
-    images = fashion.double()
-    full = cuts.make(cuts.fresh("12-6-12", 0), config("full", tuning=1), images)
+    full = cuts.make(cuts.fresh("12-6-12", 0), config("full", tuning=1), fashion)
     cut = cuts.cut(full, "weights", 0.75)
-    tuned = cuts.make(full, config("weights", 0.75, tuning=1), images)
+    tuned = cuts.make(full, config("weights", 0.75, tuning=1), fashion)
     for before, after in zip(cut.weights, tuned.weights, strict=True):
         assert (after[before == 0] == 0).all() and not torch.equal(before, after)
-    low = cuts.make(full, config("rank", 2, tuning=1), images)
+    low = cuts.make(full, config("rank", 2, tuning=1), fashion)
     assert all(torch.linalg.matrix_rank(w) == 2 for w in low.weights[:-1])
-    again = cuts.make(full, config("full", tuning=1), images)
-    coarse = cuts.make(full, config("bits", 3, tuning=1), images)
+    again = cuts.make(full, config("full", tuning=1), fashion)
+    coarse = cuts.make(full, config("bits", 3, tuning=1), fashion)
     for w, v in zip(
         compress.quantise(again, bits=3).weights, coarse.weights, strict=True
     ):

@@ -27,22 +27,17 @@ Rows = dict[tuple[str, str], Numbers]
 
 
 @pytest.fixture(scope="module")
-def images(fashion: Dataset) -> Dataset:
-    return fashion.double()
-
-
-@pytest.fixture(scope="module")
 def rows(fashion: Dataset) -> Rows:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(first.SETS, "sample", fashion.double)
+        patch.setitem(first.SETS, "sample", lambda: fashion)
         found = first.STUDY.run_many(configs(1), "cpu")  # type: ignore[misc]
     names = [(c["network"], c["checkpoint"]) for c in configs(1)]
     return dict(zip(names, found, strict=True))
 
 
 @pytest.fixture(scope="module")
-def pair(images: Dataset) -> dict[str, train.Fit]:
-    return {n: first.trained(n, 1, images, epochs=3) for n in first.NETWORKS}
+def pair(fashion: Dataset) -> dict[str, train.Fit]:
+    return {n: first.trained(n, 1, fashion, epochs=3) for n in first.NETWORKS}
 
 
 def test_a_pair_is_one_job(rows: Rows) -> None:
@@ -61,7 +56,7 @@ def test_a_pair_is_one_job(rows: Rows) -> None:
 def test_one_configuration_alone_gives_the_same_numbers(
     rows: Rows, fashion: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(first.SETS, "sample", fashion.double)
+    monkeypatch.setitem(first.SETS, "sample", lambda: fashion)
     alone = configs(1)[-1]
     row = rows[alone["network"], alone["checkpoint"]]
     assert studies.apart(pandas.Series(dict(row)), first.STUDY.run(alone, "cpu")) == 0
@@ -72,13 +67,13 @@ def _stable_rank(weight: torch.Tensor) -> float:
 
 
 def test_the_numbers_are_what_their_names_say(
-    rows: Rows, pair: dict[str, train.Fit], images: Dataset
+    rows: Rows, pair: dict[str, train.Fit], fashion: Dataset
 ) -> None:
-    x, y = images.x_test[:60], images.y_test[:60]
+    x, y = fashion.x_test[:60], fashion.y_test[:60]
     net: Any = pair["full"].model
     twin: Any = pair["rank 16"].model
     row = rows["full", "validation"]
-    assert row["accuracy"] == metrics.accuracy(net, images.x_test, images.y_test)
+    assert row["accuracy"] == metrics.accuracy(net, fashion.x_test, fashion.y_test)
     found = attacks.pgd(net, x, y, eps=0.04)
     assert row["robust linf"] == pytest.approx(found.robust_accuracy)
     right = [m(x).argmax(1) == y for m in (net, twin)]

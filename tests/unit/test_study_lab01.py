@@ -9,7 +9,6 @@ from crlib.studies import lab01
 
 
 def test_starts_are_what_they_are_called(fashion: Dataset) -> None:
-    few = fashion.double()
     for way in ("even", "He"):
         (w,) = lab01.start((400, 300), way, 0)
         assert w.square().mean() * 200 == pytest.approx(1, rel=0.05)
@@ -21,17 +20,16 @@ def test_starts_are_what_they_are_called(fashion: Dataset) -> None:
     half, one = (lab01.network("He", scale, 0) for scale in (0.5, 1.0))
     for a, b in zip(half.weights, one.weights, strict=True):
         assert torch.allclose(2 * a, b)
-    images, labels = lab01.task("images", few, 0)
+    images, labels = lab01.task("images", fashion, 0)
     assert images.shape == (600, 196) and abs(float(images.mean())) < 1e-12
-    same, others = lab01.task("random labels", few, 0)
+    same, others = lab01.task("random labels", fashion, 0)
     assert torch.equal(same, images) and not torch.equal(labels, others)
-    assert not torch.equal(lab01.task("noise", few, 0)[0], images)
+    assert not torch.equal(lab01.task("noise", fashion, 0)[0], images)
 
 
 def test_measures_what_its_table_holds(fashion: Dataset) -> None:
-    few = fashion.double()
     config = {"part": "channels", "way": "even", "task": "noise", "strength": 2}
-    found = lab01.run({**config, "seed": 0}, few)
+    found = lab01.run({**config, "seed": 0}, fashion)
     assert found["floor"] <= found["correlation"] <= 1
     assert lab01.turning_points([1, 3, 2, 2, 5, 4]) == 2
     assert lab01._bimodality(torch.tensor([0.0, 1, 0, 1])) == pytest.approx(1)

@@ -8,21 +8,20 @@ from crlib.studies import lab02
 
 
 def test_measures_what_its_table_holds(fashion: Dataset) -> None:
-    few = fashion.double()
-    net = lab02.SpikingNet(2, few.x_train[:200], 0)
-    t = net.times(few.x_train[:200])
+    net = lab02.SpikingNet(2, fashion.x_train[:200], 0)
+    t = net.times(fashion.x_train[:200])
     # The decoder starts at the scale of the times.
-    logits = net(few.x_train[:200])
+    logits = net(fashion.x_train[:200])
     assert torch.allclose(logits.mean(0), torch.zeros(10).double(), atol=1e-9)
     assert t.shape == (200, 32)
-    y = net(few.x_test).argmax(1)
-    sure = lab02.radius(net, few.x_test, y, "linf")
+    y = net(fashion.x_test).argmax(1)
+    sure = lab02.radius(net, fashion.x_test, y, "linf")
     assert (sure > 0).all()
     g = torch.Generator().manual_seed(0)
-    signs = torch.rand(few.x_test.shape, generator=g, dtype=torch.float64).round()
-    moved = few.x_test + (2 * signs - 1) * 0.999 * sure.view(-1, 1, 1, 1)
+    signs = torch.rand(fashion.x_test.shape, generator=g, dtype=torch.float64).round()
+    moved = fashion.x_test + (2 * signs - 1) * 0.999 * sure.view(-1, 1, 1, 1)
     assert torch.equal(net(moved).argmax(1), y)
-    wrong = lab02.radius(net, few.x_test, (y + 1) % 10, "l2")
+    wrong = lab02.radius(net, fashion.x_test, (y + 1) % 10, "l2")
     assert (wrong == 0).all()
 
 

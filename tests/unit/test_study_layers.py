@@ -13,21 +13,16 @@ from crlib.models import MLP
 from crlib.studies import layers
 
 
-@pytest.fixture(scope="module")
-def images(fashion: Dataset) -> Dataset:
-    return fashion.double()
-
-
-def trained(images: Dataset, way: str, strength: float) -> MLP:
+def trained(fashion: Dataset, way: str, strength: float) -> MLP:
     net, options = layers.build(way, strength, 0)
-    model: MLP = train.fit(net, images, epochs=2, progress=False, **options).model
+    model: MLP = train.fit(net, fashion, epochs=2, progress=False, **options).model
     return model
 
 
 @pytest.fixture(scope="module")
-def plain(images: Dataset) -> tuple[MLP, dict[str, float]]:
-    net = trained(images, "plain", 0)
-    return net, layers.judge(net, images, attacked=40)
+def plain(fashion: Dataset) -> tuple[MLP, dict[str, float]]:
+    net = trained(fashion, "plain", 0)
+    return net, layers.judge(net, fashion, attacked=40)
 
 
 def config(way: str, strength: float, **more: Any) -> dict[str, Any]:
@@ -38,7 +33,7 @@ def config(way: str, strength: float, **more: Any) -> dict[str, Any]:
 def test_a_run_is_a_training_in_float64_and_its_judgement(
     fashion: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(layers.SETS, "sample", fashion.double)
+    monkeypatch.setitem(layers.SETS, "sample", lambda: fashion)
     one = config("rank", 4, epochs=1, attacked=20)
     found = layers.STUDY.run(one, "cpu")
     assert found["met"] and found["epoch"] == 1
@@ -46,12 +41,11 @@ def test_a_run_is_a_training_in_float64_and_its_judgement(
     assert found["accuracy, 4 directions"] == pytest.approx(float(found["accuracy"]))
     assert found["error at logits"] == 0 == found["error above zero"]
     net, options = layers.build("rank", 4, 0)
-    images = fashion.double()
     again = train.fit(
-        net, images, epochs=1, lr=2e-3, checkpoint="last", progress=False, **options
+        net, fashion, epochs=1, lr=2e-3, checkpoint="last", progress=False, **options
     )
     assert again.model.weights[0].dtype == torch.float64
-    judged = layers.judge(again.model, images, dominant=4, attacked=20)
+    judged = layers.judge(again.model, fashion, dominant=4, attacked=20)
     assert {name: found[name] for name in judged} == judged
 
 
@@ -73,10 +67,10 @@ def test_every_way_builds_what_it_names() -> None:
 
 
 def test_cuts_are_those_of_compress(
-    plain: tuple[MLP, dict[str, float]], images: Dataset
+    plain: tuple[MLP, dict[str, float]], fashion: Dataset
 ) -> None:
     net, found = plain
-    x, y = images.x_test, images.y_test
+    x, y = fashion.x_test, fashion.y_test
     for k in (8, 64):
         by_rank = compress.truncate(net, rank=k)
         assert found[f"accuracy, {k} directions"] == metrics.accuracy(by_rank, x, y)
@@ -103,13 +97,13 @@ def test_norm_and_slack_make_the_published_bound(
 
 
 def test_the_journey_ends_at_the_logits_of_the_truncated_network(
-    plain: tuple[MLP, dict[str, float]], images: Dataset
+    plain: tuple[MLP, dict[str, float]], fashion: Dataset
 ) -> None:
     net, found = plain
     small = compress.truncate(net, rank=layers.HEAD)
     with torch.no_grad():
         small.layers[0].weight.copy_(net.weights[0])
-        a, b = (n(images.x_test) for n in (net, small))
+        a, b = (n(fashion.x_test) for n in (net, small))
     a, b = (v - v.mean(1, keepdim=True) for v in (a, b))
     assert found["error at logits"] == pytest.approx(float((a - b).norm() / a.norm()))
     spectrum = metrics.singular_values(net.weights[1])
@@ -118,14 +112,14 @@ def test_the_journey_ends_at_the_logits_of_the_truncated_network(
     assert 0 < found["error above zero"] < 1 and 0 < found["output above zero"] < 1
 
 
-def test_a_neuron_that_never_fires_counts_as_rare_and_silent(images: Dataset) -> None:
+def test_a_neuron_that_never_fires_counts_as_rare_and_silent(fashion: Dataset) -> None:
     net, _ = layers.build("plain", 0, 0)
     net = net.double()
     with torch.no_grad():
         net.layers[0].weight[:9] = 0
         net.layers[1].weight[:, 9:] = net.layers[1].weight[:, 9:].abs()
         net.layers[1].weight[0] = -100
-    found = layers.judge(net, images, attacked=10)
+    found = layers.judge(net, fashion, attacked=10)
     row = net.weights[1][0].norm() ** 2 / net.weights[1].norm() ** 2
     assert found["rare share"] == pytest.approx(float(row))
     assert found["silent share"] < 0.2

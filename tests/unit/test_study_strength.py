@@ -10,7 +10,7 @@ from crlib.studies.engine import Config
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    monkeypatch.setitem(strength.SETS, "sample", fashion.double)
+    monkeypatch.setitem(strength.SETS, "sample", lambda: fashion)
 
 
 def config() -> Config:
@@ -44,11 +44,10 @@ def test_every_report_is_a_bound_and_the_minimum_is_the_least(few: None) -> None
 def test_a_hardened_network_stands_where_an_undefended_one_falls(
     fashion: Dataset,
 ) -> None:
-    images = fashion.double()
-    x, y = images.x_test[:100], images.y_test[:100]
+    x, y = fashion.x_test[:100], fashion.y_test[:100]
     nets = {
-        "undefended": strength.plain(images, seed=0, epochs=8),
-        "hardened": strength.harden(images, seed=0, epochs=8),
+        "undefended": strength.plain(fashion, seed=0, epochs=8),
+        "hardened": strength.harden(fashion, seed=0, epochs=8),
     }
     report = {}
     for name, net in nets.items():

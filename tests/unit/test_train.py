@@ -1,6 +1,7 @@
 """Training is a function: model, data and seed decide; nothing else moves."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -154,6 +155,12 @@ def test_weight_decay_shrinks(clouds: Dataset) -> None:
         ({"constrain_every": 0}, "at least 1"),
         ({"share": 0.0}, "part of the batch"),
         ({"trades": 6.0}, "trades needs an adversary"),
+        ({"checkpoint": "robust"}, "robust' needs an adversary"),
+        (
+            {"checkpoint": "robust", "adversary": pgd_adversary(eps=0.1)}
+            | {"validation": 0},
+            "checkpoint='last'",
+        ),
         ({"model": MLP((2, 8, 2))}, "K at least 3"),
         ({"model": nn.Linear(2, 1)}, "logits"),
         ({"model": nn.Sequential(small(), nn.Flatten(0))}, "logits"),
@@ -190,6 +197,46 @@ def test_one_training_keeps_what_each_rule_chooses(clouds: Dataset) -> None:
     assert all(a < 0.8 for a in accuracies[: matched.epoch - 1])
     with pytest.raises(ValueError, match="this training kept"):
         run(clouds, validation=0, checkpoint="last").at("validation")
+
+
+def test_the_rule_robust_returns_the_epoch_of_lowest_loss_under_attack(
+    clouds: Dataset,
+) -> None:
+    adversary = pgd_adversary(eps=0.1, steps=2)
+    # A rate this large makes the losses go up and down.
+    options = {"epochs": 12, "lr": 0.5, "validation": 0.3, "adversary": adversary}
+    fitted = run(clouds, checkpoint="robust", seed=1, **options)
+    losses = [epoch.robust_loss for epoch in fitted.history]
+    best = losses.index(min(losses)) + 1
+    assert fitted.checkpoint == "robust" and fitted.epoch == best < 12
+    assert set(fitted.kept) == {"validation", "robust", "last"}
+    assert fitted.at("validation").epoch != best
+    held = torch.randperm(300, generator=rng(1))[:90]
+    x, y = clouds.x_train[held], clouds.y_train[held]
+    for epoch in fitted.history:
+        assert epoch.robust_loss > epoch.validation_loss
+    moved = adversary(fitted.model, x, y, rng(1))
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(fitted.model(moved), y)
+    assert losses[best - 1] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_attacking_held_out_samples_changes_nothing_in_the_training(
+    clouds: Dataset,
+) -> None:
+    options = {"adversary": pgd_adversary(eps=0.1, steps=2), "epochs": 4}
+    asked = run(clouds, checkpoint="robust", **options)
+    usual = run(clouds, checkpoint="last", **options)
+    assert same(asked.at("last"), usual)
+    assert asked.at("validation").epoch == usual.at("validation").epoch
+    assert all(math.isnan(epoch.robust_loss) for epoch in usual.history)
+    with pytest.raises(ValueError, match="kept by fit"):
+        usual.at("robust")
+
+
+def test_many_networks_know_no_rule_robust(clouds: Dataset) -> None:
+    with pytest.raises(ValueError, match="choose one of validation, matched, last"):
+        fit_many([small()], clouds, epochs=1, checkpoint="robust", progress=False)
 
 
 def test_momentum_and_the_cosine_schedule_learn(clouds: Dataset) -> None:

@@ -1,0 +1,328 @@
+"""A fault that was mended comes back, and its test in tests/unit turns red."""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pytest
+
+from crlib import attacks
+from crlib.attacks import judging
+from crlib.certify import reading
+from crlib.models import LowRankConv2d
+from tests.mutated import mutated
+from tests.unit import (
+    test_attack_family,
+    test_attack_hygiene,
+    test_bridge,
+    test_cascade,
+    test_certify_gauges,
+    test_compress_layers,
+    test_diagnosis,
+    test_scales,
+    test_sensitivity,
+    test_strange_models,
+)
+from tests.unit.conftest import fashion, trained  # noqa: F401
+from tests.unit.test_compress_layers import pictures, resnet  # noqa: F401
+
+DEPENDS = ("crlib", "tests/unit", "tests/mutated.py", "benchmarks")
+pytestmark = pytest.mark.filterwarnings("ignore::crlib.asking.Doubt")
+# A test is red by what it asserts, by an error that it did not expect, or by none.
+RED = (
+    *(AssertionError, pytest.fail.Exception),
+    *(AttributeError, RuntimeError, TypeError, ValueError),
+)
+dressed = test_strange_models.test_a_network_dressed_up_is_the_network
+refused = test_strange_models.test_what_cannot_be_judged_is_refused
+bad_input = test_strange_models.test_bad_input_gets_one_sentence_that_names_the_cure
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Put ``replace`` in place of ``find`` in ``where``; ``test`` must notice."""
+
+    where: str
+    find: str
+    replace: str
+    test: Callable[..., None]
+    given: dict[str, Any] = field(default_factory=dict)
+
+
+FAULTS = {
+    # A robust accuracy that is too high.
+    "behind a function": Fault(
+        "crlib.asking._parts",
+        "[*cells, *defaults, *vars(one).values(), *_globals(one)]",
+        "[]",
+        *(dressed, {"strange": "lambda", "name": "pgd"}),
+    ),
+    "own train()": Fault(
+        "crlib.asking.evaluating",
+        "                module.eval()\n",
+        "                pass\n",
+        *(dressed, {"strange": "own train()", "name": "pgd"}),
+    ),
+    "writes into its input": Fault(
+        "crlib.asking.ask",
+        "model(x.clone())",
+        "model(x)",
+        *(dressed, {"strange": "writes into its input", "name": "square"}),
+    ),
+    "depends on the batch": Fault(
+        "crlib.attacks.base.Asked",
+        "if refused:",
+        "if False:",
+        test_strange_models.test_an_answer_that_depends_on_its_batch_is_refused,
+        {"strange": "centred", "name": "fmn"},
+    ),
+    "told: labels": Fault(
+        "crlib.attacks.diagnosis._outputs",
+        "float((~right).cpu().double().mean()) / guessing",
+        "0 * guessing",
+        test_cascade.test_shifted_labels_are_told,
+    ),
+    "told: halves": Fault(
+        "crlib.attacks.diagnosis._agreement",
+        "apart(parts) if again <= 1e-5 else 0.0",
+        "0.0",
+        test_cascade.test_an_answer_that_depends_on_the_batch_is_told,
+    ),
+    "told: chance": Fault(
+        "crlib.attacks.diagnosis._agreement",
+        "again = apart(second)",
+        "again = 0.0",
+        test_diagnosis.test_a_model_broken_on_purpose_is_flagged,
+        {"name": "noise"},
+    ),
+    "told: buffers": Fault(
+        "crlib.attacks.diagnosis._moved",
+        "max(len(before), len(after)) - same",
+        "0",
+        test_diagnosis.test_a_model_that_questions_change_is_flagged,
+    ),
+    "told: another gradient": Fault(
+        "crlib.attacks.diagnosis._directions",
+        "float(off.median())",
+        "0.0",
+        test_cascade.test_the_gradient_of_another_network_is_told,
+        {"norm": "l2"},
+    ),
+    "not told: pooling in l1": Fault(
+        "crlib.attacks.diagnosis._gradients",
+        "radius.clamp_max(0.1)",
+        "radius",
+        test_cascade.test_a_network_that_pools_is_trusted_in_l1,
+    ),
+    "coarse inputs": Fault(
+        "crlib.attacks.base.check",
+        "if x.dtype in (torch.float16, torch.bfloat16):",
+        "if False:",
+        *(bad_input, {"bad": "bfloat16", "name": "pgd"}),
+    ),
+    "wrong from the start": Fault(
+        "crlib.attacks.base.is_fooled",
+        "return label == target if target is not None else label != y",
+        "return (label == target) | (label != y) if target is not None else label != y",
+        test_attack_family.test_a_target_is_what_a_success_is_labelled,
+        {"name": "apgd linf"},
+    ),
+    # False proofs.
+    "ranges of neurons": Fault(
+        "crlib.certify.exact._add_layers",
+        "scale = np.where(scale > 0, scale, 1.0)",
+        "scale = np.ones_like(scale)",
+        *(test_certify_gauges.test_no_gauge_moves_an_exact_distance, {"power": -6}),
+    ),
+    "scale of logits": Fault(
+        "crlib.certify.exact._to_rival",
+        "scale = np.abs(gap).sum() or 1.0",
+        "scale = 1.0",
+        *(test_certify_gauges.test_no_gauge_moves_an_exact_distance, {"power": -6}),
+    ),
+    "weights that are NaN": Fault(
+        "crlib.certify.reading.steps_of",
+        "if not all(part.isfinite().all() for part in parts):",
+        "if False:",
+        test_certify_gauges.test_weights_that_are_not_finite_prove_nothing,
+        {"name": "exact", "bad": math.nan, "where": "weight"},
+    ),
+    "hooks": Fault(
+        "crlib.certify.reading._compare",
+        "if not known or not ((said.double() - v).abs() <= slack).all():",
+        "if False:",
+        test_certify_gauges.test_what_changes_the_logits_unseen_is_refused,
+        {"name": "radius", "change": test_certify_gauges.hooked},
+    ),
+    "votes of one logit": Fault(
+        "crlib.certify.smoothing._votes",
+        "checks.logits(logits, len(noise))",
+        "pass",
+        test_certify_gauges.test_sampling_asks_for_logits,
+    ),
+    "weak directions": Fault(
+        "crlib.theory.bridge._directions",
+        "torch.finfo(s.dtype).eps",
+        "torch.finfo(w.dtype).eps",
+        test_bridge.test_a_weak_direction_of_float32_is_a_direction,
+    ),
+    "rounding of a product": Fault(
+        "crlib.theory.sensitivity.radius_premises",
+        "noise = torch.finfo(w.dtype).eps if w.is_floating_point() else 0.0",
+        "noise = torch.finfo(torch.float64).eps",
+        test_sensitivity.test_premises_of_a_float32_product_of_rank_one_are_equal,
+    ),
+    "one of equal directions": Fault(
+        "crlib.theory.sensitivity.radius_premises",
+        "sigma >= sigma[0] - noise,",
+        "torch.arange(len(sigma)) == 0,",
+        test_sensitivity.test_any_direction_is_the_top_one_of_the_identity,
+    ),
+    "thirty walls": Fault(
+        "crlib.geometry.halfspace_step",
+        "range(max(30, c.shape[1] + 2))",
+        "range(30)",
+        *(test_scales.test_walls_at_every_scale_are_climbed, {"norm": "linf"}),
+    ),
+    "a small reach": Fault(
+        "crlib.theory.composition.logistic_gap_bounds",
+        "math.expm1(reach)",
+        "(math.exp(reach) - 1)",
+        *(test_scales.test_the_logistic_gap_keeps_its_digits,),
+        {"reach": 1e-12, "shift": 0.0},
+    ),
+    # Operations that do nothing.
+    "computed weights": Fault(
+        "crlib.compress.layers.refuse_derived",
+        "if not plain:",
+        "if False:",
+        test_compress_layers.test_a_weight_that_is_computed_is_refused_with_the_cure,
+        {"act": "prune", "kind": "spectral norm"},
+    ),
+    "behind batch normalisation": Fault(
+        "crlib.compress.compressions._zero",
+        "(layer, norms.get(layer))",
+        "(layer,)",
+        test_compress_layers.test_what_is_pruned_behind_a_batch_normalisation_sends_zero,
+    ),
+    "convolutions of one dimension": Fault(
+        "crlib.compress.compressions.size",
+        "(_ConvNd, nn.Linear, *LOW_RANK)",
+        "(nn.Conv2d, nn.Linear, *LOW_RANK)",
+        *(test_compress_layers.test_every_convolution_counts, {"kind": "conv1d"}),
+    ),
+    "head registered first": Fault(
+        "crlib.compress.layers.head_of",
+        "layers[-1] if name is None else model.get_submodule(name)",
+        "layers[-1]",
+        test_compress_layers.test_the_head_is_the_layer_that_runs_last,
+    ),
+    # Masked classes, and what is not logits.
+    "masked classes": Fault(
+        "crlib.attacks.base.rivals_of",
+        "logits.clamp_min(least).scatter",
+        "logits.scatter",
+        test_attack_hygiene.test_rivals_are_all_labels_but_the_true_one_and_the_masked,
+    ),
+    "tuples": Fault(
+        "crlib.asking.ask",
+        "if not isinstance(answer, Tensor):",
+        "if False:",
+        *(refused, {"strange": "tuple", "name": "pgd"}),
+    ),
+    "one logit": Fault(
+        "crlib.checks.logits",
+        "or z.shape[1] < 2:",
+        "or False:",
+        *(refused, {"strange": "one logit", "name": "pgd"}),
+    ),
+    # What else a reader may trust.
+    "levels": Fault(
+        "crlib.attacks.base.check",
+        'if norm == "linf" and (radius > 1).any():',
+        "if False:",
+        *(test_strange_models.test_eps_in_levels_is_refused_in_linf, {"name": "pgd"}),
+    ),
+    "labels of numpy": Fault(
+        "crlib.checks.tensor",
+        "if isinstance(v, Tensor):",
+        "if True:",
+        *(bad_input, {"bad": "numpy y", "name": "pgd"}),
+    ),
+    "the nearest rival": Fault(
+        "crlib.attacks.smallest.fmn",
+        "walk: int = 5",
+        "walk: int = 0",
+        *(test_attack_family.test_a_walk_saves_fmn_from_the_wrong_rival,),
+        {"norm": "linf"},
+    ),
+    "small distances": Fault(
+        "crlib.attacks.smallest.minimal",
+        "middle = low.sqrt() * high.sqrt()",
+        "middle = (low + high) / 2",
+        test_cascade.test_minimal_sees_distances_of_any_size,
+        {"norm": "linf", "far": 1e-6},
+    ),
+    "a thousand classes": Fault(
+        "crlib.attacks.smallest._walk",
+        "[:, :RIVALS]",
+        "",
+        *(test_cascade.test_a_first_step_looks_at_twenty_rivals_at_most,),
+        {"classes": 200},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_that_comes_back_is_noticed(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    fault = FAULTS[name]
+    wanted = inspect.signature(fault.test).parameters.keys() - fault.given.keys()
+    found = {fixture: request.getfixturevalue(fixture) for fixture in wanted}
+    check = partial(fault.test, **fault.given, **found)
+    check()
+    with mutated(fault.where, fault.find, fault.replace), pytest.raises(RED):
+        check()
+
+
+def test_an_attack_that_stays_in_inference_mode_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check = test_strange_models.test_a_strange_place_changes_nothing
+    check("inference_mode", "pgd")
+    told = test_strange_models.ASKED["pgd"].keywords
+    with (
+        mutated("crlib.attacks.base.door", "    @with_gradients\n", ""),
+        # Through the other door.
+        mutated("crlib.attacks.ascent.pgd", "def pgd(", "def pgd("),
+    ):
+        monkeypatch.setitem(
+            test_strange_models.ASKED, "pgd", partial(attacks.pgd, **told)
+        )
+        with pytest.raises(RED):
+            check("inference_mode", "pgd")
+
+
+def test_a_budget_that_forgets_a_smaller_one_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quick, full = judging.QUICK[1:], judging.FULL[1:]
+    monkeypatch.setitem(judging.CASCADES, "full", (full, judging.FULL_L1))
+    assert quick == full[: len(quick)]
+    with pytest.raises(RED):
+        test_cascade.test_a_larger_budget_keeps_all_that_a_smaller_one_finds("l2", 0)
+
+
+def test_a_layer_that_is_unknown_again_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = tuple(kind for kind in reading.KNOWN if kind is not LowRankConv2d)
+    monkeypatch.setattr(reading, "KNOWN", known)
+    with pytest.raises(RED):
+        test_certify_gauges.test_the_bounds_hold_where_layers_became_known(
+            "low rank", False
+        )

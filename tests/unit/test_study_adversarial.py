@@ -1,0 +1,114 @@
+"""The study of adversarial training measures what its names say."""
+
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from crlib import data, metrics, models, studies, train
+from crlib.studies import adversarial, measures
+from crlib.studies.engine import Config
+
+GRID = adversarial.STUDY.grids["quick"]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    few = measures.halved(data.fashion_mnist_sample().subset(200, 60).double())
+    monkeypatch.setattr(adversarial, "_part", lambda name, count: few)
+    yield
+
+
+def kept(net: Any, images: data.Dataset) -> float:
+    pairs = measures.differences(images.x_test, images.y_test)
+    return measures.surviving(net, pairs)
+
+
+def config(**wanted: Any) -> Config:
+    found = next(c for c in GRID if all(c[k] == v for k, v in wanted.items()))
+    return {**found, "epochs": 2, "attacked": 20}
+
+
+def test_a_run_is_a_training_and_its_judgement(quick: None) -> None:
+    one = config(train="linf", way="rank, both")
+    found = adversarial.STUDY.run(one, "cpu")
+    net, images, options = adversarial.build(one)
+    fitted = train.fit(net, images, progress=False, **options)
+    judged = adversarial.judge(fitted.model, images, ("linf",), attacked=20)
+    assert {name: found[name] for name in judged} == judged
+    assert fitted.model.weights[0].dtype == torch.float64
+    assert found["epoch"] == 2 and found["right"] <= 1
+    x, y = images.x_test[:20], images.y_test[:20]
+    assert judged["right"] == metrics.accuracy(fitted.model, x, y)
+
+
+def test_the_adversary_is_that_of_the_norm(quick: None) -> None:
+    for norm, eps in adversarial.EPS.items():
+        net, images, options = adversarial.build(config(train=norm, way="plain"))
+        x, y = images.x_train[:5], images.y_train[:5]
+        moved = options["adversary"](net.double(), x, y, torch.Generator())
+        step = (moved - x).flatten(1)
+        size = step.norm(dim=1, p=math.inf if norm == "linf" else 2)
+        assert (size <= eps + 1e-9).all() and size.max() > 0.5 * eps
+    assert "adversary" not in adversarial.build(config(train="standard"))[2]
+
+
+def test_every_way_builds_what_it_names(quick: None) -> None:
+    known = set(inspect.signature(train.fit).parameters)
+    for way in adversarial.WAYS:
+        net, images, options = adversarial.build(config(way=way))
+        assert set(options) <= known
+        rank = "rank" in way
+        assert isinstance(net.layers[0], models.LowRankLinear) == rank
+        assert ("constraint" in options) == way.endswith(("orthonormal", "both"))
+        assert ("penalty" in options) == way.startswith("rows")
+        assert len(net.weights[0]) == (48 if way == "width" else adversarial.WIDTH)
+    left = {
+        way: kept(*adversarial.build(config(way=way))[:2])
+        for way in ("rank", "rank, principal")
+    }
+    assert left["rank"] < 0.5 * left["rank, principal"] < 0.5
+
+
+def test_what_is_kept_is_one_for_a_layer_that_sees_all(quick: None) -> None:
+    _, images, _ = adversarial.build(config(way="plain"))
+    whole = models.MLP((196, 196, 10)).double()
+    assert kept(whole, images) == pytest.approx(1)
+
+
+def test_a_long_training_is_watched_by_epoch_and_by_rule(quick: None) -> None:
+    one = config(experiment="overfitting")
+    rules = ("last", "validation", "robust", "epoch 5", "epoch 40")
+    rows = adversarial.STUDY.run_many(  # type: ignore[misc]
+        [{**one, "epochs": 6, "checkpoint": rule} for rule in rules], "cpu"
+    )
+    found = dict(zip(rules, rows, strict=True))
+    assert not found["epoch 40"]["met"] and found["epoch 5"]["epoch"] == 5
+    assert found["validation"]["held loss"] <= found["last"]["held loss"]
+    assert found["robust"]["held robust loss"] <= found["last"]["held robust loss"]
+    assert found["last"]["held robust loss"] > found["last"]["held loss"]
+
+
+@pytest.mark.parametrize("name", ["experiment", "train", "way"])
+def test_what_it_does_not_know_it_refuses(quick: None, name: str) -> None:
+    with pytest.raises(ValueError, match="choose one of"):
+        adversarial.build({**GRID[0], name: "magic"})
+
+
+def test_the_table_holds_what_must_be_true() -> None:
+    table = studies.published("adversarial")
+    assert len(table) == len(GRID) and table["met"].all()
+    assert (table["robust linf"] <= table["right"]).all()
+    damage = table[table["experiment"] == "damage"]
+    assert damage["chi"].between(0, 1).all()
+    curve = damage[[f"beyond {eps}" for eps in adversarial.BUDGETS]].to_numpy()
+    assert (curve[:, 1:] <= curve[:, :-1]).all() and (curve[:, 0] <= 1).all()
+    ratio = damage["robust linf"] / damage["right"]
+    assert (ratio - damage["ratio linf"]).abs().max() < 1e-9
+    watched = table[table["experiment"] == "overfitting"].groupby("seed")
+    for _, rows in watched:
+        losses = rows.set_index("checkpoint")["held robust loss"]
+        assert losses["robust"] == losses.min()
