@@ -20,9 +20,10 @@ from crlib.studies.measures import (
     judged_trainings,
     nearest,
     right_directions,
+    row_space,
 )
 
-__all__ = ["STUDY", "blind", "build", "judge", "searched"]
+__all__ = ["STUDY", "blind", "build", "judge", "searched", "spaces"]
 
 # Strength is the Frobenius norm of each hidden layer, at singular values that fall
 # like the root of their number; or what networks.build takes.
@@ -39,6 +40,7 @@ SETTINGS = (
 CHECKPOINTS = ("matched", "last")
 EPS = 20 / 255
 LENGTHS = (2.0, 4.0, 8.0)
+STRONG = 16
 DRAWS = 20
 
 
@@ -62,43 +64,59 @@ def build(way: str, strength: float, seed: int, images: Any) -> tuple[MLP, Any]:
 
 
 def blind(
-    net: MLP, x: Tensor, near: AttackResult, *, dimension: int, seed: int
+    net: MLP, x: Tensor, near: AttackResult, basis: Tensor, *, seed: int
 ) -> dict[str, float]:
-    """Compare random directions with the law, in the row space and everywhere.
+    """Compare random directions of a subspace with the law, at some lengths.
 
     Args:
         net: the network.
         x: ``(N, ...)`` images; boundaries are those of the labels it gives them.
         near: the nearest points with another label.
-        dimension: of the row space of the first layer.
+        basis: ``(m, r)``, orthonormal: of the subspace.
         seed: of the directions.
 
     Returns:
-        For each space and length the share of images that the law expects to change,
-        and the mean share that changes under v or -v; ``boxed`` for one end in the box.
+        The median share of the normals in the subspace. For each length the share of
+        images that the law expects to change, and the mean share that changes under v
+        or -v; ``boxed`` for one end in the box.
     """
     step = (near.x_adv - x).flatten(1)  # (N, m)
     normal = step / step.norm(dim=1, keepdim=True).clamp_min(1e-30)
-    rows = right_directions(net.weights[0], dimension)  # (m, r)
-    whole = torch.eye(len(rows), dtype=rows.dtype)
+    share = (normal @ basis).norm(dim=1).clamp_max(1)
     told = net(x).argmax(1)
     g = torch.Generator().manual_seed(seed)
-    found = {"share in rows": float((normal @ rows).norm(dim=1).median())}
-    for space, basis in (("rows", rows), ("whole", whole)):
-        share = (normal @ basis).norm(dim=1).clamp_max(1)
-        for length in LENGTHS:
-            law = theory.universal_law(near.distance, share, length, basis.shape[1])
-            found[f"law {space} {length:g}"] = float(law.mean())
-            either, boxed = [], []
-            for _ in range(DRAWS):
-                v = torch.randn(basis.shape[1], generator=g, dtype=basis.dtype)
-                v = (basis @ (length * v / v.norm())).view_as(x[0])
-                moved = [net(x + s * v).argmax(1) != told for s in (1, -1)]
-                either.append(float((moved[0] | moved[1]).double().mean()))
-                inside = net((x + v).clamp(0, 1)).argmax(1) != told
-                boxed.append(float(inside.double().mean()))
-            found[f"hit {space} {length:g}"] = sum(either) / DRAWS
-            found[f"boxed {space} {length:g}"] = sum(boxed) / DRAWS
+    found = {"share": float(share.median())}
+    for length in LENGTHS:
+        law = theory.universal_law(near.distance, share, length, basis.shape[1])
+        either, boxed = [], []
+        for _ in range(DRAWS):
+            # Of the subspace alone: another basis of it gives the same direction.
+            v = basis @ (basis.T @ torch.randn(len(basis), generator=g, dtype=x.dtype))
+            v = (length * v / v.norm()).view_as(x[0])
+            moved = [net(x + s * v).argmax(1) != told for s in (1, -1)]
+            either.append(float((moved[0] | moved[1]).double().mean()))
+            inside = net((x + v).clamp(0, 1)).argmax(1) != told
+            boxed.append(float(inside.double().mean()))
+        found[f"law {length:g}"] = float(law.mean())
+        found[f"hit {length:g}"] = sum(either) / DRAWS
+        found[f"boxed {length:g}"] = sum(boxed) / DRAWS
+    return found
+
+
+def spaces(net: MLP) -> dict[str, Tensor]:
+    """Return bases of where blind directions are drawn.
+
+    Args:
+        net: the network.
+
+    Returns:
+        What the first layer sees, all pixels, and, where the layer sees more than
+        that many, its sixteen strongest directions; each ``(m, r)``.
+    """
+    rows = row_space(net)
+    found = {"rows": rows, "whole": torch.eye(len(rows), dtype=rows.dtype)}
+    if rows.shape[1] > STRONG:
+        found["strong"] = right_directions(net.weights[0], STRONG)
     return found
 
 
@@ -131,7 +149,7 @@ def searched(net: MLP, x: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def judge(
-    net: MLP, x: Tensor, y: Tensor, *, attacked: int, dimension: int, seed: int
+    net: MLP, x: Tensor, y: Tensor, *, attacked: int, blindly: bool, seed: int
 ) -> dict[str, float]:
     """Measure accuracy, distance, and what one perturbation does to all.
 
@@ -140,14 +158,18 @@ def judge(
         x: ``(N, ...)`` test images in [0, 1].
         y: ``(N,)`` labels.
         attacked: how many of them, the first, are attacked one by one.
-        dimension: of the row space of the first layer.
+        blindly: whether directions are drawn at random, too.
         seed: of the random directions.
     """
     few, labels = x[:attacked], y[:attacked]
     with torch.no_grad():
         told = net(few).argmax(1)
         near = nearest(net, few, told, ("l2",), steps=50)["l2"]
-        chance = blind(net, few, near, dimension=dimension, seed=seed)
+        chance = {
+            f"{space} {what}": value
+            for space, basis in (spaces(net) if blindly else {}).items()
+            for what, value in blind(net, few, near, basis, seed=seed).items()
+        }
     pgd = attacks.pgd(net, few, labels, eps=0.03, norm="linf")
     return {
         "accuracy": metrics.accuracy(net, x, y),
@@ -173,7 +195,6 @@ def _run(configs: list[Config], device: str) -> list[Numbers]:
         **options,
     )
     x, y = (part[: first["judged"]] for part in (images.x_test, images.y_test))
-    dimension = int(first["strength"]) if first["way"].startswith("rank") else 256
     return at_checkpoints(
         fitted,
         configs,
@@ -182,7 +203,8 @@ def _run(configs: list[Config], device: str) -> list[Numbers]:
             x,
             y,
             attacked=first["attacked"],
-            dimension=dimension,
+            # Of scale, and of an early stop, only the search is asked.
+            blindly=first["way"] != "scale" and at.epoch == first["epochs"],
             seed=first["seed"],
         ),
     )
@@ -201,9 +223,9 @@ STUDY = judged_trainings(
     "universal",
     _run,
     {
-        "quick": _grid(5, data="sample", epochs=15, judged=1000, attacked=300),
+        "quick": _grid(5, data="sample", epochs=12, judged=1000, attacked=200),
         "full": _grid(
-            10, data="Fashion-MNIST", epochs=15, judged=10_000, attacked=1000
+            10, data="Fashion-MNIST", epochs=12, judged=10_000, attacked=1000
         ),
     },
     lambda config: SETS[config["data"]]().fingerprint,

@@ -45,13 +45,26 @@ def test_blind_directions_follow_the_law_where_the_network_is_affine(
         right=d > 0,
         norm="l2",
     )
-    found = universal.blind(net, x, near, dimension=2, seed=0)
-    assert found["share in rows"] == pytest.approx(1)
-    for space in ("rows", "whole"):
+    bases = universal.spaces(net)
+    assert {name: basis.shape for name, basis in bases.items()} == {
+        "rows": (6, 2),
+        "whole": (6, 6),
+    }
+    rows, whole = (universal.blind(net, x, near, b, seed=0) for b in bases.values())
+    assert rows["share"] == pytest.approx(1)
+    for found in (rows, whole):
         for length in (4, 8):
-            law, hit = (found[f"{what} {space} {length}"] for what in ("law", "hit"))
+            law, hit = (found[f"{what} {length}"] for what in ("law", "hit"))
             assert hit == pytest.approx(law, abs=0.08) and 0.1 < law < 0.9
-    assert found["law rows 4"] > found["law whole 4"] + 0.1
+    assert rows["law 4"] > whole["law 4"] + 0.1
+
+
+def test_strong_directions_are_drawn_where_the_layer_sees_more() -> None:
+    net = MLP((40, 20, 2), seed=0).double()
+    bases = universal.spaces(net)
+    assert {b.shape[1] for b in bases.values()} == {20, 40, 16}
+    stretch = (net.weights[0] @ bases["strong"]).norm(dim=0)
+    assert torch.allclose(stretch, torch.linalg.svdvals(net.weights[0])[:16])
 
 
 def test_the_table_holds_what_must_be_true() -> None:
@@ -61,4 +74,8 @@ def test_the_table_holds_what_must_be_true() -> None:
     assert rates.ge(0).all(axis=None) and rates.le(1).all(axis=None)
     assert (met["worst run"] <= met["best run"]).all()
     # A pair of ends reaches what one end reaches, but for the box.
-    assert (met["law rows 2"] <= met["law rows 4"]).all()
+    drawn = met[(met["way"] != "scale") & (met["checkpoint"] == "last")]
+    assert (drawn["rows law 2"] <= drawn["rows law 4"]).all()
+    assert (drawn["whole law 2"] <= drawn["rows law 2"]).all()
+    full = drawn[~drawn["way"].str.startswith("rank")]
+    assert full["strong share"].le(full["rows share"] + 1e-9).all()
