@@ -32,6 +32,7 @@ SETTINGS = (
     ("rows, scale-invariant", 0.2),
     ("rank", 16.0),
     ("rank, both", 16.0),
+    ("spectral dial", 0.0),
     ("scale", 5.0),
     ("scale", 10.0),
     ("scale", 20.0),
