@@ -67,6 +67,25 @@ def test_strong_directions_are_drawn_where_the_layer_sees_more() -> None:
     assert torch.allclose(stretch, torch.linalg.svdvals(net.weights[0])[:16])
 
 
+@pytest.mark.parametrize("way", ["rank", "scale"])
+def test_a_run_tells_what_the_table_has(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(universal, "DRAWS", 2)
+    config = {"way": way, "strength": 5.0, "seed": 0, "checkpoint": "last"}
+    config |= {"data": "sample", "epochs": 1, "judged": 40, "attacked": 10}
+    found = universal.STUDY.run(config, "cpu")
+    assert set(found) <= set(studies.published("universal"))
+    assert 0 <= found["universal"] <= 1
+    # Blindly drawn is at the end, and never where scale is the question.
+    assert ("rows law 2" in found) == (way == "rank")
+    early = universal.STUDY.run_many(
+        [config | {"checkpoint": rule} for rule in universal.CHECKPOINTS], "cpu"
+    )
+    assert [row["met"] for row in early] == [False, True]
+    assert early[1] == found
+
+
 def test_the_table_holds_what_must_be_true() -> None:
     table = studies.published("universal")
     met = table[table["met"]]
