@@ -1,4 +1,4 @@
-"""The command ``crlib``: run studies and print their results."""
+"""The command ``crlib``: run studies, print their results, report on a network."""
 
 import argparse
 import sys
@@ -25,12 +25,69 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     run.add_argument("--jobs", type=int, default=1, help="runs at once, -1 for all")
     run.add_argument("--backend", default="loky", help="of joblib: loky, dask, ...")
+    judge = commands.add_parser("report", help="judge a network of your own")
+    judge.add_argument("network", help="module:function or file.py:function")
+    judge.add_argument("--weights", help="a state dictionary, .pt or .safetensors")
+    judge.add_argument("--data", required=True, help="<class>/*.png, .npz or .pt")
+    judge.add_argument("--grey", action="store_true", help="read images in grey")
+    judge.add_argument("--baseline", help="another network, as the first")
+    judge.add_argument("--baseline-weights", help="its weights")
+    judge.add_argument("--eps", nargs="+", metavar="NORM=EPS", help="linf=8/255 l2=0.5")
+    judge.add_argument("--attacked", type=int, default=200, help="inputs attacked")
+    judge.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    judge.add_argument("--out", type=Path, default=Path("report.html"), help="HTML")
+    judge.add_argument("--json", type=Path, help="also write the numbers to a file")
+    judge.add_argument("--resume", type=Path, help="file that keeps finished sections")
     return parser
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    """Judge a network: the command ``crlib report``."""
+    from crlib import data, reporting
+    from crlib.reporting import loading
+
+    try:
+        model = loading.network(chosen.network, chosen.weights).to(chosen.device)
+        baseline = None
+        if chosen.baseline is not None:
+            other = loading.network(chosen.baseline, chosen.baseline_weights)
+            baseline = other.to(chosen.device)
+        x, y = (
+            v.to(chosen.device) for v in loading.inputs(chosen.data, grey=chosen.grey)
+        )
+        found = reporting.report(
+            model,
+            x,
+            y,
+            eps=None if chosen.eps is None else dict(map(_budget, chosen.eps)),
+            attacked=chosen.attacked,
+            baseline=baseline,
+            resume=chosen.resume,
+        )
+    except (ValueError, data.DataError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{found.html(chosen.out)}\n\n{found.sections['words'].text}")
+    if chosen.json is not None:
+        found.json(chosen.json)
+    return 130 if any("stopped" in why for why in found.left_out.values()) else 0
+
+
+def _budget(told: str) -> tuple[str, float]:
+    """Read a budget such as ``linf=8/255``."""
+    norm, _, eps = told.partition("=")
+    above, _, below = eps.partition("/")
+    try:
+        return norm, float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{told!r}: write a budget as linf=8/255.") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     chosen = _parser().parse_args(arguments)
+    if chosen.command == "report":
+        return _report(chosen)
     from crlib import studies
 
     if chosen.command == "list":
