@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ class UniversalResult:
         train_rate: the same on the inputs it was made from.
         robust_accuracy: share of the held-out inputs still labelled right.
         norm: the norm of the ball.
+        rates: of a search, the fooling rate on the held-out inputs at the end of each
+            run. How far they lie apart says how much hangs on where a run starts.
     """
 
     delta: Tensor = field(repr=False)
@@ -31,6 +33,7 @@ class UniversalResult:
     train_rate: float
     robust_accuracy: float
     norm: str
+    rates: tuple[float, ...] = field(default=(), repr=False)
 
 
 class _Trial:
@@ -174,7 +177,9 @@ def universal(
                     delta *= (eps / delta.norm().clamp_min(1e-30)).clamp_max(1)
                 taken += 1
         found.append(trial.judge(delta[0]))
-    return max(found, key=lambda result: result.train_rate)
+    best = max(found, key=lambda result: result.train_rate)
+    # A start was judged before each run, and its end after it.
+    return replace(best, rates=tuple(result.fooling_rate for result in found[1::2]))
 
 
 def _top(rows: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ from crlib.theory.sensitivity import (
     radius_premises,
     random_head_moments,
     rank_one_optimal,
+    universal_law,
 )
 
 __all__ = [
@@ -108,4 +109,5 @@ __all__ = [
     "surviving_fraction",
     "top_entry_bounds",
     "two_probe_radius",
+    "universal_law",
 ]

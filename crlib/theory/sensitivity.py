@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from crlib import checks
 from crlib.metrics import singular_values, unit_scale
 from crlib.theory.layers import Bounds, spectral_norm_bounds
 
@@ -19,6 +20,7 @@ __all__ = [
     "radius_premises",
     "random_head_moments",
     "rank_one_optimal",
+    "universal_law",
 ]
 
 
@@ -92,6 +94,56 @@ def random_head_moments(w: Tensor) -> Moments:
     excess = h * float(squares.square().sum()) - total**2
     # On paper excess is never negative: there are at most h singular values.
     return Moments(total / h, 2 * max(excess, 0.0) / (h**2 * (h + 2)))
+
+
+def universal_law(
+    distance: Tensor, share: Tensor | float, length: float, dimension: int
+) -> Tensor:
+    r"""Return how likely a random direction of a subspace carries each input across.
+
+    An input lies at distance d from an affine boundary with unit normal n, and
+    :math:`p = \|P_S n\|` for a subspace S of dimension r. For v uniform on the sphere
+    of radius :math:`\rho` in S, v or -v crosses the boundary with probability
+
+    .. math:: \Pr\big(B \ge (d / (\rho p))^2\big), \qquad
+       B \sim \mathrm{Beta}\big(\tfrac12, \tfrac{r-1}{2}\big) ,
+
+    and for r = 1 if :math:`d \le \rho p`. The mean over inputs is the expected fooling
+    rate of the pair, so the best pair reaches at least that. Source: ours, after Fawzi
+    et al. 2016; the law of a coordinate on the sphere.
+
+    Args:
+        distance: ``(N,)`` d in input units, at least 0; infinity is never reached.
+        share: p in [0, 1], a number or ``(N,)``.
+        length: :math:`\rho` in input units, at least 0.
+        dimension: r, at least 1.
+
+    Returns:
+        ``(N,)`` float64 in [0, 1].
+
+    Raises:
+        ValueError: one of them is out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> theory.universal_law(torch.tensor([0.0, 0.5, 2.0]), 1.0, 1.0, 3)
+        tensor([1.0000, 0.5000, 0.0000], dtype=torch.float64)
+    """
+    d, p = (torch.as_tensor(v, dtype=torch.float64).cpu() for v in (distance, share))
+    p = p.expand(d.shape)
+    if not (d >= 0).all():
+        raise ValueError("A distance is negative or NaN.")
+    if not ((p >= 0) & (p <= 1 + 1e-9)).all():
+        raise ValueError("share must lie in [0, 1]: it is the norm of P_S n.")
+    checks.not_negative(length=length)
+    checks.at_least(1, dimension=dimension)
+    # A boundary at the input is crossed by any step, one out of reach by none.
+    u = torch.where(d == 0, 0, d / (length * p)).clamp_max(2)
+    if dimension == 1:
+        return (u <= 1).double()
+    law = stats.beta(0.5, (dimension - 1) / 2)
+    return torch.from_numpy(law.sf(u.square().numpy())).view_as(d)
 
 
 def mask_amplification(n: int) -> Bounds:

@@ -190,3 +190,23 @@ def at_rank_one_the_radii_reach_the_bound() -> None:
         got = theory.radius_premises(w, c, d)
         equal(got.ratio, got.bound)
         equal(got.alignment, 1)
+
+
+@law(
+    Mistake("crlib.theory.universal_law", "(dimension - 1) / 2", "dimension / 2"),
+    Mistake("crlib.theory.universal_law", "u.square()", "u"),
+    Mistake("crlib.theory.universal_law", "length * p", "length"),
+)
+def a_coordinate_of_the_sphere_has_the_law_of_universal_directions() -> None:
+    # Closed forms: an angle is uniform on the circle, a coordinate on the sphere.
+    def tail(u: float) -> dict[int, float]:
+        four = u * math.sqrt(1 - u * u) + math.asin(u)
+        return {2: 2 / math.pi * math.acos(u), 3: 1 - u, 4: 1 - 2 / math.pi * four}
+
+    for step in range(1, 40):
+        u, length, share = step / 40, 0.1 * step, 1 - step / 50
+        for r, value in tail(u).items():
+            d = torch.tensor([u * length * share], dtype=torch.float64)
+            equal(float(theory.universal_law(d, share, length, r)), value, (u, r))
+    ends = torch.tensor([0.0, 0.5, 0.500001, math.inf], dtype=torch.float64)
+    assert theory.universal_law(ends, 0.5, 1.0, 1).tolist() == [1, 1, 0, 0]

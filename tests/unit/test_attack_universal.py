@@ -29,6 +29,11 @@ def test_a_learnt_direction_fools_what_it_has_not_seen(
     assert found.robust_accuracy <= 1 - found.fooling_rate + 0.3
     again = universal(trained, x, y, eps=eps, norm=norm, epochs=5)
     assert again.delta.equal(found.delta)
+    # One run from zero and two from each of two directions; a run may end worse than
+    # the start that was kept.
+    assert len(found.rates) == 5 and found.rates == again.rates
+    assert all(0 <= rate <= 1 for rate in found.rates)
+    assert max(found.rates) >= found.fooling_rate - 0.05
 
 
 def test_the_top_direction_is_the_singular_vector_of_the_first_layer(

@@ -146,3 +146,13 @@ def test_no_ratio_exceeds_its_bound(seed: int, dtype: torch.dtype, power: int) -
     got = theory.radius_premises(w, c, d)
     assert got.ratio <= min(1.0, got.bound) * (1 + 1e-9)
     assert 0 <= got.alignment <= 1 + 1e-12
+
+
+def test_the_law_of_universal_directions_at_its_ends() -> None:
+    d = torch.tensor([0.0, 1.0, math.inf])
+    assert theory.universal_law(d, 0.0, 3.0, 5).tolist() == [1, 0, 0]
+    assert theory.universal_law(d, 1.0, 0.0, 5).tolist() == [1, 0, 0]
+    assert theory.universal_law(d[:0], 1.0, 1.0, 5).shape == (0,)
+    for bad in ((-d, 1.0, 1.0, 2), (d, 1.5, 1.0, 2), (d, 1.0, -1.0, 2), (d, 1.0, 1, 0)):
+        with pytest.raises(ValueError, match=r"distance|share|length|dimension"):
+            theory.universal_law(*bad)

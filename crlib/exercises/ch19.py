@@ -1,0 +1,92 @@
+"""Tests for the exercises of chapter 19, Universal perturbations."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from crlib import theory
+
+__all__ = [
+    "crosses",
+    "crosses_hidden",
+    "length_for",
+    "length_for_hidden",
+    "smallest_shift",
+    "smallest_shift_hidden",
+]
+
+
+def _close(found: object, right: float, what: str, rel: float = 1e-6) -> None:
+    assert isinstance(found, float | int | Tensor), f"{what} is not a number."
+    value = float(found)
+    assert math.isclose(value, right, rel_tol=rel, abs_tol=1e-9), (
+        f"{what} is {value:.5f} and should be {right:.5f}."
+    )
+
+
+def crosses(answer: Callable[..., float]) -> None:
+    """Test ``crosses(d, p, rho, r)`` where the law is elementary."""
+    _close(answer(0.5, 1.0, 2.0, 3), 0.75, "In three dimensions, at d = rho / 4, it")
+    _close(answer(0.5, 0.5, 2.0, 3), 0.5, "With half of the normal in the space, it")
+    _close(answer(1.0, 1.0, 2.0, 2), 2 / 3, "On a circle, at d = rho / 2, it")
+    _close(answer(3.0, 1.0, 2.0, 5), 0.0, "Out of reach, it")
+
+
+def crosses_hidden(answer: Callable[..., float]) -> None:
+    """Test ``crosses`` in one dimension, with no share, and in many dimensions."""
+    _close(answer(1.0, 0.5, 3.0, 1), 1.0, "In one dimension and within reach, it")
+    _close(answer(2.0, 0.5, 3.0, 1), 0.0, "In one dimension and out of reach, it")
+    _close(answer(0.1, 0.0, 3.0, 4), 0.0, "Without a share, it")
+    for r in (2, 7, 64, 784):
+        d = torch.tensor([0.37], dtype=torch.float64)
+        right = float(theory.universal_law(d, 0.8, 2.0, r))
+        _close(answer(0.37, 0.8, 2.0, r), right, f"In {r} dimensions it")
+
+
+def _length(answer: Callable[..., float], rate: float, d: Tensor, r: int) -> None:
+    p = torch.linspace(0.5, 1, len(d), dtype=torch.float64)
+    found = answer(rate, d, p, r)
+    assert isinstance(found, float | int | Tensor) and float(found) > 0, (
+        "It is a positive number."
+    )
+    share = float(theory.universal_law(d, p, float(found), r).mean())
+    assert math.isclose(share, rate, abs_tol=1e-5), (
+        f"At your length the expected share is {share:.4f} and should be {rate:.4f}."
+    )
+
+
+def length_for(answer: Callable[..., float]) -> None:
+    """Test ``length_for(rate, d, p, r)`` for one input and for three."""
+    one = torch.ones(1, dtype=torch.float64)
+    right = 1 / math.sqrt(stats.beta.ppf(0.5, 0.5, 7.5))
+    _close(answer(0.5, one, one, 16), right, "For one input the length", 1e-5)
+    _length(answer, 0.4, torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64), 5)
+
+
+def length_for_hidden(answer: Callable[..., float]) -> None:
+    """Test ``length_for`` at several rates, dimensions and scales."""
+    g = torch.Generator().manual_seed(0)
+    for rate, r, scale in ((0.05, 2, 1.0), (0.9, 64, 1e-3), (0.5, 300, 50.0)):
+        d = scale * (0.05 + torch.rand(20, generator=g, dtype=torch.float64))
+        _length(answer, rate, d, r)
+
+
+def smallest_shift(answer: Callable[..., float]) -> None:
+    """Test ``smallest_shift(scores, share)`` on a few scores."""
+    scores = torch.tensor([0.1, 0.4, 2.0, -0.3, -1.0], dtype=torch.float64)
+    _close(answer(scores, 0.2), 0.1, "For one of five, it")
+    _close(answer(scores, 0.4), 0.4, "For two of five, it")
+    found = answer(scores, 1.0)
+    assert found == math.inf, "No shift moves both classes at once: it is infinite."
+
+
+def smallest_shift_hidden(answer: Callable[..., float]) -> None:
+    """Test ``smallest_shift`` where the other class is nearer, and at the ends."""
+    scores = torch.tensor([5.0, 6, 7, -0.5, -0.2, -0.1], dtype=torch.float64)
+    _close(answer(scores, 0.5), 0.5, "Where the second class is nearer, it")
+    _close(answer(scores, 0.34), 0.5, "Three of six are at least 34 percent: it")
+    _close(answer(scores, 0.0), 0.0, "For nobody, it")
+    assert answer(-scores.abs(), 1.0) == 7, "With one class, it reaches the farthest."
