@@ -18,7 +18,7 @@ _NAMES = set(
     ne neq in to sim infty cdot dots ldots cdots circ quad qquad sign
     operatorname subset times nabla partial tilde hat bar dot mid colon text tr
     R E Pr pi leftarrow lceil rceil lfloor rfloor pm mathbf mathrm displaystyle
-    approx otimes ast
+    approx otimes ast binom
     """.split()
 )
 _DROPPED = (
