@@ -37,7 +37,7 @@ MUTATIONS = [
     # A direction that the next layer reads most.
     Mutation("prop-ways-unread", "setup", "Vh[-1]", "Vh[0]"),
     # The largest gain as the limit.
-    Mutation("prop-ways-unread", "setup", "s[-1] / s[0]", "s[0] / s[0]"),
+    Mutation("prop-ways-unread", "setup", "float(s[-1]) if", "float(s[0]) if"),
 ]
 
 WRONG = {
