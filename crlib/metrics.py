@@ -8,6 +8,7 @@ Notation: :math:`v_{(1)} \ge v_{(2)} \ge \dots` are the sorted magnitudes of ``v
 :math:`\sigma_i` the singular values of ``W``.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,10 +20,11 @@ from torch.nn import grad
 from crlib import checks
 from crlib.asking import ask, evaluating, with_gradients
 from crlib.geometry import DUALS, norm_of
-from crlib.models import LowRankConv2d, LowRankLinear
+from crlib.models import MLP, LowRankConv2d, LowRankLinear
 
 __all__ = [
     "accuracy",
+    "balanced",
     "best_k_error",
     "convolution",
     "effective_rank",
@@ -680,3 +682,52 @@ def energy_share(delta: Tensor, directions: Tensor) -> Tensor:
         raise ValueError("The columns of directions are not orthonormal.")
     inside = (flat @ directions).square().sum(1)
     return inside / flat.square().sum(1)
+
+
+def balanced(model: MLP, *, rounds: int = 60) -> MLP:
+    r"""Return the same function with equal norms into and out of each hidden neuron.
+
+    Multiplying what goes into a neuron of a ReLU network without biases by c > 0, and
+    what comes out of it by 1/c, changes no output. Among all such ways of writing one
+    has equal l2 norms on both sides of every neuron, and it has the least
+    :math:`\sum_l \|W^l\|_F^2` (balance as in Stock et al. 2019). What a norm of rows or
+    of a layer says of the function, it says of this one.
+
+    Args:
+        model: without biases; low-rank layers are scaled in their outer factors.
+        rounds: sweeps over the layers, at least 1. The norms agree to rounding after
+            some dozens.
+
+    Returns:
+        A copy. A neuron that nothing enters or nothing reads is zero on both sides.
+
+    Raises:
+        ValueError: no :class:`crlib.models.MLP`, or one with biases.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> from crlib.models import MLP
+        >>> model = MLP((2, 1, 2))
+        >>> model.layers[0].weight.data = torch.tensor([[4.0, 0.0]])
+        >>> model.layers[1].weight.data = torch.tensor([[1.0], [0.0]])
+        >>> [w.norm().item() for w in metrics.balanced(model).weights]
+        [2.0, 2.0]
+    """
+    layers: Any = getattr(model, "layers", [])
+    if not isinstance(model, MLP) or any(layer.bias is not None for layer in layers):
+        raise ValueError(
+            "Only a models.MLP without biases can be balanced: elsewhere a scaled"
+            " neuron changes the function."
+        )
+    checks.at_least(1, rounds=rounds)
+    model = copy.deepcopy(model)
+    layers = model.layers
+    with torch.no_grad():
+        for before, after in list(zip(layers, layers[1:], strict=False)) * rounds:
+            into, out = before.weight.norm(dim=1), after.weight.norm(dim=0)  # (h,)
+            read = (into > 0) & (out > 0)
+            c = torch.where(read, (out / into).sqrt(), 0.0)
+            getattr(before, "left", before.weight).mul_(c[:, None])
+            getattr(after, "right", after.weight).mul_(torch.where(read, 1 / c, 0.0))
+    return model

@@ -1,10 +1,12 @@
 r"""Making networks compressible while they train, and compressing them afterwards.
 
-Three kinds of functions. A *penalty* maps a model to a number to add to the loss
+Four kinds of functions. A *penalty* maps a model to a number to add to the loss
 (``train.fit(..., penalty=...)``). A *constraint* changes the weights in place after a
-step (``constraint=...``). A *compression* returns a new, smaller or sparser model.
+step (``constraint=...``). A *compression* returns a new, smaller or sparser model. A
+*start* sets the weights of one layer before the first step.
 
-All act on the hidden layers: every layer of :func:`crlib.models.weight_layers` but the
+The first three act on the hidden layers: every layer of
+:func:`crlib.models.weight_layers` but the
 head, which is the one that runs last. A layer whose weight is computed from other
 parameters (spectral or weight normalisation, the masks of torch) is refused, except by
 penalties, and so is one of another kind, such as ``nn.Conv1d``. A kernel of a
@@ -41,6 +43,7 @@ from crlib.compress.penalties import (
     top_spread,
     total,
 )
+from crlib.compress.starts import principal_start
 
 __all__ = [
     "Size",
@@ -54,6 +57,7 @@ __all__ = [
     "narrow",
     "nuclear_norm",
     "orthonormal_factors",
+    "principal_start",
     "prune",
     "prune_to_error",
     "quantise",

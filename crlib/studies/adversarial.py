@@ -20,7 +20,6 @@ from crlib.studies.measures import (
     judged_trainings,
     surviving,
 )
-from crlib.studies.networks import start_at_principal
 
 __all__ = ["BUDGETS", "EPS", "STOPS", "STUDY", "UNIVERSAL", "build", "judge"]
 
@@ -81,7 +80,7 @@ def _network(
     sizes = (DIM, width, width, width, 10)
     net = MLP(sizes, rank=rank, mean=0.29, std=0.35, seed=seed)
     if way in ("rank, principal", "rank, both"):
-        start_at_principal(net.layers[0], images.x_train)
+        compress.principal_start(net.layers[0], images.x_train)
     if way in ("rank, orthonormal", "rank, both"):
         return net, {
             "constraint": compress.orthonormal_factors(),

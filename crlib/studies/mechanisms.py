@@ -140,18 +140,6 @@ def seen(images: Dataset, share: float = 0.99) -> Tensor:
     return vectors.flip(1)[:, : int((held < share).sum()) + 1]
 
 
-def balanced(net: models.MLP, rounds: int = 60) -> models.MLP:
-    """Return the same function with equal norms into and out of each hidden neuron."""
-    net = copy.deepcopy(net)
-    layers: Any = net.layers
-    for before, after in list(zip(layers, layers[1:], strict=False)) * rounds:
-        w, v = before.weight.data, after.weight.data
-        c = (v.norm(dim=0) / w.norm(dim=1)).sqrt()
-        w *= c[:, None]
-        v /= c
-    return net
-
-
 def without(net: models.MLP, layer: int, neurons: Tensor) -> models.MLP:
     """Return a copy with some neurons of a hidden layer set to zero."""
     net = copy.deepcopy(net)
@@ -185,7 +173,7 @@ def holders(net: models.MLP, images: Dataset) -> dict[str, float]:
         "idle": float(rho[fires < 0.01].square().sum() / rho.square().sum()),
         "strongest fires": float(fires[rho.argmax()]),
     }
-    form = balanced(net)
+    form = metrics.balanced(net)
     for name, one in (("", net), ("balanced ", form)):
         rows = [metrics.row_norms(w) for w in one.weights[:-1]]
         errors = [metrics.best_k_error(r, 13) for r in rows]
@@ -217,7 +205,7 @@ def kept_parts(net: models.MLP, images: Dataset) -> dict[str, float]:
         metrics.row_norms(w).argsort(descending=True, stable=True)
         for w in net.weights[:-1]
     ]
-    form = balanced(net)
+    form = metrics.balanced(net)
 
     def right(one: models.MLP) -> float:
         return metrics.accuracy(one, x, y)

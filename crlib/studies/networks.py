@@ -75,7 +75,7 @@ def build(
         seed=seed,
     )
     if way in ("rank, principal", "rank, both"):
-        start_at_principal(net.layers[0], images.x_train)
+        compress.principal_start(net.layers[0], images.x_train)
     penalties = {
         "rows, scale-invariant": compress.group_lasso(strength, scale_invariant=True),
         "group lasso": compress.group_lasso(strength),
@@ -106,26 +106,6 @@ def build(
             "weight_decay": 0.0,
         }
     return net, options
-
-
-def start_at_principal(layer: Any, x: Tensor) -> None:
-    """Let a low-rank layer start in the first principal directions of the images.
-
-    Its rows span them; the Frobenius norm of its weight stays.
-
-    Args:
-        layer: changed in place.
-        x: ``(N, ...)`` images.
-    """
-    flat = x.flatten(1).double()
-    _, vectors = torch.linalg.eigh(torch.cov(flat.T))
-    with torch.no_grad():
-        before = torch.linalg.norm(layer.weight)
-        right = vectors.flip(1)[:, : len(layer.right)].T  # (rank, m)
-        # An eigenvector is its own but for a sign, which processors choose differently.
-        right = (right * right.sum(1, keepdim=True).sign()).to(layer.right)
-        layer.right.copy_(right * torch.linalg.norm(layer.right) / len(right) ** 0.5)
-        layer.left *= before / torch.linalg.norm(layer.weight)
 
 
 def judge(

@@ -388,3 +388,24 @@ def test_a_low_rank_convolution_is_the_convolution_with_its_weight() -> None:
         layer(x), nn.functional.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
     )
     assert float(layer.weight.detach().norm()) == pytest.approx(math.sqrt(5 / 3))
+
+
+def test_a_principal_start_spans_the_principal_directions_at_the_same_scale() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 7, generator=g).double() * torch.arange(1, 8)
+    layer = MLP((7, 6, 2), rank=3, seed=0).double().layers[0]
+    before = float(layer.weight.norm())
+    compress.principal_start(layer, x)
+    top = torch.linalg.svd(x - x.mean(0)).Vh[:3]
+    rows = layer.right.detach()
+    assert torch.allclose(rows @ top.T @ top, rows, atol=1e-9)
+    assert torch.allclose(rows @ rows.T, rows[0].square().sum() * torch.eye(3).double())
+    assert float(layer.weight.norm()) == pytest.approx(before, rel=1e-9)
+
+
+def test_a_principal_start_refuses_what_has_none() -> None:
+    layer = MLP((7, 6, 2), rank=3).layers[0]
+    with pytest.raises(ValueError, match="LowRankLinear"):
+        compress.principal_start(MLP((7, 6, 2)).layers[0], torch.rand(9, 7))
+    with pytest.raises(ValueError, match="takes 7 inputs"):
+        compress.principal_start(layer, torch.rand(9, 8))

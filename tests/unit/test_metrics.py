@@ -1,7 +1,9 @@
 """Metrics against torch.linalg, their invariances, and their extreme values."""
 
+import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from crlib import metrics
+from crlib import metrics, models
 from tests.unit.support import SEEDS, Affine, Never, rng
 
 Q = st.sampled_from([0.5, 1.0, 2.0, 4.0])
@@ -319,3 +321,49 @@ def test_the_first_order_where_nothing_moves() -> None:
         metrics.first_order(lambda z: z.detach(), x, y)
     with pytest.raises(ValueError, match="rivals is 0"):
         metrics.first_order(nn.Identity(), x, y, rivals=0)
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_the_balanced_form_is_the_same_function_with_equal_norms(
+    rank: int | None,
+) -> None:
+    net = models.MLP((6, 5, 4, 3), rank=rank, seed=0).double()
+    kept = copy.deepcopy(net.state_dict())
+    form = metrics.balanced(net, rounds=200)
+    x = torch.rand(10, 6, dtype=torch.float64)
+    assert torch.allclose(net(x), form(x), rtol=1e-9)
+    for w, v in zip(form.weights, form.weights[1:], strict=False):
+        assert torch.allclose(w.norm(dim=1), v.norm(dim=0), rtol=1e-6)
+    assert all(torch.equal(net.state_dict()[name], kept[name]) for name in kept)
+
+
+def test_a_scaled_neuron_changes_no_balanced_form() -> None:
+    net = models.MLP((6, 5, 4, 3), seed=0).double()
+    other, c = copy.deepcopy(net), torch.rand(5, 1).double() + 0.1
+    other.layers[0].weight.data *= c
+    other.layers[1].weight.data /= c.T
+    for w, v in zip(
+        *(metrics.balanced(n, rounds=200).weights for n in (net, other)), strict=True
+    ):
+        assert torch.allclose(w, v, rtol=1e-6)
+
+
+def test_balancing_clears_what_nothing_enters_or_reads() -> None:
+    net = models.MLP((3, 4, 2), seed=0).double()
+    net.layers[0].weight.data[0] = 0
+    net.layers[1].weight.data[:, 1] = 0
+    form = metrics.balanced(net)
+    assert not form.weights[0][:2].any() and not form.weights[1][:, :2].any()
+    x = torch.rand(5, 3).double()
+    assert torch.allclose(net(x), form(x), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [models.MLP((3, 4, 2), bias=True), torch.nn.Linear(3, 2), torch.nn.Identity()],
+)
+def test_what_cannot_be_balanced_is_refused(net: Any) -> None:
+    with pytest.raises(ValueError, match="without biases"):
+        metrics.balanced(net)
+    with pytest.raises(ValueError, match="rounds"):
+        metrics.balanced(models.MLP((3, 4, 2)), rounds=0)

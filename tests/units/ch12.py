@@ -1,6 +1,10 @@
 """Chapter 12: mutations of its theorems, wrong answers, its code from scratch."""
 
+import torch
+
+from crlib import metrics, models
 from tests.units import Mutation
+from tests.units.cells import defined
 from tests.units.every import *
 
 MUTATIONS = [
@@ -48,3 +52,11 @@ def stories(table, setting, control, column):
     return found
 """,
 }
+
+
+def test_the_balanced_form_is_that_of_crlib() -> None:
+    (balanced,) = defined("ch12", "balanced")
+    net = models.MLP((6, 8, 7, 4), seed=0).double()
+    forms = balanced(net), metrics.balanced(net)
+    for w, v in zip(*(form.weights for form in forms), strict=True):
+        assert torch.allclose(w, v, rtol=1e-12)
