@@ -19,6 +19,7 @@ from crlib.theory.composition import (
     network_lipschitz,
     optimal_pairing,
 )
+from crlib.theory.curved import CurvedBridge, curved_bridge
 from crlib.theory.features import (
     CubeRadii,
     OneHotAttack,
@@ -67,6 +68,7 @@ __all__ = [
     "Bounds",
     "BridgeAttack",
     "CubeRadii",
+    "CurvedBridge",
     "Errors",
     "Moments",
     "NetworkLipschitz",
@@ -80,6 +82,7 @@ __all__ = [
     "bottleneck_radii",
     "bridge_attack",
     "bridge_radius",
+    "curved_bridge",
     "flatness_bounds",
     "gain_ratio",
     "interlayer_alignment",
