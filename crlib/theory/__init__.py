@@ -13,7 +13,9 @@ from crlib.theory.bridge import (
 )
 from crlib.theory.composition import (
     Alignment,
+    GapSlope,
     NetworkLipschitz,
+    gap_slope,
     interlayer_alignment,
     logistic_gap_bounds,
     network_lipschitz,
@@ -52,6 +54,7 @@ from crlib.theory.layers import (
 from crlib.theory.linear import (
     linear_minimal,
 )
+from crlib.theory.pairs import EveryPair, every_pair, path_norm
 from crlib.theory.sensitivity import (
     Moments,
     Premises,
@@ -70,6 +73,8 @@ __all__ = [
     "CubeRadii",
     "CurvedBridge",
     "Errors",
+    "EveryPair",
+    "GapSlope",
     "Moments",
     "NetworkLipschitz",
     "OneHotAttack",
@@ -83,8 +88,10 @@ __all__ = [
     "bridge_attack",
     "bridge_radius",
     "curved_bridge",
+    "every_pair",
     "flatness_bounds",
     "gain_ratio",
+    "gap_slope",
     "interlayer_alignment",
     "interpolation_radii",
     "linear_minimal",
@@ -95,6 +102,7 @@ __all__ = [
     "one_hot_attack",
     "optimal_pairing",
     "path_identity",
+    "path_norm",
     "product_factor",
     "prototype_radii",
     "radius_premises",

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from crlib import checks
-from crlib.metrics import operator_norm, row_norms, unit_scale
+from crlib.metrics import best_k_error, operator_norm, row_norms, unit_scale
 from crlib.theory.layers import Bounds
 
 __all__ = [
     "Alignment",
+    "GapSlope",
     "NetworkLipschitz",
+    "gap_slope",
     "interlayer_alignment",
     "logistic_gap_bounds",
     "network_lipschitz",
@@ -57,6 +59,20 @@ class NetworkLipschitz(NamedTuple):
     aligned: float
     pairs: tuple[int, ...]
     alignments: tuple[Alignment, ...]
+
+
+class GapSlope(NamedTuple):
+    """How fast the logistic gap opens with the budget, and two floors.
+
+    Attributes:
+        value: the slope at zero.
+        aligned: the part of the strongest direction of the first layer.
+        floor: a bound on that part from compressibility and the Frobenius norm.
+    """
+
+    value: float
+    aligned: float
+    floor: float
 
 
 def interlayer_alignment(
@@ -292,4 +308,56 @@ def logistic_gap_bounds(margins: Tensor, reach: float) -> Bounds:
         low=reach * float(wrong.mean()),
         value=float(gap.mean()),
         high=reach * float((reach - m).sigmoid().mean()),
+    )
+
+
+def gap_slope(margins: Tensor, inner: Tensor, w: Tensor, k: int) -> GapSlope:
+    r"""Return how fast the logistic gap of a network opens, and what ensures it.
+
+    For a margin that is Lipschitz and differentiable almost everywhere, no box, and the
+    Euclidean norm, the gap :math:`\Delta(\varepsilon)` of :func:`logistic_gap_bounds`
+    has at zero the slope
+
+    .. math:: \lim_{\varepsilon \to 0} \Delta / \varepsilon
+       = \mathrm{mean}\, s(-m) \|W^\top q\|_2
+       \ge \sigma_1\, \mathrm{mean}\, s(-m) |u_1^\top q|
+       \ge \sqrt{(1 - \epsilon_k^2) / k}\, \|W\|_F\, \mathrm{mean}\, s(-m) |u_1^\top q|,
+
+    with q the gradient of the margin with respect to :math:`W x`. Source: the limit is
+    first-order, as in Simon-Gabriel et al. 2019; the floors are ours.
+
+    Args:
+        margins: ``(N,)``, true logit less the other.
+        inner: ``(N, h)``, q of each sample.
+        w: ``(h, m)``, the first layer.
+        k: of the best-k-term error of the singular values, q = 2.
+
+    Raises:
+        ValueError: shapes that do not fit, entries that are not finite, or ``k`` out of
+            range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import theory
+        >>> w, inner = torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0]])
+        >>> [round(v, 4) for v in theory.gap_slope(torch.zeros(1), inner, w, 1)]
+        [5.0, 5.0, 5.0]
+    """
+    if margins.ndim != 1 or len(margins) == 0 or w.ndim != 2:
+        raise ValueError("Give margins (N,), at least one, and a matrix w (h, m).")
+    if inner.shape != (len(margins), len(w)):
+        raise ValueError(
+            f"inner is {tuple(inner.shape)}: give a gradient of {len(w)} numbers for"
+            f" each of {len(margins)} margins."
+        )
+    if not all(v.isfinite().all() for v in (margins, inner, w)):
+        raise ValueError("Margins, gradients and weights must be finite.")
+    wrong, q = (-margins.detach().double()).sigmoid(), inner.detach().double()
+    u, s, _ = torch.linalg.svd(w.detach().double(), full_matrices=False)
+    missed = best_k_error(s, k)
+    heard = float((wrong * (q @ u[:, 0]).abs()).mean())
+    return GapSlope(
+        value=float((wrong * (q @ w.detach().double()).norm(dim=1)).mean()),
+        aligned=float(s[0]) * heard,
+        floor=math.sqrt((1 - missed**2) / k) * float(s.norm()) * heard,
     )

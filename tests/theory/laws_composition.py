@@ -175,3 +175,46 @@ def the_logistic_gap_lies_between_its_bounds() -> None:
     assert max(value / low, high / value) < 1 + 1e-4
     for side in theory.logistic_gap_bounds(m - 60, 2.0):
         equal(side, 2.0)
+
+
+SLOPE = "crlib.theory.gap_slope"
+
+
+@law(
+    Mistake(SLOPE, "(-margins.detach().double())", "margins.detach().double()"),
+    Mistake(SLOPE, "(1 - missed**2) / k", "1 - missed**2"),
+    Mistake(SLOPE, "(q @ u[:, 0])", "(q @ u.sum(1))"),
+)
+def a_gap_opens_with_its_slope_and_above_its_floors() -> None:
+    for n, (w, g) in enumerate(many(1500, seed=12)):
+        h, m = w.shape
+        x = torch.randn(6, m, generator=g).double()
+        outer = torch.randn(4, h, generator=g).double()
+        c = torch.randn(4, generator=g).double()
+        if n % 3 == 0:  # One direction: the gradients meet nothing else.
+            w = torch.outer(*(torch.randn(s, generator=g).double() for s in (h, m)))
+
+        def margin(z: Tensor) -> Tensor:
+            return (z @ outer.T).tanh() @ c + 0.1  # noqa: B023
+
+        inside = (x @ w.T).requires_grad_()
+        (q,) = torch.autograd.grad(margin(inside).sum(), inside)
+        a, k = margin(inside.detach()), integer(g, 1, min(h, m))
+        found = theory.gap_slope(a, q, w, k)
+        at_most(found.aligned, found.value, w)
+        at_most(found.floor, found.aligned, w)
+        if n % 3 == 0:
+            equal(found.aligned, found.value, w)
+            equal(theory.gap_slope(a, q, w, 1).floor, found.value, w)
+        # By a short step against the gradient, which tends to the largest fall.
+        way = q @ w
+        size = way.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        eps = 1e-6 / float(torch.linalg.matrix_norm(w) * outer.norm() + 1)
+        worst = margin((x - eps * way / size) @ w.T)
+        rise = torch.log1p((-a).sigmoid() * torch.expm1(a - worst))
+        slope = float(rise.mean()) / eps
+        assert abs(slope - found.value) <= 1e-4 * found.value + 1e-7 / eps * 1e-9
+        # At any distance the loss lies above its tangent.
+        fall = a - margin((x - 3 * way / size) @ w.T)
+        gap = torch.log1p((-a).sigmoid() * torch.expm1(fall))
+        assert (gap >= (-a).sigmoid() * fall - 1e-12).all()
