@@ -18,6 +18,7 @@ from crlib.theory.composition import (
     gap_slope,
     interlayer_alignment,
     logistic_gap_bounds,
+    margin_drift,
     network_lipschitz,
     optimal_pairing,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "interpolation_radii",
     "linear_minimal",
     "logistic_gap_bounds",
+    "margin_drift",
     "mask_amplification",
     "network_lipschitz",
     "neuron_implies_spectral",

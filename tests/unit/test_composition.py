@@ -224,3 +224,13 @@ def test_a_slope_refuses(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         theory.gap_slope(margins, inner, W, 1)
+
+
+def test_a_drift_refuses_networks_of_other_shapes_and_no_reach() -> None:
+    x = torch.zeros(1, 7)
+    assert theory.margin_drift([W, NEXT], [W, NEXT], x, 3.0) == 0
+    for full, cut in (([W], [NEXT]), ([], []), ([W], [W, NEXT])):
+        with pytest.raises(ValueError, match="layers of the same shapes"):
+            theory.margin_drift(full, cut, x)
+    with pytest.raises(ValueError, match="not negative"):
+        theory.margin_drift([W], [W], x, -1.0)
