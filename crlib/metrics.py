@@ -39,6 +39,7 @@ __all__ = [
     "smallest_k",
     "spread",
     "stable_rank",
+    "symbol_norm",
     "unit_scale",
 ]
 
@@ -425,6 +426,54 @@ def layer_operator_norm(
 
 
 Convolve = Callable[[Tensor, Tensor], Tensor]
+
+
+def symbol_norm(
+    layer: nn.Conv2d | LowRankConv2d, input_shape: tuple[int, ...]
+) -> float:
+    r"""Bound the l2 norm of a convolution of stride one by its symbol.
+
+    .. math:: \|T\|_2 \le \max_\omega \|\hat W(\omega)\|_2, \qquad
+       \hat W(\omega) = \sum_u K_u e^{-i \omega \cdot u},
+
+    with :math:`K_u` the matrix ``(h, c)`` of the kernel at place u, and
+    :math:`\omega` on the grid of a picture that the kernel cannot wrap around:
+    H + k - 1 frequencies along a side. The mean of :math:`\|\hat W(\omega)\|_F^2` is
+    the square of the kernel's Frobenius norm. Nothing is drawn and nothing iterated.
+    Source: Sedghi et al. 2019 for pictures that wrap around.
+
+    Args:
+        layer: with stride one and zero padding of any width.
+        input_shape: ``(C, H, W)``.
+
+    Raises:
+        ValueError: another stride, or what :func:`convolution` refuses.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> layer = torch.nn.Conv2d(1, 1, 3, padding=1)
+        >>> _ = layer.weight.data.fill_(1.0)
+        >>> round(metrics.symbol_norm(layer, (1, 28, 28)), 4)
+        9.0
+    """
+    convolution(layer, input_shape)
+    if layer.stride not in (1, (1, 1)):
+        raise ValueError(
+            f"The stride is {layer.stride}: a symbol needs stride one, see"
+            " layer_operator_norm."
+        )
+    w = layer.weight.detach().double()
+    across = layer.dilation if isinstance(layer, nn.Conv2d) else (1, 1)
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    sizes = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], across, strict=True)]
+    spread_out = w.new_zeros(*w.shape[:2], *sizes)
+    spread_out[:, :, :: across[0], :: across[1]] = w
+    grid = [n + k - 1 for n, k in zip(input_shape[1:], sizes, strict=True)]
+    # The kernel is real: half of the frequencies have the norms of the other half.
+    symbol = torch.fft.rfft2(spread_out, s=grid).permute(2, 3, 0, 1)
+    symbol = symbol.unflatten(2, (groups, -1))  # (N, N/2, groups, h/groups, c/groups)
+    return float(torch.linalg.matrix_norm(symbol, ord=2).max())
 
 
 def convolution(

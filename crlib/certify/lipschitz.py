@@ -18,7 +18,7 @@ from crlib.certify.reading import (
     logits_of,
     steps_of,
 )
-from crlib.metrics import layer_operator_norm, margin
+from crlib.metrics import layer_operator_norm, margin, symbol_norm
 from crlib.models import LowRankConv2d
 
 
@@ -31,7 +31,8 @@ def lipschitz_bound(
     :math:`\|z(x) - z(x')\| \le L \|x - x'\|` with ``norm`` on both sides (Szegedy et
     al. 2014). ReLU and flattening count 1, normalisation its largest factor, average
     pooling in l2 the root of its linf norm times its l1 norm. The l2 norm of a
-    convolution is the estimate of :func:`crlib.metrics.layer_operator_norm` divided by
+    convolution of stride one is bounded by :func:`crlib.metrics.symbol_norm`. Of other
+    strides it is the estimate of :func:`crlib.metrics.layer_operator_norm` divided by
     ``1 - tol``, an upper bound that fails with probability at most 1e-9.
 
     Args:
@@ -81,9 +82,11 @@ def _norm(
         return sizes.get(norm, math.sqrt(sizes["linf"] * sizes["l1"]))
     if not isinstance(layer, LINEAR):
         return float(step.weight.abs().max())
-    size = layer_operator_norm(layer, shape, norm=norm, tol=tol)
-    estimated = isinstance(layer, nn.Conv2d | LowRankConv2d) and norm == "l2"
-    return size / (1 - tol) if estimated else size
+    if not isinstance(layer, nn.Conv2d | LowRankConv2d) or norm != "l2":
+        return layer_operator_norm(layer, shape, norm=norm)
+    if layer.stride in (1, (1, 1)):
+        return symbol_norm(layer, shape)
+    return layer_operator_norm(layer, shape, tol=tol) / (1 - tol)
 
 
 def lipschitz_radius(

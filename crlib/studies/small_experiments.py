@@ -496,11 +496,7 @@ def _radii(net: MLP, x: Tensor) -> dict[str, float]:
     """Return medians of attack, bridge bound and half the way to another label."""
     some, everyone = x[:100], _label(net, x)
     seen = everyone[:100]
-    # The box of the attack is [0, 1], and that of the images then [-4, 5].
-    near = attacks.deepfool(
-        lambda u: net(9 * u - 4), (some + 4) / 9, seen, norm="l2", steps=20
-    )
-    attack = 9 * near.distance
+    attack = _unboxed(net, some, seen)
     bound = theory.bridge_radius(net.weights[0], some, seen, x, everyone)
     ways = torch.cdist(some, x)
     away = ways.masked_fill(seen[:, None] == everyone, math.inf).amin(1)
@@ -510,6 +506,15 @@ def _radii(net: MLP, x: Tensor) -> dict[str, float]:
         "half the way": float((away / 2).median()),
         "beaten": int((bound < attack).sum()),
     }
+
+
+def _unboxed(net: MLP, x: Tensor, seen: Tensor) -> Tensor:
+    """Return the distances that DeepFool finds where no wall is near."""
+    # The box of the attack is [0, 1], and that of the images then [-4, 5].
+    near = attacks.deepfool(
+        lambda u: net(9 * u - 4), (x + 4) / 9, seen, norm="l2", steps=20
+    )
+    return 9 * near.distance
 
 
 def _tail(net: MLP, a: Tensor, b: Tensor, k: int) -> dict[str, float]:
@@ -578,7 +583,7 @@ def _boxed(net: MLP, a: Tensor, b: Tensor) -> dict[str, float]:
 
 
 def bottleneck(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
-    """Try the local bridge attack on a network whose second layer has a low rank."""
+    """Bridge a network whose second layer has a low rank, by a step and by a path."""
     net = MLP((784, 256, 256, 10), seed=seed, mean=MEAN, std=STD)
     net.layers[1] = LowRankLinear(256, 256, strength, seed=seed)
     net = _fitted(net, seed, images, epochs=8)
@@ -586,29 +591,71 @@ def bottleneck(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
     partner = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
     seen = _label(net, x)
     chosen = (seen != seen[partner]).nonzero().flatten()[:40]
+    start, end, wanted = x[chosen], x[partner[chosen]], seen[partner[chosen]]
 
     first, second = net.layers[:2]
     right: Tensor = second.right  # type: ignore[assignment]
 
     def inside(p: Tensor) -> Tensor:
         hidden: Tensor = first(net.normalize(p)).relu()
-        return right @ hidden
+        return hidden @ right.T
 
-    arrived, missed = [], []
-    for i in chosen.tolist():
-        start, end = x[i], x[partner[i]]
-        e = theory.bridge_attack(
-            torch.autograd.functional.jacobian(inside, start), start, end
-        ).e
-        reached, wanted = _label(net, torch.stack([start + e, end]))
-        arrived.append(float(reached == wanted))
-        with torch.no_grad():
-            goal = inside(start + 0.01 * (end - start))
-            miss = (inside(start + 0.01 * e) - goal).norm()
-            missed.append(float(miss / (goal - inside(start)).norm()))
+    step = torch.stack(
+        [
+            theory.bridge_attack(_slopes(inside, p), p, q).e
+            for p, q in zip(start, end, strict=True)
+        ]
+    )
+    path = theory.curved_bridge(inside, start, end)
+    straight = (end - start).norm(dim=1)
+    with torch.no_grad():
+        carried = (inside(end) - inside(start)).norm(dim=1)
     return {
-        "arrived": sum(arrived) / len(arrived),
-        "missed": float(torch.tensor(missed).median()),
+        "accuracy": metrics.accuracy(net, x, images.y_test),
+        "arrived": float((_label(net, start + step) == wanted).double().mean()),
+        "followed": float((_label(net, path.z) == wanted).double().mean()),
+        "share of the way": float(((path.z - start).norm(dim=1) / straight).median()),
+        "promised": float((carried / path.slope / straight).median()),
+        **_deep_radii(net, inside, x, seen),
+    }
+
+
+def _slopes(inside: Callable[[Tensor], Tensor], p: Tensor) -> Tensor:
+    slopes: Tensor = torch.autograd.functional.jacobian(lambda q: inside(q[None])[0], p)
+    return slopes
+
+
+def _deep_radii(
+    net: MLP, inside: Callable[[Tensor], Tensor], x: Tensor, seen: Tensor
+) -> dict[str, float]:
+    """Return medians of attack, curved bridge and half the way to another label.
+
+    For each of 50 images the ten others of another label that the first step reaches
+    at the least cost are tried as ends of a path.
+    """
+    n, tried = 50, 10
+    with torch.no_grad():
+        inner = inside(x)
+    steps = [
+        (inner - inner[i]) @ torch.linalg.pinv(_slopes(inside, x[i])).T
+        for i in range(n)
+    ]
+    cost = torch.stack(steps).norm(dim=2)
+    same = seen[:n, None] == seen
+    ends = cost.masked_fill(same, math.inf).topk(tried, largest=False).indices.flatten()
+    start = x[:n].repeat_interleave(tried, 0)
+    path = theory.curved_bridge(inside, start, x[ends], steps=20)
+    # Whatever the path, a point with another label bounds the distance.
+    away = (path.z - start).norm(dim=1)
+    stays = _label(net, path.z) == seen[:n].repeat_interleave(tried)
+    bound = away.masked_fill(stays, math.inf).view(n, tried).amin(1)
+    half = torch.cdist(x[:n], x).masked_fill(same, math.inf).amin(1) / 2
+    attack = _unboxed(net, x[:n], seen[:n])
+    return {
+        "attack": float(attack.median()),
+        "bound": float(bound.median()),
+        "half the way": float(half.median()),
+        "beaten": int((bound < attack).sum()),
     }
 
 
@@ -651,7 +698,7 @@ def _grid(seeds: int) -> list[Config]:
         ],
         "walk": [(way, 0) for way in WAYS_TO_WALK],
         "bridge": [("rank", k) for k in (4, 8, 16, 64, 256)],
-        "bottleneck": [("rank", 4)],
+        "bottleneck": [("rank", k) for k in (4, 16)],
     }
     return [
         {

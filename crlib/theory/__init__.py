@@ -13,12 +13,16 @@ from crlib.theory.bridge import (
 )
 from crlib.theory.composition import (
     Alignment,
+    GapSlope,
     NetworkLipschitz,
+    gap_slope,
     interlayer_alignment,
     logistic_gap_bounds,
+    margin_drift,
     network_lipschitz,
     optimal_pairing,
 )
+from crlib.theory.curved import CurvedBridge, curved_bridge
 from crlib.theory.features import (
     CubeRadii,
     OneHotAttack,
@@ -51,6 +55,7 @@ from crlib.theory.layers import (
 from crlib.theory.linear import (
     linear_minimal,
 )
+from crlib.theory.pairs import EveryPair, every_pair, path_norm
 from crlib.theory.sensitivity import (
     Moments,
     Premises,
@@ -68,7 +73,10 @@ __all__ = [
     "Bounds",
     "BridgeAttack",
     "CubeRadii",
+    "CurvedBridge",
     "Errors",
+    "EveryPair",
+    "GapSlope",
     "Moments",
     "NetworkLipschitz",
     "OneHotAttack",
@@ -81,18 +89,23 @@ __all__ = [
     "bottleneck_radii",
     "bridge_attack",
     "bridge_radius",
+    "curved_bridge",
+    "every_pair",
     "flatness_bounds",
     "gain_ratio",
+    "gap_slope",
     "interlayer_alignment",
     "interpolation_radii",
     "linear_minimal",
     "logistic_gap_bounds",
+    "margin_drift",
     "mask_amplification",
     "network_lipschitz",
     "neuron_implies_spectral",
     "one_hot_attack",
     "optimal_pairing",
     "path_identity",
+    "path_norm",
     "product_factor",
     "prototype_radii",
     "radius_premises",

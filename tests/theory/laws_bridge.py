@@ -1,5 +1,7 @@
 """What survives a first layer bounds the distance of every network behind it."""
 
+from collections.abc import Callable
+
 import torch
 from scipy import stats
 from torch import Tensor
@@ -8,6 +10,7 @@ from crlib import metrics, theory
 from tests.theory.law import Mistake, at_most, equal, law
 from tests.theory.matrices import Generator, integer, many
 
+Layer = Callable[[Tensor], Tensor]
 DIRECTIONS = "crlib.theory.bridge._directions"
 
 
@@ -145,3 +148,87 @@ def two_probes_bound_the_pairwise_distance() -> None:
         assert abs(lone - float(cosine)) < 1e-9 * float((other - x).norm())
         direct = abs(float(b_i @ (other - x))) / max(float(b_i.norm()), 1e-300)
         assert abs(lone - direct) < 1e-9 * float((other - x).norm())
+
+
+CURVED = "crlib.theory.curved_bridge"
+
+
+def bent(inner: Tensor, shift: Tensor, outer: Tensor, *, kinks: bool) -> Layer:
+    """Return a layer whose units have slopes in [0.3, 1]."""
+    bend = torch.relu if kinks else torch.nn.functional.softplus
+
+    def layer(p: Tensor) -> Tensor:
+        h = p @ inner.T + shift
+        return (0.3 * h + 0.7 * bend(h)) @ outer.T
+
+    return layer
+
+
+def spheres(scale: float) -> Layer:
+    """Return a layer of two distances, whose slopes are orthogonal."""
+
+    def layer(p: Tensor) -> Tensor:
+        parts = [p[:, :4].norm(dim=1), 5 * p[:, 4:].norm(dim=1)]
+        return scale * torch.stack(parts, 1)
+
+    return layer
+
+
+@law(
+    Mistake(CURVED, "parts / s, 0", "parts / s[:, :1], 0"),
+    Mistake(CURVED, "inside(x), inside(x_prime)", "inside(x), 0.999 * inside(x_prime)"),
+    Mistake(CURVED, "length += move.norm(dim=1)", "length += move.norm(dim=1) / 4"),
+)
+def a_path_leads_to_the_other_inner_output_within_its_slope() -> None:
+    for case in range(40):
+        g = torch.Generator().manual_seed(case)
+        k, n = integer(g, 1, 3), integer(g, 4, 6)
+        inner, shift, outer = gaussian(g, n, 9), gaussian(g, n), gaussian(g, k, n)
+        layer = bent(inner, shift, outer, kinks=case % 2 == 1)
+        # The slopes of the units lie in [0.3, 1], and inner has full row rank.
+        least = 0.3 * float(
+            torch.linalg.svdvals(inner)[-1] * torch.linalg.svdvals(outer)[-1]
+        )
+        x, other = gaussian(g, 2, 60, 9)
+        # Half of the ends lie where the layer is weakest at the start, an adversary's.
+        weakest = torch.linalg.svd(outer @ inner).Vh[k - 1]
+        other[::2] = x[::2] + 3 * gaussian(g, 30, 1) * weakest
+        found = theory.curved_bridge(layer, x, other)
+        wanted = (layer(other) - layer(x)).norm(dim=1)
+        assert (found.residual < 1e-9 * (1 + wanted)).all()
+        assert torch.allclose(layer(found.z), layer(other), rtol=0, atol=1e-8)
+        walked = (found.z - x).norm(dim=1)
+        assert (walked * least <= wanted * (1 + 1e-9)).all()
+        assert (walked <= found.length * (1 + 1e-9)).all()
+        assert (found.slope >= least * (1 - 1e-9)).all()
+
+
+@law(
+    Mistake(CURVED, "s[:, -1])", "s[:, 0])"),
+    Mistake(CURVED, "inside(x), inside(x_prime)", "inside(x), 0.999 * inside(x_prime)"),
+    Mistake(CURVED, "length += move.norm(dim=1)", "length += move.abs().sum(1)"),
+)
+def spheres_and_planes_attain_the_curved_bridge() -> None:
+    for case in range(60):
+        g = torch.Generator().manual_seed(case)
+        scale = 10.0 ** integer(g, -3, 3)
+        x, turn = gaussian(g, 40, 8), torch.linalg.qr(gaussian(g, 4, 4)).Q
+        other = x.clone()
+        other[:, :4] = (0.2 + 2 * torch.rand(40, 1, generator=g)) * (x[:, :4] @ turn)
+        layer = spheres(scale)
+        found = theory.curved_bridge(layer, x, other, steps=integer(g, 1, 9))
+        wanted = (layer(other) - layer(x)).norm(dim=1)
+        for z, start, length, slope, rise in zip(
+            found.z, x, found.length, found.slope, wanted, strict=True
+        ):
+            equal(float((z - start).norm()) * scale, float(rise))
+            equal(float(length) * scale, float(rise))
+            equal(float(slope), scale)
+    for w, g in many(300):
+        s = torch.linalg.svdvals(w)
+        if len(w) > w.shape[1] or s[-1] < 1e-6 * s[0]:
+            continue
+        x, other = gaussian(g, 2, 5, w.shape[1])
+        found = theory.curved_bridge(lambda p: p @ w.T, x, other, steps=3)  # noqa: B023
+        straight = theory.bridge_attack(w, x, other).e
+        assert torch.allclose(found.z - x, straight, rtol=0, atol=1e-9)

@@ -175,3 +175,96 @@ def the_logistic_gap_lies_between_its_bounds() -> None:
     assert max(value / low, high / value) < 1 + 1e-4
     for side in theory.logistic_gap_bounds(m - 60, 2.0):
         equal(side, 2.0)
+
+
+SLOPE = "crlib.theory.gap_slope"
+
+
+@law(
+    Mistake(SLOPE, "(-margins.detach().double())", "margins.detach().double()"),
+    Mistake(SLOPE, "(1 - missed**2) / k", "1 - missed**2"),
+    Mistake(SLOPE, "(q @ u[:, 0])", "(q @ u.sum(1))"),
+)
+def a_gap_opens_with_its_slope_and_above_its_floors() -> None:
+    for n, (w, g) in enumerate(many(1500, seed=12)):
+        h, m = w.shape
+        x = torch.randn(6, m, generator=g).double()
+        outer = torch.randn(4, h, generator=g).double()
+        c = torch.randn(4, generator=g).double()
+        if n % 3 == 0:  # One direction: the gradients meet nothing else.
+            w = torch.outer(*(torch.randn(s, generator=g).double() for s in (h, m)))
+
+        def margin(z: Tensor) -> Tensor:
+            return (z @ outer.T).tanh() @ c + 0.1  # noqa: B023
+
+        inside = (x @ w.T).requires_grad_()
+        (q,) = torch.autograd.grad(margin(inside).sum(), inside)
+        a, k = margin(inside.detach()), integer(g, 1, min(h, m))
+        found = theory.gap_slope(a, q, w, k)
+        at_most(found.aligned, found.value, w)
+        at_most(found.floor, found.aligned, w)
+        if n % 3 == 0:
+            equal(found.aligned, found.value, w)
+            equal(theory.gap_slope(a, q, w, 1).floor, found.value, w)
+        # By a short step against the gradient, which tends to the largest fall.
+        way = q @ w
+        size = way.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        eps = 1e-6 / float(torch.linalg.matrix_norm(w) * outer.norm() + 1)
+        worst = margin((x - eps * way / size) @ w.T)
+        rise = torch.log1p((-a).sigmoid() * torch.expm1(a - worst))
+        slope = float(rise.mean()) / eps
+        assert abs(slope - found.value) <= 1e-4 * found.value + 1e-7 / eps * 1e-9
+        # At any distance the loss lies above its tangent.
+        fall = a - margin((x - 3 * way / size) @ w.T)
+        gap = torch.log1p((-a).sigmoid() * torch.expm1(fall))
+        assert (gap >= (-a).sigmoid() * fall - 1e-12).all()
+
+
+DRIFT = "crlib.theory.margin_drift"
+
+
+@law(
+    Mistake(DRIFT, "before * operator_norm(w)", "before"),
+    Mistake(DRIFT, "math.sqrt(2) * drift", "drift"),
+    Mistake(DRIFT, ".norm(dim=1) + far)", ".norm(dim=1))"),
+)
+def a_compression_moves_margins_and_distances_by_no_more_than_the_drift() -> None:
+    for n, (w, g) in enumerate(many(1200, largest=6, seed=13)):
+        full = layers([len(w), 4, 3], g, w)
+        cut = [v - 0.1 * torch.randn(v.shape, generator=g).double() for v in full]
+        x, reach = torch.randn(5, w.shape[1], generator=g).double(), 0.7
+        if n % 3 == 0:  # One layer, and an error along one direction: equality.
+            u = x[0] / x[0].norm()
+            full = [torch.randn(2, w.shape[1], generator=g).double()]
+            cut = [full[0] - torch.outer(torch.tensor([0.3, -0.3]).double(), u)]
+        tau = theory.margin_drift(full, cut, x, reach)
+        steps = torch.randn(20, *x.shape, generator=g).double()
+        steps[0] = x  # where the first layer's error is, an adversary's
+        steps = reach * steps / steps.norm(dim=2, keepdim=True)
+
+        def answers(ws: list[Tensor], z: Tensor) -> Tensor:
+            for v in ws[:-1]:
+                z = (z @ v.T).relu()
+            return z @ ws[-1].T
+
+        y = answers(full, x).argmax(1)
+        moved = torch.stack(
+            [
+                (
+                    metrics.margin(answers(full, z), y)
+                    - metrics.margin(answers(cut, z), y)
+                )
+                for z in (x + step for step in steps)
+            ]
+        ).abs()
+        assert (moved <= tau * (1 + 1e-9) + 1e-12).all()
+        if n % 3 == 0:
+            equal(float(moved[0, 0]), float(tau[0]), w)
+            # Distances of a linear network, to levels and to the other label.
+            c, d = full[0][0] - full[0][1], cut[0][0] - cut[0][1]
+            sign = torch.where(y == 0, 1.0, -1.0)
+            m, new = sign * (x @ c), sign * (x @ d)
+            low, high = (m - tau) / c.norm(), (m + tau) / c.norm()
+            there = new.clamp_min(0) / d.norm()
+            assert (low.clamp(0, reach) <= there.clamp_max(reach) + 1e-9).all()
+            assert (there.clamp_max(reach) <= high.clamp_max(reach) + 1e-9).all()

@@ -1,5 +1,7 @@
 """One layer: operator norms from compressibility."""
 
+import math
+
 import torch
 
 from crlib import metrics, theory
@@ -173,3 +175,39 @@ def strong_neurons_imply_strong_directions() -> None:
     # With orthogonal rows the row norms are the singular values.
     w = torch.diag(torch.tensor([3.0, 2, 1, 1])).double()
     equal(*theory.neuron_implies_spectral(w, 2))
+
+
+SYMBOL = "crlib.metrics.symbol_norm"
+
+
+@law(
+    Mistake(SYMBOL, "(symbol, ord=2).max()", "(symbol, ord=2).mean()"),
+    Mistake(SYMBOL, "[n + k - 1 for", "[k for"),
+    Mistake(SYMBOL, "(groups, -1)", "(1, -1)"),
+)
+def no_convolution_stretches_more_than_its_symbol() -> None:
+    for case in range(300):
+        g = torch.Generator().manual_seed(case)
+        k, size, padding, d = (
+            integer(g, *ends) for ends in ((1, 3), (1, 6), (0, 3), (1, 2))
+        )
+        groups, channels = ((1, 1), (1, 2), (2, 4))[case % 3]
+        size = max(size, (k - 1) * d + 1 - 2 * padding)
+        layer = torch.nn.Conv2d(
+            channels, 2, k, padding=padding, dilation=d, groups=groups, bias=False
+        ).double()
+        kernel = torch.randn(layer.weight.shape, generator=g).double()
+        layer.weight.data = kernel.abs() if case % 5 == 0 else kernel
+        pixels = torch.eye(channels * size**2).double()
+        dense = layer(pixels.view(-1, channels, size, size)).flatten(1).detach()
+        truth = float(torch.linalg.matrix_norm(dense, ord=2))
+        bound = metrics.symbol_norm(layer, (channels, size, size))
+        at_most(truth, bound, case)
+        if k == 1:  # One matrix at every pixel.
+            equal(truth, bound, case)
+    # A kernel of ones on a large picture reaches its symbol in the limit.
+    blur = torch.nn.Conv2d(1, 1, 3, padding=1, bias=False).double()
+    blur.weight.data = torch.ones_like(blur.weight)
+    equal(metrics.symbol_norm(blur, (1, 40, 40)), 9.0)
+    known = (1 + 2 * math.cos(math.pi / 41)) ** 2
+    assert 9.0 / known < 1.01

@@ -8,6 +8,7 @@ from tests.theory import (
     laws_composition,  # noqa: F401
     laws_features,  # noqa: F401
     laws_layers,  # noqa: F401
+    laws_pairs,  # noqa: F401
     laws_sensitivity,  # noqa: F401
 )
 from tests.theory.law import LAWS, Law, Mistake

@@ -1,6 +1,7 @@
 """What the first layer lets through, and what follows for any network behind it."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -171,3 +172,60 @@ def test_bad_input_is_refused() -> None:
     for bad in (torch.ones(2), torch.ones(1, 3)):
         with pytest.raises(ValueError, match="four vectors"):
             theory.two_probe_radius(x[0], x[1], x[2], bad)
+
+
+def ring(p: torch.Tensor) -> torch.Tensor:
+    return p.norm(dim=1, keepdim=True)
+
+
+def test_a_path_keeps_the_precision_and_leaves_the_inputs_alone() -> None:
+    x, other = points(20, 2, 6, 4).float()
+    kept = x.clone().requires_grad_()
+    with torch.no_grad():
+        found = theory.curved_bridge(ring, kept, other, steps=4)
+    assert found.z.dtype == torch.float32 and not found.z.requires_grad
+    assert torch.equal(kept, x) and kept.grad is None
+    assert torch.allclose(ring(found.z), ring(other), rtol=1e-5)
+
+
+def test_more_steps_follow_the_path_more_closely() -> None:
+    a, x, other = points(21, 3, 5), *points(22, 2, 30, 5)
+
+    def layer(p: torch.Tensor) -> torch.Tensor:
+        return (p + (2 * p).sin() / 4) @ a.T
+
+    ends = [theory.curved_bridge(layer, x, other, steps=n).z for n in (5, 50, 500)]
+    coarse, fine = ((z - ends[2]).norm(dim=1).mean() for z in ends[:2])
+    assert fine < coarse / 3
+
+
+def test_without_a_slope_the_path_stays() -> None:
+    x, other = torch.tensor([[-1.0]]), torch.tensor([[2.0]])
+    found = theory.curved_bridge(torch.relu, x, other)
+    assert torch.equal(found.z, x) and found.residual == 2
+    assert found.length == 0 and found.slope == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "other", "options", "message"),
+    [
+        (torch.ones(3), torch.ones(3), {}, "flatten images first"),
+        (torch.ones(2, 3), torch.ones(3, 3), {}, "of one shape"),
+        (torch.full((1, 3), torch.nan), torch.ones(1, 3), {}, "NaN or an infinity"),
+        (torch.ones(1, 3), torch.ones(1, 3), {"steps": 0}, "at least one step"),
+        (torch.ones(1, 3), torch.ones(1, 3), {"corrections": -1}, "at least one step"),
+    ],
+)
+def test_a_path_refuses_what_it_cannot_walk(
+    x: torch.Tensor, other: torch.Tensor, options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        theory.curved_bridge(ring, x, other, **options)
+
+
+@pytest.mark.parametrize(
+    "inside", [lambda p: p[:, 0], lambda p: p.repeat(1, 2), lambda p: p[:1]]
+)
+def test_an_inner_layer_must_give_few_numbers_a_row(inside: Any) -> None:
+    with pytest.raises(ValueError, match="k at most m"):
+        theory.curved_bridge(inside, torch.ones(2, 3), torch.zeros(2, 3))

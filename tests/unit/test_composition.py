@@ -164,3 +164,73 @@ def test_huge_margins_do_not_overflow() -> None:
 def test_the_gap_refuses(margins: torch.Tensor, reach: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         theory.logistic_gap_bounds(margins, reach)
+
+
+def test_every_pair_of_one_layer_is_its_norm() -> None:
+    found = theory.every_pair([W])
+    assert found.bound == found.product == pytest.approx(metrics.operator_norm(W))
+    assert found.exponents == (1.0,) and found.slack == 1
+
+
+def test_every_pair_knows_no_gauge_of_whole_layers_and_no_rounding_direction() -> None:
+    ws = [torch.randn(s, generator=G).double() for s in ((5, 4), (6, 5), (2, 6))]
+    scaled = [1e-200 * ws[0], 1e200 * ws[1], ws[2]]
+    plain = theory.every_pair(ws)
+    assert theory.every_pair(scaled).bound == pytest.approx(plain.bound, rel=1e-6)
+    low = ws[1][:, :2] @ ws[1][:2]
+    for t in (0.0, 0.5, 1.0):
+        whole = theory.every_pair([ws[0], low, ws[2]], [t]).bound
+        noisy = theory.every_pair([ws[0], low * (1 + 1e-15), ws[2]], [t]).bound
+        assert noisy == pytest.approx(whole, rel=1e-9)
+
+
+def test_every_pair_beyond_the_range_of_numbers_is_infinite() -> None:
+    assert theory.every_pair([1e200 * torch.eye(2).double()] * 2).bound == math.inf
+
+
+@pytest.mark.parametrize(
+    ("weights", "exponents", "message"),
+    [
+        ([], None, "at least one weight matrix"),
+        ([W, W], None, "do not follow each other"),
+        ([W, 0 * NEXT], None, "A layer is zero"),
+        ([W * math.nan], None, "finite weight matrices"),
+        ([W, NEXT], [0.5], "the 0 layers between"),
+        ([W, NEXT, NEXT.T], [1.5], r"give one in \[0, 1\]"),
+    ],
+)
+def test_every_pair_refuses(
+    weights: list[torch.Tensor], exponents: list[float] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        theory.every_pair(weights, exponents)
+
+
+def test_a_path_norm_needs_a_layer() -> None:
+    with pytest.raises(ValueError, match="at least one weight matrix"):
+        theory.path_norm([])
+
+
+@pytest.mark.parametrize(
+    ("margins", "inner", "message"),
+    [
+        (torch.zeros(0), torch.zeros(0, 5), "at least one"),
+        (torch.zeros(2), torch.zeros(2, 3), "a gradient of 5 numbers"),
+        (torch.full((1,), math.inf), torch.zeros(1, 5), "must be finite"),
+    ],
+)
+def test_a_slope_refuses(
+    margins: torch.Tensor, inner: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        theory.gap_slope(margins, inner, W, 1)
+
+
+def test_a_drift_refuses_networks_of_other_shapes_and_no_reach() -> None:
+    x = torch.zeros(1, 7)
+    assert theory.margin_drift([W, NEXT], [W, NEXT], x, 3.0) == 0
+    for full, cut in (([W], [NEXT]), ([], []), ([W], [W, NEXT])):
+        with pytest.raises(ValueError, match="layers of the same shapes"):
+            theory.margin_drift(full, cut, x)
+    with pytest.raises(ValueError, match="not negative"):
+        theory.margin_drift([W], [W], x, -1.0)

@@ -102,3 +102,25 @@ def test_what_is_not_a_known_linear_layer_is_refused() -> None:
         norm(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), shape)
     with pytest.raises(ValueError, match="uneven"):
         norm(nn.Conv2d(2, 2, 2, padding="same"), shape)
+
+
+def test_a_symbol_bounds_the_norm_and_is_close_to_it() -> None:
+    for options in ({"kernel_size": 3, "padding": 1}, {"kernel_size": 5, "padding": 0}):
+        layer, shape = convolution(options), (3, 12, 12)
+        exact = metrics.operator_norm(unrolled(layer, shape))
+        assert exact <= metrics.symbol_norm(layer, shape) < 1.25 * exact
+
+
+def test_the_symbol_of_a_low_rank_convolution_is_that_of_its_kernel() -> None:
+    low = models.LowRankConv2d(3, 6, 3, 2, padding=1)
+    whole = torch.nn.Conv2d(3, 6, 3, padding=1, bias=False)
+    whole.weight.data = low.weight.detach()
+    shape = (3, 9, 7)
+    both = metrics.symbol_norm(low, shape), metrics.symbol_norm(whole, shape)
+    assert both[0] == pytest.approx(both[1], rel=1e-9)
+
+
+def test_a_symbol_needs_stride_one() -> None:
+    layer = convolution({"kernel_size": 3, "padding": 1, "stride": 2})
+    with pytest.raises(ValueError, match="needs stride one"):
+        metrics.symbol_norm(layer, (3, 8, 8))

@@ -116,11 +116,14 @@ def test_the_table_obeys_what_is_proved() -> None:
     def own(experiment: str) -> Any:
         return TABLE[TABLE["experiment"] == experiment]
 
-    gap, bridge, walk = own("gap"), own("bridge"), own("walk")
+    gap, bridge, walk, deep = map(own, ("gap", "bridge", "walk", "bottleneck"))
     assert (gap["gap"] <= 0.5 * gap["aligned"]).all()
     assert (gap["aligned"] <= gap["product"] * (1 + 1e-9)).all()
     assert (gap["product"] <= gap["structure at one"] * (1 + 1e-9)).all()
     assert (bridge["survives"] <= 1).all() and (bridge["bound"] > 0).all()
+    # A path is no longer than its slope promises, and no bound is below what it found.
+    assert (deep["share of the way"] <= deep["promised"]).all()
+    assert (deep["followed"] >= deep["arrived"]).all()
     assert (walk["error of the identity"] < 0.02).all()
     shares = own("certificates").filter(like="/ attack").iloc[:, :4]
     assert shares.max().max() <= 1 + 1e-5

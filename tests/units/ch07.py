@@ -36,6 +36,33 @@ MUTATIONS = [
         "(whole + left * right) / 2)",
         "0.9 * (whole + left * right) / 2)",
     ),
+    # The whole of a layer given to both of its pairs.
+    Mutation(
+        "thm-every-pair",
+        "crlib.theory.pairs._searched",
+        "[(1 - after, own)",
+        "[(1.0, 1.0)",
+    ),
+    # Only the open mask.
+    Mutation(
+        "thm-every-pair",
+        "crlib.theory.pairs._Pair",
+        "torch.arange(2**units)",
+        "torch.arange(2**units - 1, 2**units)",
+    ),
+    # A path that cancels.
+    Mutation("prop-path-norm", "crlib.theory.path_norm", ".abs() @ reach", " @ reach"),
+    # The probability of being right for that of being wrong.
+    Mutation(
+        "thm-gap-slope",
+        "crlib.theory.gap_slope",
+        "(-margins.detach().double())",
+        "margins.detach().double()",
+    ),
+    # As if the first k terms were everything.
+    Mutation(
+        "thm-gap-slope", "crlib.theory.gap_slope", "(1 - missed**2) / k", "1 - missed"
+    ),
     # A layer used in two pairs.
     Mutation("thm-pairs", "crlib.theory.optimal_pairing", "best[i + 2]", "best[i + 1]"),
     # The probability of being right for that of being wrong.

@@ -39,15 +39,20 @@ MUTATIONS = [
         "[probe_i, probe_j]",
         "[probe_i, probe_i]",
     ),
-    # One gradient in place of two.
+    # Each part of the way divided by the strongest slope.
     Mutation(
-        "prop-bridge-local",
-        "check",
-        "bridge_attack(slopes, u, target)",
-        "bridge_attack(slopes[:1], u, target)",
+        "thm-curved",
+        "crlib.theory.curved_bridge",
+        "parts / s, 0",
+        "parts / s[:, :1], 0",
     ),
-    # A tenth of the remainder.
-    Mutation("prop-bridge-local", "setup", "bend * t**2 / 2", "bend * t**2 / 20"),
+    # A little beyond the goal, which only the equality cases see.
+    Mutation(
+        "thm-curved",
+        "crlib.theory.curved_bridge",
+        "inside(x), inside(x_prime)",
+        "inside(x), inside(1.0001 * x_prime)",
+    ),
 ]
 
 WRONG = {

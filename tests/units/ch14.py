@@ -4,6 +4,13 @@ from tests.units import Mutation
 from tests.units.every import *
 
 MUTATIONS = [
+    # The mean over the frequencies, which bounds nothing.
+    Mutation(
+        "prop-symbol",
+        "crlib.metrics.symbol_norm",
+        "(symbol, ord=2).max()",
+        "(symbol, ord=2).mean()",
+    ),
     # The fewest windows in place of the most.
     Mutation(
         "prop-cifar-kernel",

@@ -18,6 +18,19 @@ MUTATIONS = [
         "local = local + tail *",
         "local = tail *",
     ),
+    # The root of two forgotten, and the way to the farthest point.
+    Mutation(
+        "thm-level-sets",
+        "crlib.theory.margin_drift",
+        "math.sqrt(2) * drift",
+        "drift",
+    ),
+    Mutation(
+        "thm-level-sets",
+        "crlib.theory.margin_drift",
+        ".norm(dim=1) + far)",
+        ".norm(dim=1))",
+    ),
 ]
 
 WRONG = {
