@@ -26,6 +26,7 @@ _ROOMS = (
     "exercises",
     "figures",
     "frames",
+    "grading",
     "metrics",
     "models",
     "studies",

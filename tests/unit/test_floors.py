@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data", "figures", "metrics"),
     ("attacks", "certify", "compress", "theory"),
     ("exercises", "train"),
-    ("studies",),
+    ("grading", "studies"),
     ("__main__",),
 )
 # Files without code of their own.

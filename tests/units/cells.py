@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from book._tools.assignment import asked
 from book._tools.manuscript import Block, Manuscript, read
 from book._tools.notebooks import asks
 from crlib.exercises import Outcome
@@ -112,7 +113,7 @@ def faults(
     for kind, outcome in verdicts(book, label, setup).items():
         if outcome.passed or outcome.message != "Not written yet.":
             found.append(f"to the stub the {kind} test says {outcome}")
-    name = function(book, label)
+    _, name = asked(book, label)
     for what, value in POINTLESS.items():
         answer = f"def {name}(*_, **__):\n    return {value}"
         for kind, outcome in verdicts(book, label, setup, answer).items():
@@ -132,10 +133,3 @@ def faults(
     elif all(v.passed for v in verdicts(book, label, names, wrong).values()):
         found.append("the wrong answer passes both tests")
     return [f"{book.path.name}: {label}: {problem}" for problem in found]
-
-
-def function(book: Manuscript, label: str) -> str:
-    """Return the name of the function that an exercise asks for."""
-    (test,) = book.tagged("public-test", label)
-    (call,) = (n for n in ast.walk(ast.parse(test.body)) if isinstance(n, ast.Call))
-    return ast.unparse(call.args[1])
