@@ -117,7 +117,8 @@ def _answer(statements: list[ast.stmt], faults: list[str], task: Task) -> Answer
 def program(statements: list[ast.stmt], wanted: str) -> str:
     """Return the last definition of ``wanted`` with all that it needs, or nothing."""
     written = [k for k, s in enumerate(statements) if not is_stub(s)]
-    keep = set([k for k in written if wanted in binds(statements[k])][-1:])
+    named = [k for k in written if wanted in binds(statements[k])]
+    keep = set([k for k in named if may_be_function(statements[k])][-1:])
     todo = list(keep)
     while todo:
         k = todo.pop()
@@ -142,6 +143,12 @@ def is_stub(node: ast.stmt) -> bool:
         and isinstance(body[0], ast.Raise)
         and "NotImplementedError" in ast.unparse(body[0])
     )
+
+
+def may_be_function(node: ast.stmt) -> bool:
+    """Whether what a statement binds can be a function; a table of the chapter cannot."""
+    called = ast.Lambda | ast.Name | ast.Attribute | ast.Call
+    return not isinstance(node, ast.Assign) or isinstance(node.value, called)
 
 
 def _is_constant(node: ast.stmt) -> bool:

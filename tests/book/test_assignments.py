@@ -1,4 +1,4 @@
-"""An assignment of each unit: its solution has all points, what students get has none."""
+"""An assignment of each unit: its solution has all points, what students get none."""
 
 import json
 import re

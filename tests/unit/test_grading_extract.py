@@ -28,6 +28,9 @@ def test_the_last_definition_counts_unless_it_is_a_stub() -> None:
     assert "return 1" in found(stub, two, one).source
     assert found(stub) == Answer(note="Not written yet.")
     assert "lambda" in found(one, "f = lambda x: 3").source
+    # A table of the chapter that has the same name.
+    assert "return 1" in found(one, "f = {1: 2}").source
+    assert not found("f = [k for k in range(3)]").source
 
 
 @pytest.mark.parametrize(
