@@ -146,7 +146,7 @@ def is_stub(node: ast.stmt) -> bool:
 
 
 def may_be_function(node: ast.stmt) -> bool:
-    """Whether what a statement binds can be a function; a table of the chapter cannot."""
+    """Whether a statement can bind a function; a table of the chapter cannot."""
     called = ast.Lambda | ast.Name | ast.Attribute | ast.Call
     return not isinstance(node, ast.Assign) or isinstance(node.value, called)
 

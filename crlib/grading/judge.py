@@ -178,7 +178,7 @@ def work(
     walled: Collection[str],
     seconds: int,
     folder: str,
-) -> None:
+) -> None:  # pragma: no cover - a process of its own, which no coverage sees
     """Run a student's function in this process whenever it is called on ``link``."""
     _alone(link)
     namespace = _prepared(setup)
@@ -187,7 +187,7 @@ def work(
     serve(link, defined(source, name, namespace))
 
 
-def _alone(link: Connection) -> None:
+def _alone(link: Connection) -> None:  # pragma: no cover
     """Let go of everything but the pipe: files, environment, what is printed."""
     if os.name == "posix":
         null = os.open(os.devnull, os.O_RDWR)
@@ -200,7 +200,7 @@ def _alone(link: Connection) -> None:
     os.environ.clear()
 
 
-def _prepared(setup: Collection[str]) -> dict[str, Any]:
+def _prepared(setup: Collection[str]) -> dict[str, Any]:  # pragma: no cover
     torch.set_num_threads(1)
     namespace: dict[str, Any] = {"__name__": "notebook"}
     for cell in setup:
@@ -267,7 +267,7 @@ def examine(
     source: str,
     name: str,
     split: bool,
-) -> None:
+) -> None:  # pragma: no cover - a process of its own, which no coverage sees
     """Run the tests of a task on the function behind ``link``; report each at once."""
     walls.hide()
     torch.set_num_threads(1)

@@ -259,7 +259,9 @@ def extracted(pack: Pack, raw: bytes, seconds: int) -> dict[str, Answer] | str:
     return {label: Answer(**answer) for label, answer in found.items()}
 
 
-def _extract(end: Connection, raw: bytes, tasks: list[Task], seconds: int) -> None:
+def _extract(
+    end: Connection, raw: bytes, tasks: list[Task], seconds: int
+) -> None:  # pragma: no cover - a process of its own, which no coverage sees
     walls.build(["limits"], seconds)
     found: dict[str, Any]
     try:

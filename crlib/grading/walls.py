@@ -21,8 +21,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import crlib
-
 WALLS = ("split", "limits", "files", "network", "processes")
 GIGABYTES = 4
 
@@ -89,7 +87,7 @@ _OF_A_FILE = 1 | 2 | 4  # execute, write, read
 
 def readable() -> set[str]:
     """Return what Python reads while it runs: its own files, and crlib."""
-    folders = {sys.prefix, sys.base_prefix, str(Path(crlib.__file__).parent)}
+    folders = {sys.prefix, sys.base_prefix, str(Path(__file__).parents[1])}
     folders |= {path for path in sys.path if "-packages" in path}
     folders |= {"/usr", "/lib", "/lib64", "/etc/ld.so.cache"}
     folders |= {"/dev/null", "/dev/urandom", "/proc/cpuinfo", "/sys/devices/system/cpu"}
