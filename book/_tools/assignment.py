@@ -27,8 +27,9 @@ def asked(book: Manuscript, label: str, kind: str = "public") -> tuple[str, str]
     Both stand in the cell of the test: ``exercises.check(ch05.build, build)``.
     """
     (cell,) = book.tagged(f"{kind}-test", label)
-    (call,) = (n for n in ast.walk(ast.parse(cell.body)) if isinstance(n, ast.Call))
-    test, function = map(ast.unparse, call.args)
+    last = ast.parse(cell.body).body[-1]
+    assert isinstance(last, ast.Expr) and isinstance(last.value, ast.Call), cell.line
+    test, function = map(ast.unparse, last.value.args)
     module, _, name = test.rpartition(".")
     return f"crlib.exercises.{module}:{name}", function
 

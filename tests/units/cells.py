@@ -112,14 +112,14 @@ def faults(
     found = []
     for kind, outcome in verdicts(book, label, setup).items():
         if outcome.passed or outcome.message != "Not written yet.":
-            found.append(f"to the stub the {kind} test says {outcome}")
+            found.append(f"the stub passes the {kind} test or is misled: {outcome}")
     _, name = asked(book, label)
     for what, value in POINTLESS.items():
         answer = f"def {name}(*_, **__):\n    return {value}"
         for kind, outcome in verdicts(book, label, setup, answer).items():
             # A sentence, not the bare text of an exception.
             if outcome.passed or len(outcome.message.split()) < 4:
-                found.append(f"to {what} the {kind} test says {outcome}")
+                found.append(f"{what} passes the {kind} test or is misled: {outcome}")
     # What the stub's and the public test's cells define, a solution may use.
     names = dict(setup)
     run_all(book.tagged("exercise", label), names)
@@ -127,7 +127,7 @@ def faults(
     solution = "\n".join(c.body for c in book.tagged("solution", label))
     for kind, outcome in verdicts(book, label, names, solution).items():
         if not outcome.passed:
-            found.append(f"to the solution the {kind} test says {outcome}")
+            found.append(f"the solution fails the {kind} test: {outcome}")
     if wrong is None:
         found.append("no wrong answer in the file of this unit under tests/units")
     elif all(v.passed for v in verdicts(book, label, names, wrong).values()):
