@@ -179,7 +179,10 @@ def _folder(submitted: Path) -> Iterator[Path]:
                         os.utime(inner, (when, when))
         except (OSError, zipfile.BadZipFile) as error:
             raise PackError(f"{submitted} is no folder and no zip ({error}).") from None
-        yield Path(place)
+        inside = list(Path(place).iterdir())
+        # A folder that was packed as a whole.
+        whole = len(inside) == 1 and inside[0].is_dir()
+        yield inside[0] if whole else Path(place)
 
 
 def _kept(

@@ -224,6 +224,14 @@ HOSTILE: Mapping[str, tuple[str, str]] = {
     "very deep": (f"def effective_rank(s):\n    return {'-' * 30_000}1", "Code|Your"),
 }
 
+# Where the wall is missing, these would harm the machine of the test.
+NEEDS: Mapping[str, str] = {
+    "fork bomb": "processes",
+    "threads that fork": "processes",
+    "memory": "limits",
+    "higher limits": "limits",
+}
+
 
 def deeds(place: Path, port: int) -> dict[str, tuple[str, str]]:
     """Return answers that do what a wall forbids, and then answer right, by wall.

@@ -104,6 +104,14 @@ def test_a_zip_is_graded_like_its_folder_and_nothing_leaves_it(tmp_path: Path) -
             marks.grade(SMALL, wrong, out)
 
 
+def test_a_folder_that_was_packed_as_a_whole_is_no_student(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as packed:
+        packed.writestr("class/ada/a.ipynb", UNREADABLE["cut"][0])
+        packed.writestr("class/bob.ipynb", UNREADABLE["cut"][0])
+    records = marks.grade(SMALL, tmp_path / "in.zip", tmp_path / "out", seconds=2)
+    assert [record.student for record in records] == ["ada", "bob"]
+
+
 def test_nothing_handed_in_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(PackError, match="holds no notebook"):
