@@ -72,17 +72,6 @@ def pack(book: Book, unit: Manuscript) -> Pack:
     )
 
 
-def without_solutions(unit: Manuscript) -> Manuscript:
-    """Return a unit without its solutions, words and cells."""
-    kept, inside = [], False
-    for block in unit.blocks:
-        inside |= block.name == "solution-start"
-        if not inside:
-            kept.append(block)
-        inside &= block.name != "solution-end"
-    return replace(unit, blocks=kept)
-
-
 def make(root: Path, name: str, out: Path) -> list[Path]:
     """Write the assignment of a unit to ``out``; return the files.
 
@@ -99,7 +88,8 @@ def make(root: Path, name: str, out: Path) -> list[Path]:
     files = [out / "pack.json", out / made.notebook, out / "solution" / made.notebook]
     files[-1].parent.mkdir(parents=True, exist_ok=True)
     made.write(files[0])
-    for file, text in zip(files[1:], (without_solutions(unit), unit), strict=True):
+    without = replace(unit, blocks=notebooks.apart(unit.blocks)[0])
+    for file, text in zip(files[1:], (without, unit), strict=True):
         notebook = notebooks.Derivation(book, text).notebook()
         file.write_text(nbformat.writes(notebook, indent=1) + "\n", encoding="utf-8")
     return files
