@@ -7,6 +7,7 @@ name, which ``exercises.plain`` then refuses.
 """
 
 import base64
+import builtins
 import json
 import math
 from typing import Any
@@ -92,3 +93,31 @@ def _value(told: Any) -> Any:
     if tag == "object":
         return type(rest[0], (), {})()
     raise TypeError(f"a tag {tag!r}")
+
+
+def raised(error: BaseException) -> tuple[str, list[str], str]:
+    """Return an error as plain values: the names of its classes, and what it says."""
+    names = [kind.__name__ for kind in type(error).__mro__]
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return "raised", names, text[:2000]
+
+
+def revived(names: list[str], text: str) -> Exception:
+    """Return an error of the same name, of the nearest class that Python itself has.
+
+    >>> revived(["Mine", "ValueError", "Exception"], "no")
+    Mine('no')
+    >>> isinstance(_, ValueError)
+    True
+    """
+    known = (getattr(builtins, str(name), None) for name in names)
+    bases = [b for b in known if isinstance(b, type) and issubclass(b, Exception)]
+    base = next(iter(bases), Exception)
+    try:
+        return type(names[0], (base,), {})(str(text))
+    except TypeError:
+        # A few take more than a text, such as UnicodeDecodeError.
+        return type(names[0], (Exception,), {})(str(text))

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from crlib.grading import PackError, extract, judge, marks
-from crlib.grading.judge import GONE, SILENT, Remote, defined, serve
+from crlib.grading.tester import GONE, SILENT, Remote
+from crlib.grading.worker import defined, serve
 from tests.unit import hostile
 from tests.unit.hostile import CURVE, EFFECTIVE_RANK, ERROR_CURVE, PACK, RANK, STUBS
 
