@@ -1,12 +1,13 @@
 """The judge: honest answers get their points, hostile ones nothing but a sentence."""
 
+import importlib
 import re
 import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing import Pipe
+from multiprocessing import Pipe, get_context
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,15 @@ def test_the_half_that_is_right_gets_its_half() -> None:
     verdict = judge(PACK, RANK, late, seconds=1)
     assert verdict.public.passed
     assert "may take 1 seconds of computing" in verdict.hidden.message
+
+
+def test_where_no_fork_is_safe_an_answer_is_judged_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room = importlib.import_module("crlib.grading.judge")
+    monkeypatch.setattr(room, "processes", lambda _: get_context("spawn"))
+    verdict = judge(PACK, RANK, EFFECTIVE_RANK, seconds=SECONDS)
+    assert verdict.public.passed and verdict.hidden.passed
 
 
 def test_a_fault_of_the_pack_is_no_fault_of_the_student() -> None:
