@@ -8,14 +8,13 @@ import importlib
 import math
 import os
 import re
-from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from crlib.version import __version__
 
 T = TypeVar("T")
 
-__all__ = ["__version__", "by_profile", "profile", "require"]
+__all__ = ["__version__", "by_profile", "profile", "report", "require"]
 
 _ROOMS = (
     "attacks",
@@ -29,15 +28,18 @@ _ROOMS = (
     "grading",
     "metrics",
     "models",
+    "reporting",
     "studies",
     "theory",
     "train",
 )
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"crlib.{name}")
+    if name == "report":
+        return importlib.import_module("crlib.reporting").report
     raise AttributeError(f"module 'crlib' has no attribute {name!r}")
 
 

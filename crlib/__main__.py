@@ -1,4 +1,4 @@
-"""The command ``crlib``: run studies and print results; make and grade assignments."""
+"""The command ``crlib``: studies, a report on a network, assignments of the book."""
 
 import argparse
 import importlib
@@ -25,7 +25,23 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", choices=("quick", "full"), default="quick")
     run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     run.add_argument("--jobs", type=int, default=1, help="runs at once, -1 for all")
-    run.add_argument("--backend", default="loky", help="of joblib: loky, dask, ...")
+    run.add_argument("--backend", default="loky", help="of joblib: loky, threading")
+    run.add_argument(
+        "--cluster", help="of dask: tcp://host:port, or slurm:file.yaml (pbs, sge, lsf)"
+    )
+    judge = commands.add_parser("report", help="judge a network of your own")
+    judge.add_argument("network", help="module:function or file.py:function")
+    judge.add_argument("--weights", help="a state dictionary, .pt or .safetensors")
+    judge.add_argument("--data", required=True, help="<class>/*.png, .npz or .pt")
+    judge.add_argument("--grey", action="store_true", help="read images in grey")
+    judge.add_argument("--baseline", help="another network, as the first")
+    judge.add_argument("--baseline-weights", help="its weights")
+    judge.add_argument("--eps", nargs="+", metavar="NORM=EPS", help="linf=8/255 l2=0.5")
+    judge.add_argument("--attacked", type=int, default=200, help="inputs attacked")
+    judge.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    judge.add_argument("--out", type=Path, default=Path("report.html"), help="HTML")
+    judge.add_argument("--json", type=Path, help="also write the numbers to a file")
+    judge.add_argument("--resume", type=Path, help="file that keeps finished sections")
     assign = commands.add_parser(
         "assign", help="make an assignment of a chapter or lab"
     )
@@ -38,6 +54,48 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--jobs", type=int, default=2, help="students at once")
     grade.add_argument("--seconds", type=int, default=10, help="for each answer")
     return parser
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    """Judge a network: the command ``crlib report``."""
+    from crlib import data, reporting
+    from crlib.reporting import loading
+
+    try:
+        model = loading.network(chosen.network, chosen.weights).to(chosen.device)
+        baseline = None
+        if chosen.baseline is not None:
+            other = loading.network(chosen.baseline, chosen.baseline_weights)
+            baseline = other.to(chosen.device)
+        x, y = (
+            v.to(chosen.device) for v in loading.inputs(chosen.data, grey=chosen.grey)
+        )
+        found = reporting.report(
+            model,
+            x,
+            y,
+            eps=None if chosen.eps is None else dict(map(_budget, chosen.eps)),
+            attacked=chosen.attacked,
+            baseline=baseline,
+            resume=chosen.resume,
+        )
+    except (ValueError, data.DataError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{found.html(chosen.out)}\n\n{found.sections['words'].text}")
+    if chosen.json is not None:
+        found.json(chosen.json)
+    return 130 if any("stopped" in why for why in found.left_out.values()) else 0
+
+
+def _budget(told: str) -> tuple[str, float]:
+    """Read a budget such as ``linf=8/255``."""
+    norm, _, eps = told.partition("=")
+    above, _, below = eps.partition("/")
+    try:
+        return norm, float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{told!r}: write a budget as linf=8/255.") from None
 
 
 def _assign(unit: str, out: Path | None) -> int:
@@ -85,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _assign(chosen.unit, chosen.out)
     if chosen.command == "grade":
         return _grade(chosen)
+    if chosen.command == "report":
+        return _report(chosen)
     from crlib import studies
 
     if chosen.command == "list":
@@ -93,14 +153,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         study = studies.find(chosen.name)
         if chosen.command == "run":
-            table = studies.sweep(
-                study,
-                study.grids[chosen.profile],
-                chosen.out,
-                device=chosen.device,
-                jobs=chosen.jobs,
-                backend=chosen.backend,
-            )
+            with studies.cluster(chosen.cluster) as found:
+                table = studies.sweep(
+                    study,
+                    study.grids[chosen.profile],
+                    chosen.out,
+                    device=chosen.device,
+                    jobs=-1 if found else chosen.jobs,
+                    backend="dask" if found else chosen.backend,
+                )
         else:
             table = studies.results(chosen.out, study)
     except studies.StudyError as error:

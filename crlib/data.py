@@ -30,6 +30,7 @@ __all__ = [
     "Dataset",
     "cifar10",
     "cifar100",
+    "class_folders",
     "dataset",
     "fashion_mnist",
     "fashion_mnist_sample",
@@ -611,6 +612,45 @@ def from_folder(
         name=folder.resolve().name if name is None else name,
         source="tree of images",
     )
+
+
+def class_folders(path: str | Path, *, mode: str = "RGB") -> tuple[Tensor, Tensor]:
+    """Return images and labels from one tree ``<class>/*.png``.
+
+    As :func:`from_folder` reads each of its two.
+
+    Args:
+        path: the folder that holds a folder for each class.
+        mode: ``"RGB"``, images ``(N, 3, H, W)``, or ``"L"``, grey ones
+            ``(N, 1, H, W)``; files are converted.
+
+    Returns:
+        Images in [0, 1], float32, and labels ``(N,)``, by the names of the classes.
+
+    Raises:
+        ValueError: an unknown mode.
+        DataError: no two folders, one without images, or images of different sizes.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from crlib import data
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for k, kind in enumerate(("dark", "light")):
+        ...     (folder / kind).mkdir()
+        ...     Image.new("L", (8, 8), 200 * k).save(folder / kind / "1.png")
+        >>> data.class_folders(folder, mode="L")[1]
+        tensor([0, 1])
+    """
+    checks.one_of("mode", mode, ("RGB", "L"))
+    classes = _subfolders(Path(path))
+    if len(classes) < 2:
+        raise DataError(
+            f"{path} holds the folders {classes}: give two or more, one a class."
+        )
+    x, y = _read_part(Path(path), classes, mode)
+    return x, y
 
 
 def _subfolders(folder: Path) -> list[str]:

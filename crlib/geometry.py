@@ -18,6 +18,8 @@ NORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "l1": lambda v: v.abs().sum(1),
     "l0": lambda v: v.clone().ne_(0).sum(1),
 }
+# Whose gradient's length turns a margin into a distance of the norm.
+DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 def norm_of(delta: Tensor, norm: str) -> Tensor:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import grad
 
 from crlib import checks
-from crlib.asking import ask, evaluating
+from crlib.asking import ask, evaluating, with_gradients
+from crlib.geometry import DUALS, norm_of
 from crlib.models import LowRankConv2d, LowRankLinear
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "convolution",
     "effective_rank",
     "energy_share",
+    "first_order",
     "hill_estimator",
     "layer_operator_norm",
     "margin",
@@ -564,6 +566,85 @@ def accuracy(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
             checks.labels(b, len(a), classes=logits.shape[1])
             hits.append(logits.argmax(1) == b)
     return float(torch.cat(hits).cpu().double().mean())
+
+
+@with_gradients
+def first_order(
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: str = "l2",
+    rivals: int = 10,
+    batch_size: int = 128,
+) -> Tensor:
+    r"""Estimate the distance to the nearest boundary from one linearisation.
+
+    :math:`\min_k m_k(x) / \|\nabla m_k(x)\|_*` over the rivals k, with the margin
+    :math:`m_k = z_y - z_k` and the dual norm (the first step of Moosavi-Dezfooli et al.
+    2016). Exact for affine logits without a box. Of a curved network it is an estimate
+    and no bound, on either side.
+
+    Cost: one forward and ``min(K - 1, rivals)`` backward passes.
+
+    Args:
+        model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
+        x: ``(N, ...)`` inputs.
+        y: ``(N,)`` true labels, int64.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``, of the distance.
+        rivals: so many classes of the largest logits are looked at.
+        batch_size: inputs in memory at once, at most.
+
+    Returns:
+        ``(N,)`` distances in input units: zero where the label is wrong, infinity where
+        the margin is positive and its gradient zero.
+
+    Raises:
+        ValueError: inputs or labels that do not fit, an unknown norm, or a model
+            without an input gradient.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> x, y = torch.tensor([[0.6, 0.4]]), torch.tensor([0])
+        >>> metrics.first_order(torch.nn.Identity(), x, y, norm="linf")
+        tensor([0.1000])
+    """
+    checks.one_of("norm", norm, ("linf", "l2", "l1"))
+    checks.inputs(x, box=False)
+    checks.labels(y, len(x))
+    checks.at_least(1, rivals=rivals, batch_size=batch_size)
+    found = []
+    with evaluating(model):
+        for a, b in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            found.append(_one_step(model, a, b, DUALS[norm], rivals))
+    return torch.cat(found)
+
+
+def _one_step(
+    model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, dual: str, rivals: int
+) -> Tensor:
+    """The estimate of :func:`first_order` for one batch, by the dual norm."""
+    with torch.enable_grad():
+        z = x.detach().clone().requires_grad_()
+        logits = ask(model, z)  # (N, K)
+        checks.logits(logits, len(x))
+        checks.labels(y, len(x), classes=logits.shape[1])
+        order = logits.detach().scatter(1, y[:, None], -math.inf)
+        strongest = order.topk(min(rivals, logits.shape[1] - 1)).indices  # (N, R)
+        m = logits.gather(1, y[:, None]) - logits.gather(1, strongest)  # (N, R)
+        if not m.requires_grad:
+            raise ValueError(
+                "The logits do not depend on x by anything that has a gradient: the"
+                " model detaches or rounds. There is nothing to linearise."
+            )
+        slopes = [
+            torch.autograd.grad(m[:, k].sum(), z, retain_graph=k + 1 < m.shape[1])[0]
+            for k in range(m.shape[1])
+        ]
+    lengths = torch.stack([norm_of(g, dual) for g in slopes], 1)  # (N, R)
+    steps = m.detach().clamp_min(0) / lengths  # (N, R), 0 / 0 where wrong and flat
+    return steps.nan_to_num(nan=0.0, posinf=math.inf).amin(1)
 
 
 def energy_share(delta: Tensor, directions: Tensor) -> Tensor:

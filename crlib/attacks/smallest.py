@@ -22,9 +22,8 @@ from crlib.attacks.base import (
     pick,
     rivals_of,
 )
-from crlib.geometry import NORMS, halfspace_step, norm_of
+from crlib.geometry import DUALS, NORMS, halfspace_step, norm_of
 
-DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}
 # A first step looks at so many rivals, each a backward pass; all, up to 21 classes.
 RIVALS = 20
 

@@ -1,5 +1,7 @@
 """Universal perturbations: one for all inputs."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -239,8 +241,13 @@ def top_direction(
     return max(both, key=lambda result: result.train_rate)
 
 
-def _stretched(model: Model, x: Tensor) -> Tensor | None:
-    """Return the direction that the first layer stretches most, ``(1, ...)``."""
+@contextmanager
+def first_layer(model: Model) -> Iterator[Callable[[Tensor], Any]]:
+    """Give a function from inputs to what the first layer with weights returns.
+
+    The first in the order of work, which need not be that of registration. None where
+    no such layer is seen at work.
+    """
     weighted = [
         m
         for m in reached(model)[0]
@@ -248,7 +255,6 @@ def _stretched(model: Model, x: Tensor) -> Tensor | None:
         and not isinstance(m, torch.jit.ScriptModule)
     ]
     outputs: list[Any] = []
-    # The first in the order of work, which need not be that of registration.
     handles = [
         m.register_forward_hook(lambda _m, _i, out: outputs.append(out))
         for m in weighted
@@ -259,18 +265,23 @@ def _stretched(model: Model, x: Tensor) -> Tensor | None:
         model(z)
         return outputs[0] if outputs else None
 
-    v = torch.randn(x[:1].shape, generator=torch.Generator().manual_seed(0)).to(x)
     try:
-        with torch.enable_grad():
-            # Inputs that ask for a gradient: without, torch may skip the layers.
-            zero = first(torch.zeros_like(v).requires_grad_())
-            if not isinstance(zero, Tensor) or not zero.requires_grad:
-                return None
-            for _ in range(100):
-                z = (v / v.norm().clamp_min(1e-30)).requires_grad_()
-                out = first(z)
-                (v,) = torch.autograd.grad(out, z, out.detach() - zero.detach())
+        yield first
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _stretched(model: Model, x: Tensor) -> Tensor | None:
+    """Return the direction that the first layer stretches most, ``(1, ...)``."""
+    v = torch.randn(x[:1].shape, generator=torch.Generator().manual_seed(0)).to(x)
+    with first_layer(model) as first, torch.enable_grad():
+        # Inputs that ask for a gradient: without, torch may skip the layers.
+        zero = first(torch.zeros_like(v).requires_grad_())
+        if not isinstance(zero, Tensor) or not zero.requires_grad:
+            return None
+        for _ in range(100):
+            z = (v / v.norm().clamp_min(1e-30)).requires_grad_()
+            out = first(z)
+            (v,) = torch.autograd.grad(out, z, out.detach() - zero.detach())
     return v

@@ -203,6 +203,73 @@ def renew_statistics(model: nn.Module, x: Tensor, *, batch_size: int = 256) -> A
     return model
 
 
+def recentre(
+    model: nn.Module, compressed: nn.Module, x: Tensor, *, batch_size: int = 256
+) -> Any:
+    r"""Return a compressed network whose layers have the mean outputs of the original.
+
+    Layer by layer, in the order in which they run, the difference of the two mean
+    outputs is added to the bias: the mean over ``x`` is then that of ``model`` exactly,
+    and of all shifts it is the one of least mean squared error of the layer's output
+    (bias correction, Nagel et al. 2019). A layer without a bias gets one.
+
+    Args:
+        model: the network before the compression.
+        compressed: the one after it, with the same layers in the same order.
+        x: ``(N, ...)`` in [0, 1], not the inputs that will judge.
+        batch_size: inputs of one pass.
+
+    Raises:
+        ValueError: bad input, or layers that do not match.
+
+    Example:
+        >>> import torch
+        >>> from crlib import compress
+        >>> from crlib.models import MLP
+        >>> net, x = MLP((3, 4, 2)), torch.rand(9, 3)
+        >>> small = compress.prune(net, 0.5)
+        >>> again = compress.recentre(net, small, x)
+        >>> torch.allclose(again(x).mean(0), net(x).mean(0))
+        True
+    """
+    checks.inputs(x)
+    checks.at_least(1, batch_size=batch_size)
+    out = copy.deepcopy(compressed)
+    refuse_derived(out)
+    before, after = weight_layers(model), weight_layers(out)
+    if [len(stored(a)[0]) for a in before] != [len(stored(b)[0]) for b in after]:
+        raise ValueError("The layers of the two networks have not the same outputs.")
+    wanted = _means(model, before, x, batch_size)
+    for layer in wanted:
+        own = after[before.index(layer)]
+        shift = wanted[layer] - _means(out, [own], x, batch_size)[own]
+        old = 0 if own.bias is None else own.bias.detach()
+        own.bias = nn.Parameter((old + shift).to(stored(own)[0]))
+    return out
+
+
+def _means(
+    model: nn.Module, layers: list[Any], x: Tensor, batch_size: int
+) -> dict[Any, Tensor]:
+    """Mean outputs ``(h,)`` over samples and places, in the order of work."""
+    sums: dict[Any, Tensor] = {}
+
+    def add(layer: Any, _: Any, out: Tensor) -> None:
+        conv = isinstance(layer, _ConvNd | LowRankConv2d)
+        values = (out.movedim(1, -1) if conv else out).flatten(0, -2).double()
+        sums[layer] = sums.get(layer, 0) + values.mean(0) * len(out) / len(x)
+
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    try:
+        with torch.no_grad(), evaluating(model):
+            for part in x.split(batch_size):
+                model(part)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sums
+
+
 def _best(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     u, s, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
     root = s[:rank].sqrt()

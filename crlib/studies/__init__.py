@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas
 
+from crlib.studies.cluster import cluster
 from crlib.studies.compare import between, verdict
 from crlib.studies.engine import Study, StudyError, configurations, results, sweep
 
@@ -24,6 +25,7 @@ __all__ = [
     "StudyError",
     "apart",
     "between",
+    "cluster",
     "configurations",
     "find",
     "names",
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 # What the studies share; every other module here is a study.
-_SHARED = ("compare", "engine", "measures")
+_SHARED = ("cluster", "compare", "engine", "measures")
 
 
 def names() -> tuple[str, ...]:

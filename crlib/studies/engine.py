@@ -96,8 +96,8 @@ def sweep(
         out: folder of the results; made if absent.
         device: handed to the study.
         jobs: runs at the same time; -1 for all cores.
-        backend: of joblib: ``"loky"`` here; ``"dask"`` on a cluster, with a
-            ``distributed.Client`` open.
+        backend: of joblib: ``"loky"`` here; ``"dask"`` on a cluster, inside
+            :func:`crlib.studies.cluster`.
         progress: show a bar with the time left.
 
     Raises:

@@ -261,4 +261,5 @@ STUDY = judged_trainings(
         ),
     },
     lambda config: SETS[config["data"]]().fingerprint,
+    version=2,
 )

@@ -15,7 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from crlib.claims import ClaimError, claim, every, glue, interval, wilson
+from crlib.claims import (
+    ClaimError,
+    claim,
+    every,
+    glue,
+    interval,
+    median_interval,
+    wilson,
+)
 
 
 @pytest.mark.parametrize("true", [True, np.True_, torch.tensor(True), np.array([True])])
@@ -200,3 +208,29 @@ def test_wilsons_interval_is_scipys(hits: int, n: int, level: float) -> None:
 def test_a_share_that_is_none_is_refused(bad: tuple[int, int, float]) -> None:
     with pytest.raises(ValueError, match="hits lie between 0 and n"):
         wilson(*bad)
+
+
+@pytest.mark.parametrize(("n", "least"), [(6, 1), (7, 1), (20, 6), (100, 40)])
+def test_the_interval_of_a_median_is_of_order_statistics(n: int, least: int) -> None:
+    found = median_interval(range(1, n + 1))
+    assert (found.low, found.high, found.n) == (least, n + 1 - least, n)
+    assert found.mean == (n + 1) / 2
+    # It covers by counting, and the next smaller one would not.
+    covers = [1 - 2 * stats.binom.cdf(k - 1, n, 0.5) for k in (least, least + 1)]
+    assert covers[0] >= 0.95 > covers[1]
+
+
+def test_the_interval_of_a_median_covers_whatever_the_distribution() -> None:
+    draws = np.random.default_rng(0).standard_cauchy((3000, 20))
+    found = [median_interval(row) for row in draws]
+    share = np.mean([one.low <= 0 <= one.high for one in found])
+    assert 0.945 < share < 0.972  # 0.9586 by counting; a rank further in gives 0.885
+
+
+def test_infinite_distances_have_a_median_too() -> None:
+    found = median_interval([*range(10), *[math.inf] * 5])
+    assert found.mean == 7 and found.high == math.inf
+    with pytest.raises(ValueError, match="give more"):
+        median_interval(range(5))
+    with pytest.raises(ValueError, match="NaN"):
+        median_interval([math.nan] * 9)

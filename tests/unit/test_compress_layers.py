@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from crlib import compress, metrics, train
 from crlib.data import Dataset, gaussian_classes
-from crlib.models import MLP, ResNet
+from crlib.models import MLP, ConvNet, ResNet
 from tests.unit.support import rng
 
 
@@ -298,3 +298,45 @@ def test_statistics_without_a_home_are_refused() -> None:
     )
     with pytest.raises(ValueError, match="affine=False"):
         compress.prune(bare, 0.5, structure="rows")
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_recentring_restores_the_means_layer_by_layer(bias: bool) -> None:
+    net = MLP((6, 9, 8, 3), bias=bias, seed=1).double()
+    x = torch.rand(200, 6, generator=rng(0), dtype=torch.float64)
+    small = compress.prune(net, 0.7)
+    again = compress.recentre(net, small, x, batch_size=64)
+    for k in range(len(net.layers)):
+        means = []
+        for model in (net, again):
+            h = model.normalize(x)
+            for layer in model.layers[:k]:
+                h = layer(h).relu()
+            means.append(model.layers[k](h).mean(0))
+        assert torch.allclose(*means, atol=1e-12)
+    assert not torch.allclose(small(x).mean(0), net(x).mean(0), atol=1e-3)
+    for a, b in zip(small.layers, again.layers, strict=True):
+        assert torch.equal(a.weight, b.weight)
+    assert (small.layers[0].bias is None) is not bias  # it works on a copy
+
+
+def test_recentring_never_raises_the_error_of_a_layer() -> None:
+    for seed in range(200):
+        g = rng(seed)
+        net = nn.Sequential(nn.Linear(5, 4)).double()
+        small = copy.deepcopy(net)
+        with torch.no_grad():
+            small[0].weight += torch.randn(4, 5, generator=g, dtype=torch.float64)
+        x = torch.rand(30, 5, generator=g, dtype=torch.float64)
+        again = compress.recentre(net, small, x)
+        error = [(m(x) - net(x)).square().mean() for m in (again, small)]
+        assert error[0] <= error[1] * (1 + 1e-12)
+
+
+def test_recentring_of_a_convolution_is_over_samples_and_places() -> None:
+    net = ConvNet((4, 4), 3, image=(2, 6, 6)).double()
+    x = torch.rand(20, 2, 6, 6, generator=rng(2), dtype=torch.float64)
+    again = compress.recentre(net, compress.quantise(net, bits=3), x)
+    assert torch.allclose(again(x).mean(0), net(x).mean(0), atol=1e-12)
+    with pytest.raises(ValueError, match="same outputs"):
+        compress.recentre(net, ConvNet((4, 5), 3, image=(2, 6, 6)).double(), x)

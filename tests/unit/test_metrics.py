@@ -286,3 +286,36 @@ def test_the_hill_estimator_finds_the_index_of_a_pareto_tail(alpha: float) -> No
     pareto = torch.rand(n, generator=rng(0), dtype=torch.float64) ** (-1 / alpha)
     found = metrics.hill_estimator(pareto, k)
     assert abs(found / alpha - 1) < 4 / math.sqrt(k)
+
+
+@given(SEEDS, st.sampled_from(["linf", "l2", "l1"]))
+def test_the_first_order_is_exact_for_affine_logits(seed: int, norm: str) -> None:
+    g = rng(seed)
+    w = torch.randn(4, 6, generator=g, dtype=torch.float64)
+    x = torch.rand(9, 6, generator=g, dtype=torch.float64)
+    model = Affine(w, torch.randn(4, generator=g, dtype=torch.float64))
+    y = torch.randint(4, (9,), generator=g)
+    found = metrics.first_order(model, x, y, norm=norm)
+    order = {"linf": 1, "l2": 2, "l1": math.inf}[norm]
+    z, each = model(x), []
+    for k in range(4):
+        length = torch.linalg.vector_norm(w[y] - w[k], order, dim=1)
+        away = (z.gather(1, y[:, None])[:, 0] - z[:, k]).clamp_min(0) / length
+        each.append(torch.where(y == k, math.inf, away))
+    assert torch.allclose(found, torch.stack(each).amin(0))
+    # Fewer rivals look at less, so they never find a nearer boundary.
+    assert (
+        metrics.first_order(model, x, y, norm=norm, rivals=1) >= found * (1 - 1e-12)
+    ).all()
+    parts = metrics.first_order(model, x, y, norm=norm, batch_size=2)
+    assert torch.allclose(parts, found, rtol=1e-12)
+
+
+def test_the_first_order_where_nothing_moves() -> None:
+    x, y = torch.full((2, 3), 0.5), torch.tensor([0, 1])
+    flat = metrics.first_order(lambda z: 0 * z + torch.tensor([2.0, 1, 0]), x, y)
+    assert flat.tolist() == [math.inf, 0.0]
+    with pytest.raises(ValueError, match="nothing to linearise"):
+        metrics.first_order(lambda z: z.detach(), x, y)
+    with pytest.raises(ValueError, match="rivals is 0"):
+        metrics.first_order(nn.Identity(), x, y, rivals=0)

@@ -4,17 +4,24 @@ import errno
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from crlib import studies
 from crlib.studies import engine
+from crlib.studies.cluster import _queue
 from crlib.studies.engine import (
     Study,
     StudyError,
@@ -91,20 +98,77 @@ def test_parallel_runs_give_the_same_numbers(
     assert both["mean"].tolist() == alone["mean"].tolist()
 
 
-def test_a_dask_cluster_gives_the_same_numbers(tmp_path: Path) -> None:
+@contextmanager
+def two_workers() -> Iterator[Any]:
+    """Yield a cluster of two processes on this machine."""
     distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as found:
+        yield found
+
+
+def test_a_dask_cluster_gives_the_same_numbers(tmp_path: Path) -> None:
     alone = run(tmp_path / "alone")
-    with (
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address=None,
-        ) as cluster,
-        distributed.Client(cluster),
-    ):
+    with two_workers() as found, studies.cluster(found.scheduler_address) as client:
+        assert len(client.scheduler_info()["workers"]) == 2
         both = run(tmp_path / "both", backend="dask", jobs=-1)
     assert both["mean"].tolist() == alone["mean"].tolist()
+
+
+def test_a_lost_worker_loses_no_run(tmp_path: Path) -> None:
+    with two_workers() as found, studies.cluster(found.scheduler_address):
+        study = replace(NOISY, run=partial(once_fatal, tmp_path / "killed"))
+        table = run(tmp_path, study, backend="dask", jobs=-1)
+    assert (tmp_path / "killed").exists() and len(table) == 6
+    assert table["mean"].tolist() == run(tmp_path / "alone")["mean"].tolist()
+
+
+def once_fatal(mark: Path, config: dict[str, Any], device: str) -> dict[str, float]:
+    """Kill the process of the first run, and do all that come after it."""
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return noisy(config, device)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("tcp://127.0.0.1:9", "No scheduler answers"),
+        ("kubernetes:file.yaml", "is no cluster"),
+        ("slurm:absent.yaml", "jobs, cores and memory|pip install"),
+    ],
+)
+def test_a_cluster_that_is_none_is_named(where: str, message: str) -> None:
+    pytest.importorskip("distributed")
+    with pytest.raises(StudyError, match=message), studies.cluster(where):
+        pass
+
+
+def test_a_queue_is_asked_for_as_many_jobs_as_its_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    class Queue:
+        def __init__(self, **options: Any) -> None:
+            asked.update(options)
+
+        def scale(self, jobs: int) -> None:
+            asked["jobs"] = jobs
+
+    fake = SimpleNamespace(SLURMCluster=Queue)
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", fake)
+    file = tmp_path / "file.yaml"
+    file.write_text("jobs: 4\ncores: 2\nmemory: 8GB\n")
+    _queue("slurm", str(file))
+    assert asked == {"cores": 2, "memory": "8GB", "jobs": 4}
+    file.write_text("cores: 2\n")
+    with pytest.raises(StudyError, match="jobs, cores and memory"):
+        _queue("slurm", str(file))
 
 
 def test_runs_of_one_group_make_one_job(tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""A network and inputs from files, for the command line; nothing is unpickled."""
+
+import importlib
+import importlib.util
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from crlib import data
+
+__all__ = ["inputs", "network"]
+
+
+def network(maker: str, weights: str | Path | None = None) -> nn.Module:
+    """Return the network that a function makes, with weights from a file.
+
+    Args:
+        maker: ``"package.module:function"`` or ``"file.py:function"``; the function
+            takes no arguments and returns a module.
+        weights: a state dictionary, ``.safetensors`` or what torch.save wrote; its
+            code is not run.
+
+    Raises:
+        ValueError: no such function, what is no module, or weights that do not fit.
+    """
+    where, _, name = maker.rpartition(":")
+    if not where or not name:
+        raise ValueError(f"{maker!r}: write module:function, or file.py:function.")
+    try:
+        function = getattr(_module(where), name)
+    except (ImportError, AttributeError, OSError) as error:
+        raise ValueError(f"{maker!r} cannot be had: {error}") from error
+    made = function()
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"{maker!r} made a {type(made).__name__}, not a module.")
+    if weights is not None:
+        try:
+            made.load_state_dict(_weights(Path(weights)))
+        except RuntimeError as error:
+            raise ValueError(f"{weights} does not fit {maker!r}: {error}") from error
+    return made.eval()
+
+
+def inputs(
+    source: str | Path | DataLoader[Any], *, grey: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return inputs ``(N, ...)`` in [0, 1] and labels ``(N,)``.
+
+    Args:
+        source: a folder ``<class>/*.png`` (labels in alphabetical order), an ``.npz``
+            with arrays ``x`` and ``y``, a ``.pt`` with a dictionary of them or a pair,
+            or a DataLoader of pairs. Integer images of 8 bits are divided by 255.
+        grey: read a folder's images in grey.
+
+    Raises:
+        ValueError: none of these, or without the two.
+        DataError: a folder without two classes of images of one size.
+    """
+    if isinstance(source, DataLoader):
+        pairs = [(part[0], part[1]) for part in source]
+        if not pairs:
+            raise ValueError("The DataLoader is empty.")
+        x, y = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        return _scaled(x), y.long()
+    path = Path(source)
+    if path.is_dir():
+        return data.class_folders(path, mode="L" if grey else "RGB")
+    if not path.exists():
+        raise ValueError(f"{path} does not exist.")
+    found: Any = None
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {k: torch.as_tensor(arrays[k]) for k in arrays.files}
+    elif path.suffix in (".pt", ".pth"):
+        found = _read(path)
+    if isinstance(found, list | tuple) and len(found) == 2:
+        found = dict(zip("xy", found, strict=True))
+    if not isinstance(found, dict) or not {"x", "y"} <= set(found):
+        raise ValueError(
+            f"{path}: give a folder <class>/*.png, an .npz with arrays x and y, or a"
+            " .pt with a dictionary of x and y."
+        )
+    return _scaled(found["x"]), found["y"].long()
+
+
+def _scaled(x: Tensor) -> Tensor:
+    return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
+def _module(where: str) -> Any:
+    if not where.endswith(".py"):
+        # As Python does for a script: what lies in the folder at hand can be imported.
+        if "" not in sys.path:
+            sys.path.insert(0, "")
+        return importlib.import_module(where)
+    spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{where} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors.torch import load_file
+        except ImportError as error:
+            raise ValueError(
+                f"{path} needs the package safetensors: pip install safetensors."
+            ) from error
+        return dict(load_file(path))
+    found = _read(path)
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, no state dictionary.")
+    return found
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as plain tensors. If you trust it, save it anew:\n"
+            f"  net = torch.load({str(path)!r}, weights_only=False)\n"
+            "  torch.save(net.state_dict(), 'weights.pt')"
+        ) from error

@@ -1,0 +1,540 @@
+"""The sections of a report: each a function of the subject, each with its caution."""
+
+import math
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crlib import attacks, certify, compress, figures, metrics
+from crlib.asking import evaluating
+from crlib.attacks.universal import first_layer
+from crlib.claims import Interval, interval, median_interval, wilson
+from crlib.reporting.parts import Section, Table, canvas, number, picture, rows
+from crlib.reporting.subject import LEAST, Subject, layers_of
+from crlib.version import __version__
+
+__all__ = ["SECTIONS", "LeftOut", "words"]
+
+NAMES = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
+
+
+def card(subject: Subject) -> Section:
+    """Whom the report is about."""
+    found, strange = layers_of(subject.model)
+    hits = int((subject.logits.argmax(1) == subject.y).sum())
+    accuracy = wilson(hits, len(subject.y))
+    size = _size(subject.model, subject.x)
+    lines = {
+        "inputs": f"{len(subject.x)} of shape {tuple(subject.x.shape[1:])}",
+        "attacked": f"the first {len(subject.few[0])}",
+        "classes": str(subject.logits.shape[1]),
+        "accuracy, Wilson's 95 %": accuracy.format(".3f"),
+        "parameters": "unknown" if size is None else f"{size.parameters:,}",
+        "multiply-adds an input": "unknown" if size is None else f"{size.macs:,}",
+        "layers with weights found": str(len(found)),
+        "layers of other kinds": ", ".join(strange) or "none",
+        "fingerprint of weights, inputs, options": subject.fingerprint,
+        "crlib, torch, Python": f"{__version__}, {torch.__version__},"
+        f" {platform.python_version()}",
+    }
+    return Section(
+        "card",
+        "What was judged, and on what.",
+        "It speaks of these inputs. Of inputs from another source it says nothing.",
+        {"accuracy": accuracy.mean, "inputs": len(subject.x), "layers": len(found)}
+        | ({} if size is None else {"parameters": size.parameters, "macs": size.macs}),
+        [Table("Facts", ["", ""], [[k, v] for k, v in lines.items()])],
+    )
+
+
+def distances(subject: Subject) -> Section:
+    """How far the boundary is."""
+    lines, numbers = [], {}
+    fig, ax = canvas()
+    for i, (norm, eps) in enumerate(subject.eps.items()):
+        near, right = subject.near(norm), subject.right
+        median = median_interval(near.distance[right].tolist())
+        estimate = subject.estimate(subject.model, norm)[right]
+        worst = subject.worst(norm)
+        floor = _certificate(subject, norm)
+        lines.append(
+            {
+                "norm": NAMES[norm],
+                "median distance": number(median),
+                "one linearisation": number(float(estimate.median())),
+                "budget": number(eps),
+                "robust accuracy": worst.interval.format(".3f"),
+                "certified, median": "none" if floor is None else number(floor),
+            }
+        )
+        numbers[norm] = {
+            "median": median.mean,
+            "median low": median.low,
+            "median high": median.high,
+            "estimate": float(estimate.median()),
+            "budget": eps,
+            "robust accuracy": worst.robust_accuracy,
+            "certified": floor,
+            "notes": list(worst.notes),
+        }
+        # Wrong inputs fall at budget zero: the curve starts at the clean accuracy.
+        fell = torch.where(right, near.distance, 0).cpu().sort().values
+        share = 1 - torch.arange(1, len(fell) + 1) / len(fell)
+        ax.step(
+            fell / median.mean,
+            share,
+            where="post",
+            label=NAMES[norm],
+            color=figures.COLOURS[i],
+            linestyle=("-", "--", ":")[i],
+        )
+    ax.set(xlim=(0, 4), ylim=(0, 1), ylabel="robust accuracy")
+    ax.set(xlabel="budget over the median distance of its norm")
+    ax.legend()
+    columns, told = rows(lines)
+    return Section(
+        "distances",
+        "Distances are in input units, of inputs labelled right; intervals hold for any"
+        " distribution. Robust accuracy counts all attacked inputs.",
+        "A distance found by an attack is an upper bound. A certificate is a lower one."
+        " Two networks are comparable on the same inputs only.",
+        numbers,
+        [Table("Distances and robust accuracy", columns, told)],
+        [picture(fig, "Robust accuracy against the budget.", _curve_alt(numbers))],
+    )
+
+
+def trust(subject: Subject) -> Section:
+    """Whether the numbers can be trusted."""
+    norm = next(iter(subject.eps))
+    near, right = subject.near(norm), subject.right
+    x, y = (v[:100] for v in subject.few)
+    # At its own median distance an attack has half of the inputs to work on.
+    eps = float(near.distance[right].median())
+    lines, failed = [], []
+    if math.isfinite(eps) and eps > 0:
+        found = attacks.diagnose(
+            subject.model, x, y, eps=eps, norm=norm, generator=subject.chance()
+        )
+        failed = [c.name for c in found if not c.passed]
+        lines = [
+            [c.name, f"{c.number:.3g}", f"{c.limit:.3g}", "" if c.passed else c.meaning]
+            for c in found
+        ]
+    each = near.distance[right] / subject.estimate(subject.model, norm)[right]
+    ratio = float(each.nanmedian())
+    lines.append(
+        [
+            "attack near one linearisation",
+            f"{ratio:.3g}",
+            "0.7 to 1.6",
+            ""
+            if 0.7 <= ratio <= 1.6
+            else "Gradients at the inputs mislead, or the network"
+            " is strongly curved: look at the checks above.",
+        ]
+    )
+    numbers = {"failed": failed, "attack over estimate": ratio}
+    if "linf" in subject.eps:
+        fine = float((subject.near("linf").distance[right] < 0.5 / 255).double().mean())
+        numbers["below half a grey level"] = fine
+        lines.append(
+            [
+                "share of ℓ∞ distances below half a grey level",
+                f"{fine:.3g}",
+                "0.1",
+                ""
+                if fine <= 0.1
+                else "Such points do not survive in an image of 8 bits:"
+                " report the robust accuracy at 1/255 beside the distances.",
+            ]
+        )
+    return Section(
+        "trust",
+        f"The checklist of the literature, in {NAMES[norm]} at the median distance.",
+        "A failed check does not say that the network is weak: the usual attack may not"
+        " show it. Passed checks prove nothing.",
+        numbers,
+        [Table("Checks", ["check", "number", "allowed", "a failure means"], lines)],
+    )
+
+
+def layers(subject: Subject) -> Section:
+    """How compressible each layer is."""
+    found, strange = layers_of(subject.model)
+    if not found:
+        raise LeftOut(UNSEEN)
+    lines, numbers = [], {}
+    for name, layer in found:
+        w = layer.weight.detach().flatten(1)
+        s, norms = metrics.singular_values(w), metrics.row_norms(w).double()
+        scale = float(s.norm())
+        if scale == 0:
+            lines.append(
+                {"layer": name, "shape": "×".join(map(str, w.shape))}
+                | dict.fromkeys(LAYER, "all zero")
+            )
+            continue
+        k = [max(1, round(0.1 * len(v))) for v in (s, norms)]
+        measured = (
+            float(s[0]) / scale,
+            metrics.effective_rank(s) / len(s),
+            metrics.best_k_error(s, k[0]),
+            metrics.best_k_error(norms, k[1]),
+            float((norms <= 1e-6 * norms.max()).double().mean()),
+        )
+        numbers[name] = dict(zip(LAYER, measured, strict=True))
+        lines.append(
+            {"layer": name, "shape": "×".join(map(str, w.shape))}
+            | {c: f"{v:.3f}" for c, v in numbers[name].items()}
+        )
+    columns, told = rows(lines)
+    fig, ax = canvas()
+    spectra = {n: metrics.singular_values(m.weight.flatten(1)) for n, m in found}
+    shown = {n: s for n, s in spectra.items() if s[0] > 0}
+    figures.spectrum(ax, dict(list(shown.items())[:6]))
+    ax.set(xlabel="singular value, by rank", ylabel="over the largest")
+    more = (
+        f" Layers of other kinds are left out: {', '.join(strange)}." if strange else ""
+    )
+    return Section(
+        "layers",
+        "Best-k errors keep a tenth: zero is fully compressible, one not at all."
+        " Kernels are flattened, one row a filter." + more,
+        "These numbers are of raw weights. A positive factor moved from one layer to"
+        " the next changes them and not the function; normalisation layers hide a"
+        " factor a row. They do not rank networks by robustness.",
+        numbers,
+        [Table("Layers", columns, told)],
+        [
+            picture(
+                fig,
+                "Singular values of the first six layers.",
+                "Falling curves, one a layer. " + _spectra_alt(shown),
+            )
+        ],
+    )
+
+
+UNSEEN = (
+    "no layer with weights is seen: give the network itself, not a function or script"
+)
+LAYER = (
+    "σ₁ over Frobenius",
+    "effective rank, share",
+    "error, directions",
+    "error, rows",
+    "dead rows",
+)
+
+
+def attention(subject: Subject) -> Section:
+    """Where attacks go."""
+    norm = "l2" if "l2" in subject.eps else next(iter(subject.eps))
+    near, right = subject.near(norm), subject.right & subject.near(norm).success
+    x, y = (v[right] for v in subject.few)
+    if len(x) < 2:
+        raise LeftOut("hardly any input was fooled")
+    source = subject.chance()
+    noise = torch.randn(x.shape, generator=source, dtype=x.dtype).to(x)
+    order = torch.randperm(len(x), generator=source).to(y.device)
+    unlike = y != y[order]
+    steps = {
+        "attack": near.x_adv[right] - x,
+        "difference of two labels": (x[order] - x)[unlike],
+        "noise": noise,
+    }
+    bases = {"attack": x, "difference of two labels": x[unlike], "noise": x}
+    gains = {name: _gain(subject, bases[name], step) for name, step in steps.items()}
+    ratio = gains["attack"] / gains["difference of two labels"]
+    lines = [[name, number(g)] for name, g in gains.items()]
+    return Section(
+        "attention",
+        "The gain of a step is the length of what changes behind the first layer over"
+        f" the length of the step: root mean squares, {NAMES[norm]} attacks.",
+        "A gain explains; it does not predict. The boundary lies behind all layers.",
+        {"gains": gains, "contrast": ratio},
+        [
+            Table(
+                "Gain of the first layer",
+                ["step", "gain"],
+                [*lines, ["attack over difference", number(ratio)]],
+            )
+        ],
+    )
+
+
+def universal(subject: Subject) -> Section:
+    """One perturbation for all."""
+    norms = [n for n in subject.eps if n in ("linf", "l2")]
+    n = len(subject.few[0])
+    if n < LEAST["universal"] or not norms:
+        raise LeftOut(
+            f"a search needs {LEAST['universal']} attacked inputs, and ℓ∞ or ℓ2"
+        )
+    lines, numbers = [], {}
+    for norm in norms:
+        eps = subject.eps[norm]
+        found = attacks.universal(
+            subject.model, *subject.few, eps=eps, norm=norm, generator=subject.chance()
+        )
+        rates = {"searched": found.fooling_rate}
+        try:
+            rates["top direction of the first layer"] = attacks.top_direction(
+                subject.model,
+                *subject.few,
+                eps=eps,
+                norm=norm,
+                generator=subject.chance(),
+            ).fooling_rate
+        except ValueError:
+            pass  # hidden layers: the search is told without it
+        rates["noise"] = _noise_rate(subject, norm, eps)
+        numbers[norm] = {"budget": eps} | rates
+        lines += [[NAMES[norm], number(eps), k, f"{v:.3f}"] for k, v in rates.items()]
+    return Section(
+        "universal",
+        "The share of held-out inputs whose label one and the same step changes.",
+        "A search that finds little says that this search found little.",
+        numbers,
+        [Table("Fooling rates", ["norm", "budget", "step", "fooling rate"], lines)],
+    )
+
+
+USUAL: dict[str, Callable[[Any], Any]] = {
+    "8 bits": lambda m: compress.quantise(m, bits=8),
+    "6 bits": lambda m: compress.quantise(m, bits=6),
+    "4 bits": lambda m: compress.quantise(m, bits=4),
+    "truncated, energy 0.99": lambda m: compress.truncate(m, energy=0.99),
+    "truncated, energy 0.95": lambda m: compress.truncate(m, energy=0.95),
+    "truncated, energy 0.9": lambda m: compress.truncate(m, energy=0.9),
+    "half of the weights": lambda m: compress.prune(m, 0.5),
+    "a tenth of the weights": lambda m: compress.prune(m, 0.9),
+    "rows, error 0.3": lambda m: compress.prune_to_error(m, 0.3),
+}
+
+
+def compressed(subject: Subject) -> Section:
+    """What compression would do."""
+    if not layers_of(subject.model)[0]:
+        raise LeftOut(UNSEEN)
+    norm = "l2" if "l2" in subject.eps else next(iter(subject.eps))
+    before = subject.estimate(subject.model, norm)
+    numbers, lines, refused = {}, [], []
+    for name, squeeze in USUAL.items():
+        try:
+            smaller = squeeze(subject.model)
+        except ValueError as error:
+            refused.append(f"{name}: {error}")
+            continue
+        numbers[name], ratio = _tried(subject, smaller, norm, before)
+        told = {
+            key: "–" if v is None else f"{v:,}" if isinstance(v, int) else f"{v:.3f}"
+            for key, v in numbers[name].items()
+        }
+        told["distance ratio"] = "–" if ratio is None else number(ratio)
+        lines.append({"compression": name, **told})
+    if not lines:
+        raise LeftOut(refused[0])
+    columns, table = rows(lines)
+    return Section(
+        "compressed",
+        "Each is tried on a copy, after training and without any more of it."
+        " Re-centring gives each layer its old mean output, on inputs that are not"
+        f" attacked. The ratio is that of the {NAMES[norm]} estimates, over inputs that"
+        " keep a right label; the attacks are those at the budget"
+        f" {number(subject.eps[norm])}.",
+        "An operation after training is not training with that structure, which can"
+        " cost much more of the distance.",
+        numbers,
+        [Table("Compressions", columns, table)],
+    )
+
+
+def _tried(
+    subject: Subject, smaller: Any, norm: str, before: Tensor
+) -> tuple[dict[str, Any], Interval | None]:
+    """What one compressed copy does, and the interval of its ratio of distances."""
+    x, y = subject.few
+    labels = subject.logits[: len(x)].argmax(1)
+    kept = subject.labels(smaller) == labels
+    both = kept & subject.right
+    ratio = None
+    if both.sum() >= LEAST["medians"]:
+        each = (subject.estimate(smaller, norm) / before)[both]
+        ratio = median_interval(each.nan_to_num(nan=1.0).tolist())
+    fooled = subject.worst(norm)
+    still = attacks.transfer(fooled, smaller, x, y).success[fooled.success & both]
+    again, rest = None, subject.x[len(x) :]
+    if len(rest) >= LEAST["means"]:
+        centred = compress.recentre(
+            subject.model, smaller, rest, batch_size=subject.batch_size
+        )
+        again = float((subject.labels(centred) == labels).double().mean())
+    size = _size(smaller, x)
+    numbers = {
+        "not zero": None if size is None else size.nonzero,
+        "accuracy": metrics.accuracy(smaller, subject.x, subject.y),
+        "labels kept": float(kept.double().mean()),
+        "kept, re-centred": again,
+        "distance ratio": None if ratio is None else ratio.mean,
+        "attacks that still work": float(still.double().mean()) if len(still) else None,
+    }
+    return numbers, ratio
+
+
+def against(subject: Subject) -> Section:
+    """The network beside its baseline."""
+    if subject.baseline is None:
+        raise LeftOut("no baseline was given")
+    other = subject.labels(subject.baseline, subject.x) == subject.y
+    own = subject.logits.argmax(1) == subject.y
+    gain = interval((own.double() - other.double()).tolist())
+    lines = [["accuracy, difference", gain.format("+.3f")]]
+    numbers: dict[str, Any] = {"accuracy difference": gain.mean}
+    both = subject.right & other[: len(subject.right)]
+    for norm in subject.eps:
+        far = subject.nearest(subject.baseline, norm).distance[both]
+        ratio = (subject.near(norm).distance[both] / far).nan_to_num(nan=1.0)
+        told = median_interval(ratio.tolist())
+        numbers[f"{norm} ratio"] = told.mean
+        lines.append([f"{NAMES[norm]} distance, ratio", number(told)])
+    return Section(
+        "against",
+        "Paired: the same inputs, those that both label right for distances.",
+        "A ratio of attacks compares two upper bounds.",
+        numbers,
+        [Table("This network and its baseline", ["", "95 %"], lines)],
+    )
+
+
+def words(found: dict[str, Section]) -> Section:
+    """The report in at most seven sentences, each with its number."""
+    told = []
+    if "card" in found:
+        card = found["card"].numbers
+        told.append(
+            f"{100 * card['accuracy']:.1f} % of {card['inputs']} inputs are labelled"
+            " right."
+        )
+    for norm, v in found["distances"].numbers.items() if "distances" in found else ():
+        told.append(
+            f"Half of the inputs that it labels right lie within {v['median']:.3g} of"
+            f" the boundary in {NAMES[norm]} (input units); at {v['budget']:.3g}"
+            f" {100 * v['robust accuracy']:.1f} % of all stand."
+        )
+    if "trust" in found:
+        failed = found["trust"].numbers["failed"]
+        told.append(
+            f"{len(failed)} checks of the attacks fail: {', '.join(failed)}."
+            if failed
+            else "No check of the attacks fails."
+        )
+    if "attention" in found:
+        told.append(
+            "The first layer stretches an attack"
+            f" {found['attention'].numbers['contrast']:.2g} times as much as a"
+            " difference of two labels."
+        )
+    if "universal" in found:
+        norm, v = next(iter(found["universal"].numbers.items()))
+        told.append(
+            f"One perturbation of {NAMES[norm]} size {v['budget']:.3g} changes"
+            f" {100 * v['searched']:.0f} % of the labels, noise of that size"
+            f" {100 * v['noise']:.0f} %."
+        )
+    if "compressed" in found:
+        kept = found["compressed"].numbers
+        name = min(kept, key=lambda n: kept[n]["labels kept"])
+        told.append(
+            f"Of the compressions tried, \u201c{name}\u201d changes most:"
+            f" {100 * kept[name]['labels kept']:.0f} % of the labels stay."
+        )
+    return Section("words", "\n".join(told[:7]))
+
+
+class LeftOut(Exception):
+    """A section that cannot be had of this subject; the message says why."""
+
+
+def _size(model: Any, x: Tensor) -> compress.Size | None:
+    try:
+        return compress.size(model, tuple(x.shape[1:]))
+    except (ValueError, AttributeError, StopIteration, RuntimeError):
+        return None
+
+
+def _certificate(subject: Subject, norm: str) -> float | None:
+    """The median radius that the product of operator norms certifies, if it does."""
+    if norm == "l1":
+        return None
+    x, y = (v[subject.right] for v in subject.few)
+    try:
+        radius = certify.lipschitz_radius(subject.model, x, y, norm=norm)
+    except (ValueError, AttributeError, TypeError, RuntimeError):
+        return None
+    return float(radius.median())
+
+
+def _gain(subject: Subject, x: Tensor, step: Tensor) -> float:
+    """Root mean square of the step behind the first layer over that of the step."""
+    with (
+        torch.no_grad(),
+        evaluating(subject.model),
+        first_layer(subject.model) as first,
+    ):
+        moved = []
+        for a, d in zip(
+            x.split(subject.batch_size), step.split(subject.batch_size), strict=True
+        ):
+            before, after = first(a), first(a + d)
+            if not isinstance(before, Tensor):
+                raise LeftOut("the first layer is not seen at work")
+            moved.append((after - before).flatten(1).norm(dim=1))
+    lengths = step.flatten(1).norm(dim=1)
+    return float((torch.cat(moved).square().mean() / lengths.square().mean()).sqrt())
+
+
+def _noise_rate(subject: Subject, norm: str, eps: float) -> float:
+    """Share of labels that one random step of the budget changes, mean of ten."""
+    x, _ = subject.few
+    source, told = subject.chance(), subject.logits[: len(x)].argmax(1)
+    rates = []
+    for _ in range(10):
+        v = torch.randn(x.shape[1:], generator=source, dtype=x.dtype).to(x)
+        v = eps * (v.sign() if norm == "linf" else v / v.norm())
+        now = subject.labels(subject.model, (x + v).clamp(0, 1))
+        rates.append(float((now != told).double().mean()))
+    return float(np.mean(rates))
+
+
+def _curve_alt(numbers: dict[str, Any]) -> str:
+    told = [
+        f"{NAMES[n]}: half of the right inputs fall by {v['median']:.3g}"
+        for n, v in numbers.items()
+    ]
+    return "Robust accuracy falls with the budget. " + "; ".join(told) + "."
+
+
+def _spectra_alt(spectra: dict[str, Tensor]) -> str:
+    told = [
+        f"{name}: the tenth value is {float(s[min(9, len(s) - 1)] / s[0]):.2g}"
+        for name, s in list(spectra.items())[:6]
+    ]
+    return "; ".join(told) + " of the largest."
+
+
+SECTIONS: dict[str, Callable[[Subject], Section]] = {
+    "card": card,
+    "distances": distances,
+    "trust": trust,
+    "layers": layers,
+    "attention": attention,
+    "universal": universal,
+    "compressed": compressed,
+    "against": against,
+}

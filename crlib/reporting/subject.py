@@ -1,0 +1,205 @@
+"""Whom a report is about: network and inputs, refused if nothing can be said."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crlib import attacks, checks, metrics
+from crlib.asking import ask, evaluating, reached
+from crlib.attacks import AttackResult
+from crlib.claims import wilson
+from crlib.compress.layers import STRANGE
+from crlib.models import weight_layers
+
+__all__ = ["LEAST", "Subject"]
+
+# Medians need so many inputs that are labelled right, a search for one perturbation
+# of them all so many inputs, mean outputs of layers so many that are not attacked.
+LEAST = {"medians": 20, "universal": 50, "means": 50}
+
+
+@dataclass
+class Subject:
+    """A network, inputs, and what several sections ask of them.
+
+    Attributes:
+        model: maps ``(N, ...)`` to logits ``(N, K)``.
+        x: ``(N, ...)`` in [0, 1].
+        y: ``(N,)`` labels.
+        eps: budget for each norm that is looked at.
+        attacked: the first so many inputs are attacked.
+        budget: of :func:`crlib.attacks.worst_case`.
+        seed: of every draw.
+        batch_size: inputs in memory at once, at most.
+    """
+
+    model: Any
+    x: Tensor
+    y: Tensor
+    eps: Mapping[str, float]
+    attacked: int
+    budget: str
+    seed: int
+    batch_size: int
+    baseline: Any = None
+    _near: dict[str, AttackResult] = field(default_factory=dict)
+    _worst: dict[str, AttackResult] = field(default_factory=dict)
+
+    @property
+    def few(self) -> tuple[Tensor, Tensor]:
+        """The inputs and labels that are attacked."""
+        return self.x[: self.attacked], self.y[: self.attacked]
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """``(N, K)`` logits of all inputs."""
+        return self._asked(self.model, self.x)
+
+    def labels(self, model: Any, x: Tensor | None = None) -> Tensor:
+        """What a network makes of inputs, by default of the attacked ones."""
+        return self._asked(model, self.few[0] if x is None else x).argmax(1)
+
+    def _asked(self, model: Any, x: Tensor) -> Tensor:
+        with torch.no_grad(), evaluating(model):
+            return torch.cat([ask(model, part) for part in x.split(self.batch_size)])
+
+    @property
+    def right(self) -> Tensor:
+        """``(n,)`` which of the attacked inputs are labelled right."""
+        return self.logits[: self.attacked].argmax(1) == self.few[1]
+
+    def chance(self) -> torch.Generator:
+        """A new source of the same draws."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def near(self, norm: str) -> AttackResult:
+        """The nearest adversarial points of the attacked inputs."""
+        if norm not in self._near:
+            self._near[norm] = self.nearest(self.model, norm)
+        return self._near[norm]
+
+    def worst(self, norm: str) -> AttackResult:
+        """What the cascade finds at the budget of a norm."""
+        if norm not in self._worst:
+            self._worst[norm] = attacks.evaluate(
+                attacks.worst_case,
+                self.model,
+                *self.few,
+                eps=self.eps[norm],
+                norm=norm,
+                budget=self.budget,
+                generator=self.chance(),
+                batch_size=self.batch_size,
+            )
+        return self._worst[norm]
+
+    def nearest(self, model: Any, norm: str) -> AttackResult:
+        """The same of another network on the same inputs."""
+        return attacks.evaluate(
+            attacks.fmn, model, *self.few, norm=norm, batch_size=self.batch_size
+        )
+
+    def estimate(self, model: Any, norm: str) -> Tensor:
+        """``(n,)`` cheap estimates of the distances of the attacked inputs."""
+        return metrics.first_order(
+            model, *self.few, norm=norm, batch_size=self.batch_size
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with any weight, input, label or option."""
+        digest = hashlib.sha256()
+        networks = [m for m in (self.model, self.baseline) if m is not None]
+        tensors = [self.x, self.y]
+        for network in networks:
+            for module in reached(network)[0]:
+                tensors += [*module.parameters(recurse=False)]
+                tensors += [*module.buffers(recurse=False)]
+        for v in tensors:
+            digest.update(f"{v.dtype}{tuple(v.shape)}".encode())
+            flat = v.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+        options = [dict(self.eps), self.attacked, self.budget, self.seed]
+        digest.update(repr(options).encode())
+        return digest.hexdigest()[:16]
+
+
+def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
+    """Return the subject, or refuse it before any work.
+
+    Raises:
+        ValueError: inputs outside [0, 1] or no numbers, labels that do not fit, no
+            logits or probabilities, a network that draws at random or has no input
+            gradient, accuracy at chance, or too few inputs that are labelled right.
+    """
+    checks.inputs(x)
+    checks.labels(y, len(x))
+    checks.at_least(1, attacked=options["attacked"], batch_size=options["batch_size"])
+    for norm, eps in options["eps"].items():
+        checks.one_of("norm", norm, ("linf", "l2", "l1"))
+        checks.not_negative(**{f"eps of {norm}": eps})
+    if not len(x):
+        raise ValueError("There is no input: give a hundred or more, with labels.")
+    subject = Subject(model, x.detach(), y, **options)
+    _answers(subject, model)
+    if subject.baseline is not None:
+        _answers(subject, subject.baseline)
+    n_right = int(subject.right.sum())
+    if n_right < LEAST["medians"]:
+        raise ValueError(
+            f"{n_right} of {len(subject.few[0])} attacked inputs are labelled right:"
+            f" medians of distances need {LEAST['medians']}. Give more inputs, or look"
+            " whether labels and scale of the inputs are those of the training."
+        )
+    classes = subject.logits.shape[1]
+    hits = int((subject.logits.argmax(1) == y).sum())
+    if not wilson(hits, len(y)).above(1 / classes):
+        raise ValueError(
+            f"The accuracy, {hits / len(y):.3f}, is not above that of guessing one of"
+            f" {classes} classes: labels are shuffled, or inputs not scaled as the"
+            " network expects."
+        )
+    return subject
+
+
+def _answers(subject: Subject, model: Callable[[Tensor], Any]) -> None:
+    """Refuse a network whose answers cannot be judged."""
+    x, y = (v[:64] for v in (subject.x, subject.y))
+    with evaluating(model):
+        with torch.no_grad():
+            one, two = ask(model, x), ask(model, x)
+        checks.logits(one, len(x))
+        checks.labels(subject.y, len(subject.y), classes=one.shape[1])
+        if not torch.equal(one, two):
+            raise ValueError(
+                "The model answers differently when asked twice: give its mean over"
+                " twenty calls, crlib.attacks.EOT(model)."
+            )
+        total = one.double().sum(1)
+        if one.min() >= 0 and one.max() <= 1 and (total - 1).abs().max() < 1e-3:
+            raise ValueError(
+                "The model returns probabilities: take the softmax out, so that it"
+                " returns logits."
+            )
+    steps = metrics.first_order(model, x, y, rivals=1)
+    steps = steps[one.argmax(1) == y]
+    if len(steps) and steps.isinf().all():
+        raise ValueError(
+            "No input has a gradient: a layer rounds, detaches or is saturated. No"
+            " distance can be found by following one."
+        )
+
+
+def layers_of(model: Any) -> tuple[list[tuple[str, Any]], list[str]]:
+    """Return the layers with weights, named, and the kinds that are not known."""
+    if not isinstance(model, nn.Module):
+        return [], ["a function: its layers are hidden"]
+    known = {id(layer) for layer in weight_layers(model)}
+    found = [(n or "model", m) for n, m in model.named_modules() if id(m) in known]
+    strange = {type(m).__name__ for m in model.modules() if isinstance(m, STRANGE)}
+    return found, sorted(strange)

@@ -1,0 +1,410 @@
+"""One call, one report: its numbers, its file, what it refuses, how it goes on."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import crlib
+from crlib import __main__ as command
+from crlib import attacks, compress, data, metrics, models, reporting, train
+from crlib.reporting import loading, sections
+from tests.unit.support import rng
+
+DEPENDS = ("crlib",)
+EPS = {"linf": 0.05, "l2": 0.5}
+OPTIONS: dict[str, Any] = {"eps": EPS, "attacked": 60, "progress": False}
+
+
+@cache
+def trained() -> tuple[nn.Module, Tensor, Tensor]:
+    images = data.fashion_mnist_sample()
+    few = replace(images, x_train=images.x_train[:1500], y_train=images.y_train[:1500])
+    net = models.MLP((784, 32, 32, 10), mean=0.286, std=0.353)
+    model = train.fit(net, few, epochs=3, lr=3e-3, progress=False).model
+    return model, images.x_test[:150], images.y_test[:150]
+
+
+@cache
+def whole() -> reporting.Report:
+    return crlib.report(*trained(), **OPTIONS)
+
+
+def test_its_numbers_are_those_of_separate_calls() -> None:
+    model, x, y = trained()
+    found = whole().numbers
+    assert found["card"]["accuracy"] == pytest.approx(metrics.accuracy(model, x, y))
+    assert found["card"]["parameters"] == compress.size(model, (1, 28, 28)).parameters
+    few, labels = x[:60], y[:60]
+    right = model(few).argmax(1) == labels
+    for norm, eps in EPS.items():
+        near = attacks.fmn(model, few, labels, norm=norm)
+        told = found["distances"][norm]
+        assert told["median"] == pytest.approx(
+            float(np.median(near.distance[right])), rel=1e-6
+        )
+        worst = attacks.worst_case(
+            model, few, labels, eps=eps, norm=norm, budget="quick"
+        )
+        assert told["robust accuracy"] == worst.robust_accuracy
+        assert told["median low"] <= told["median"] <= told["median high"]
+        assert told["certified"] <= told["median"]
+        estimate = metrics.first_order(model, few, labels, norm=norm)[right]
+        assert told["estimate"] == pytest.approx(float(estimate.median()))
+        one = attacks.universal(model, few, labels, eps=eps, norm=norm)
+        assert found["universal"][norm]["searched"] == one.fooling_rate
+    w = model.layers[0].weight
+    s = metrics.singular_values(w)
+    assert found["layers"]["layers.0"]["error, directions"] == pytest.approx(
+        metrics.best_k_error(s, round(0.1 * len(s)))
+    )
+    smaller = compress.prune(model, 0.9)
+    assert found["compressed"]["a tenth of the weights"]["accuracy"] == pytest.approx(
+        metrics.accuracy(smaller, x, y)
+    )
+
+
+def test_a_gain_is_that_of_the_first_layer() -> None:
+    model, x, y = trained()
+    gains = whole().numbers["attention"]["gains"]
+    near = attacks.fmn(model, x[:60], y[:60], norm="l2")
+    right = (model(x[:60]).argmax(1) == y[:60]) & near.success
+    step = (near.x_adv - x[:60])[right].flatten(1)
+    moved = step @ (model.layers[0].weight.detach().T / 0.353)
+    assert gains["attack"] == pytest.approx(
+        float((moved.square().sum() / step.square().sum()).sqrt()), rel=1e-3
+    )
+    assert gains["attack"] > gains["difference of two labels"] > gains["noise"]
+
+
+def test_every_section_is_there_but_the_baseline() -> None:
+    found = whole()
+    assert set(found.left_out) == {"against"}
+    assert set(found.sections) == {"words", *sections.SECTIONS} - {"against"}
+    # The first sentences stand at the top, and each section warns of its misuse.
+    assert list(found.sections)[0] == "words"
+    assert all(s.caution for n, s in found.sections.items() if n != "words")
+    text = str(found)
+    assert "Can the numbers be trusted?" in text and "Left out" in text
+    assert 4 < len(found.sections["words"].text.split("\n")) <= 7
+
+
+class Reader(HTMLParser):
+    """Notes the tags of a page, and whether each is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(tmp_path: Path) -> None:
+    file = whole().html(tmp_path / "report.html")
+    page = file.read_text(encoding="utf-8")
+    reader = Reader()
+    reader.feed(page)
+    assert not reader.open and file.stat().st_size < 3e6
+    tags = [tag for tag, _ in reader.seen]
+    assert not {"script", "link", "img", "iframe"} & set(tags)
+    for _, attributes in reader.seen:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert "url(http" not in page
+    pictures = [a for tag, a in reader.seen if tag == "figure"]
+    assert len(pictures) == tags.count("svg") > 1
+    for one in pictures:
+        assert one["role"] == "img" and re.search(r"\d", one["aria-label"] or "")
+    assert tags.count("h1") == 1 and "caption" in tags
+    assert "<main>" in crlib.reporting.page.page("a < b", [], {"card": "<x>"})
+    assert "<x>" not in crlib.reporting.page.page("a", [], {"card": "<x>"})
+
+
+def test_the_same_call_gives_the_same_files(tmp_path: Path) -> None:
+    again = crlib.report(*trained(), **OPTIONS)
+    one, two = (r.html(tmp_path / f"{k}.html") for k, r in enumerate((whole(), again)))
+    assert one.read_bytes() == two.read_bytes()
+    told = json.loads(whole().json(tmp_path / "r.json").read_text())
+    assert told["numbers"]["card"] == whole().numbers["card"]
+    assert set(told["seconds"]) == set(whole().sections)
+
+
+def test_it_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    kept = tmp_path / "kept.json"
+    with monkeypatch.context() as patch:
+        patch.setitem(sections.SECTIONS, "layers", stop)
+        part = crlib.report(*trained(), resume=kept, **OPTIONS)
+    assert set(part.sections) == {"words", "card", "distances", "trust"}
+    assert part.left_out["layers"] == "stopped before it"
+    with monkeypatch.context() as patch:
+        patch.setitem(sections.SECTIONS, "distances", stop)
+        rest = crlib.report(*trained(), resume=kept, **OPTIONS)
+    assert rest.numbers == whole().numbers and set(rest.left_out) == {"against"}
+    # Another option is another report: nothing kept is used.
+    with monkeypatch.context() as patch:
+        patch.setitem(sections.SECTIONS, "card", stop)
+        other = crlib.report(*trained(), resume=kept, **OPTIONS | {"seed": 1})
+    assert set(other.sections) == {"words"}
+    kept.write_text("{}")
+    with pytest.raises(ValueError, match="name another"):
+        crlib.report(*trained(), resume=kept, **OPTIONS)
+
+
+def test_the_fingerprint_sees_a_weight_an_input_and_a_label() -> None:
+    model, x, y = trained()
+    prints = {whole().fingerprint}
+    other = compress.prune(model, 0.01)
+    bent, wrong = x.clone(), y.clone()
+    bent[0, 0, 0, 0] += 0.5
+    wrong[0] = (wrong[0] + 1) % 10
+    for args in ((other, x, y), (model, bent, y), (model, x, wrong)):
+        prints.add(reporting.admitted(*args, **SUBJECT).fingerprint)
+    assert len(prints) == 4
+
+
+SUBJECT: dict[str, Any] = {
+    "eps": EPS,
+    "attacked": 60,
+    "budget": "quick",
+    "seed": 0,
+    "batch_size": 128,
+}
+
+
+def test_a_baseline_is_compared_input_by_input() -> None:
+    model, x, y = trained()
+    half = compress.prune(model, 0.5)
+    found = crlib.report(half, x, y, baseline=model, **OPTIONS | {"eps": {"l2": 0.5}})
+    numbers = found.numbers["against"]
+    assert numbers["accuracy difference"] == pytest.approx(
+        metrics.accuracy(half, x, y) - metrics.accuracy(model, x, y)
+    )
+    few, labels = x[:60], y[:60]
+    both = (model(few).argmax(1) == labels) & (half(few).argmax(1) == labels)
+    ratio = (
+        attacks.fmn(half, few, labels).distance
+        / attacks.fmn(model, few, labels).distance
+    )[both]
+    assert numbers["l2 ratio"] == pytest.approx(float(np.median(ratio)), rel=1e-5)
+    assert not found.left_out
+
+
+class Drawn(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :10] + torch.rand(len(x), 10)
+
+
+REFUSED: dict[str, tuple[Callable[[nn.Module, Tensor, Tensor], Any], str]] = {
+    "a shifted box": (lambda m, x, y: (m, 2 * x - 1, y), "inputs lie in"),
+    "integers": (lambda m, x, y: (m, (255 * x).to(torch.uint8), y), "floating-point"),
+    "a NaN": (lambda m, x, y: (m, x / x.clamp(0, 0), y), "NaN"),
+    "labels that are no integers": (lambda m, x, y: (m, x, y.float()), "integer label"),
+    "a label too many": (lambda m, x, y: (m, x, y + 1), "labels run from"),
+    "no labels": (lambda m, x, y: (m, x, None), "Give labels"),
+    "no inputs": (lambda m, x, y: (m, x[:0], y[:0]), "no input"),
+    "too few inputs": (lambda m, x, y: (m, x[:15], y[:15]), "medians"),
+    "one logit": (lambda m, x, y: (lambda z: m(z)[:, :1], x, y % 1), "K at least 2"),
+    "probabilities": (
+        lambda m, x, y: (lambda z: m(z).softmax(1), x, y),
+        "take the softmax out",
+    ),
+    "chance": (lambda m, x, y: (Drawn(), x, y), "differently when asked twice"),
+    "no gradient": (lambda m, x, y: (lambda z: m(z.detach()), x, y), "gradient"),
+    "rounded": (
+        lambda m, x, y: (lambda z: m((4 * z).round() / 4 + 0 * z), x, y),
+        "gradient",
+    ),
+    "shuffled labels": (
+        lambda m, x, y: (m, x, y[torch.randperm(len(y), generator=rng(0))]),
+        "labelled right|guessing",
+    ),
+    "a NaN inside": (lambda m, x, y: (lambda z: m(z) * torch.nan, x, y), "NaN"),
+    "a tuple": (lambda m, x, y: (lambda z: (m(z),), x, y), "models.logits"),
+    "no model": (lambda m, x, y: ("net", x, y), "maps x to logits"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_refuses_before_any_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil, message = REFUSED[name]
+    for section in sections.SECTIONS:
+        monkeypatch.setitem(sections.SECTIONS, section, lambda _: pytest.fail("work"))
+    with pytest.raises(ValueError, match=message):
+        crlib.report(*spoil(*trained()), **OPTIONS)
+
+
+STRANGE: dict[str, Callable[[nn.Module], Any]] = {
+    "a function": lambda m: lambda z: m(z),
+    "in training mode": lambda m: nn.Sequential(m, nn.Dropout(0.5)).train(),
+    "a normalisation": lambda m: nn.Sequential(m, nn.BatchNorm1d(10)),
+    "large logits": lambda m: lambda z: 1e4 * m(z),
+    "a masked class": lambda m: (
+        lambda z: torch.cat([m(z), m(z)[:, :1] * 0 - torch.inf], 1)
+    ),
+    "it writes into x": lambda m: lambda z: m(z.mul_(1.0)),
+    "a convolution": lambda m: nn.Sequential(
+        nn.Conv2d(1, 1, 3, padding=1, bias=False), m
+    ),
+    "a strange layer": lambda m: nn.Sequential(
+        m, nn.Unflatten(1, (1, 10)), nn.Conv1d(1, 1, 1), nn.Flatten()
+    ),
+    "compiled to a script": lambda m: torch.jit.trace(m, trained()[1][:2]),
+    "frozen": lambda m: m.requires_grad_(False),
+    "a method": lambda m: m.forward,
+    "saturated": lambda m: nn.Sequential(m, nn.Tanh()),
+    "a dead layer": lambda m: nn.Sequential(m, Beside()),
+}
+
+
+class Beside(nn.Module):
+    """A layer whose weights are all zero, added to what passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(10, 10)
+        nn.init.zeros_(self.layer.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layer(x)
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_strange_network_gets_a_report(name: str, tmp_path: Path) -> None:
+    model, x, y = trained()
+    torch.manual_seed(0)
+    strange = STRANGE[name](model)
+    if name == "a convolution":
+        nn.init.dirac_(strange[0].weight)
+    if name == "a strange layer":
+        nn.init.ones_(strange[2].weight)
+    before = x.clone()
+    found = crlib.report(strange, x, y, **OPTIONS | {"eps": {"l2": 0.5}})
+    assert {"card", "distances", "trust"} <= set(found.sections)
+    assert torch.equal(x, before)
+    found.html(tmp_path / "r.html")
+    found.json(tmp_path / "r.json")
+    model.requires_grad_(True)
+
+
+def test_a_loader_will_do() -> None:
+    model, x, y = trained()
+    loader = DataLoader(TensorDataset(x, y), batch_size=40)
+    got = loading.inputs(loader)
+    assert torch.equal(got[0], x) and torch.equal(got[1], y)
+
+
+def test_files_of_inputs(tmp_path: Path) -> None:
+    _, x, y = trained()
+    shown = (255 * x[:6]).round().to(torch.uint8)
+    np.savez(tmp_path / "a.npz", x=shown.numpy(), y=y[:6].numpy())
+    torch.save({"x": shown, "y": y[:6]}, tmp_path / "b.pt")
+    torch.save([shown, y[:6]], tmp_path / "c.pt")
+    for name in ("a.npz", "b.pt", "c.pt"):
+        got = loading.inputs(tmp_path / name)
+        assert torch.equal(got[0], shown / 255) and torch.equal(got[1], y[:6])
+    for k, image in enumerate(shown):
+        folder = tmp_path / "images" / f"{int(y[k])}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(folder / f"{k}.png")
+    got = loading.inputs(tmp_path / "images", grey=True)
+    assert got[0].shape == (6, 1, 28, 28) and sorted(got[1].unique()) == sorted(
+        torch.arange(len(y[:6].unique()))
+    )
+    torch.save([shown], tmp_path / "d.pt")
+    with pytest.raises(ValueError, match="with arrays x and y"):
+        loading.inputs(tmp_path / "d.pt")
+    with pytest.raises(data.DataError, match="two or more"):
+        loading.inputs(tmp_path)
+
+
+MAKER = """
+from crlib.models import MLP
+
+def net():
+    return MLP((784, 32, 32, 10), mean=0.286, std=0.353)
+
+def other():
+    return 3
+"""
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, x, y = trained()
+    (tmp_path / "mine.py").write_text(MAKER)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "w.pt")
+    torch.save((x, y), tmp_path / "d.pt")
+    mine = f"{tmp_path / 'mine.py'}:net"
+    given = ["--weights", f"{tmp_path / 'w.pt'}", "--data", f"{tmp_path / 'd.pt'}"]
+    out = ["--out", f"{tmp_path / 'r.html'}", "--json", f"{tmp_path / 'r.json'}"]
+    more = ["--attacked", "60", "--eps", "linf=0.05", "l2=1/2"]
+    assert command.main(["report", mine, *given, *out, *more]) == 0
+    assert whole().sections["words"].text in capsys.readouterr().out
+    told = json.loads((tmp_path / "r.json").read_text())
+    assert told["numbers"]["distances"] == whole().numbers["distances"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: "net"}, "write module:function"),
+        ({0: "nowhere.at.all:net"}, "cannot be had"),
+        ({0: "{0}/mine.py:other"}, "not a module"),
+        ({2: "{0}/module.pt"}, "weights_only=False"),
+        ({2: "{0}/less.pt"}, "does not fit"),
+        ({2: "{0}/list.pt"}, "no state dictionary"),
+        ({4: "{0}/none.npz"}, "none.npz"),
+        ({6: "linf=8:255"}, "write a budget"),
+    ],
+)
+def test_the_command_says_what_to_do(
+    change: dict[int, str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, x, y = trained()
+    (tmp_path / "mine.py").write_text(MAKER)
+    torch.save(model, tmp_path / "module.pt")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "less.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    torch.save((x[:30], y[:30]), tmp_path / "d.pt")
+    told = [
+        "{0}/mine.py:net",
+        "--weights",
+        "{0}/w.pt",
+        "--data",
+        "{0}/d.pt",
+        "--eps",
+        "l2=0.5",
+    ]
+    for place, value in change.items():
+        told[place] = value
+    assert command.main(["report", *(t.format(tmp_path) for t in told)]) == 1
+    assert message in capsys.readouterr().err
