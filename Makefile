@@ -1,8 +1,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book pdf check test notebooks unit address release lint lock serve \
-	study processors versions bench bench-attacks clean
+.PHONY: help book pdf check test notebooks unit assignment grade address release \
+	lint lock serve study processors versions bench bench-attacks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +32,16 @@ notebooks: $(READY) ## derive chapters/*.ipynb from book/*.md
 
 unit: $(READY) ## the skeleton of a chapter or lab: make unit KIND=lab NAME=slug
 	@$(BIN)/python -m book._tools.skeleton $(KIND) $(NAME)
+
+# CH=05 is a chapter, CH=lab03 a lab.
+UNIT = $(if $(filter ch% lab%,$(CH)),$(CH),ch$(CH))
+
+assignment: $(READY) ## what students get and what grades it: make assignment CH=05
+	@$(BIN)/python -m crlib assign $(UNIT)
+
+grade: $(READY) ## grade a folder or a zip: make grade CH=05 SUBMITTED=in.zip
+	@$(BIN)/python -m crlib grade assignments/$(UNIT)/pack.json $(SUBMITTED) \
+		--out graded/$(UNIT) $(ARGS)
 
 address: $(READY) ## say where the book is public: make address ADDRESS=owner/name
 	@$(BIN)/python -m book._tools.release address $(ADDRESS)

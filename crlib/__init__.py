@@ -25,6 +25,7 @@ _ROOMS = (
     "exercises",
     "figures",
     "frames",
+    "grading",
     "metrics",
     "models",
     "reporting",

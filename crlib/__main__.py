@@ -1,6 +1,7 @@
-"""The command ``crlib``: run studies, print their results, report on a network."""
+"""The command ``crlib``: studies, a report on a network, assignments of the book."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,17 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--out", type=Path, default=Path("report.html"), help="HTML")
     judge.add_argument("--json", type=Path, help="also write the numbers to a file")
     judge.add_argument("--resume", type=Path, help="file that keeps finished sections")
+    assign = commands.add_parser(
+        "assign", help="make an assignment of a chapter or lab"
+    )
+    assign.add_argument("unit", help="such as ch05 or lab03")
+    assign.add_argument("--out", type=Path, help="a folder, else assignments/UNIT")
+    grade = commands.add_parser("grade", help="grade the notebooks of a class")
+    grade.add_argument("pack", type=Path, help="pack.json of the assignment")
+    grade.add_argument("submitted", type=Path, help="a folder, or a zip of one")
+    grade.add_argument("--out", type=Path, default=Path("graded"), help="a folder")
+    grade.add_argument("--jobs", type=int, default=2, help="students at once")
+    grade.add_argument("--seconds", type=int, default=10, help="for each answer")
     return parser
 
 
@@ -86,9 +98,51 @@ def _budget(told: str) -> tuple[str, float]:
         raise ValueError(f"{told!r}: write a budget as linf=8/255.") from None
 
 
+def _assign(unit: str, out: Path | None) -> int:
+    """Make an assignment with the tools of the repository, which is not installed."""
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        tool = importlib.import_module("book._tools.assignment")
+    except ModuleNotFoundError as error:
+        print(f"{error}: run this in the book's repository.", file=sys.stderr)
+        return 1
+    status: int = tool.main([unit, *(["--out", str(out)] if out else [])])
+    return status
+
+
+def _grade(chosen: argparse.Namespace) -> int:
+    from crlib import grading
+
+    try:
+        pack = grading.read(chosen.pack)
+        records = grading.grade(
+            pack,
+            chosen.submitted,
+            chosen.out,
+            jobs=chosen.jobs,
+            seconds=chosen.seconds,
+        )
+    except grading.PackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nStopped. What is graded is in {chosen.out}.", file=sys.stderr)
+        return 130
+    missing = sorted({wall for record in records for wall in record.missing})
+    print(
+        f"{len(records)} students: {chosen.out / 'grades.csv'}, and feedback for each."
+    )
+    print(f"Walls that could not be built here: {', '.join(missing) or 'none'}.")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     chosen = _parser().parse_args(arguments)
+    if chosen.command == "assign":
+        return _assign(chosen.unit, chosen.out)
+    if chosen.command == "grade":
+        return _grade(chosen)
     if chosen.command == "report":
         return _report(chosen)
     from crlib import studies

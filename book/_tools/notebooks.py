@@ -238,6 +238,21 @@ def exercise(block: Block) -> tuple[str, int, int, int]:
     return block.argument, found["stars"], found["minutes"], found["points"]
 
 
+def apart(blocks: list[Block]) -> tuple[list[Block], list[Block]]:
+    """Return the blocks of a unit without its solutions, and those of the solutions.
+
+    Colab folds nothing: right below its exercise a solution would be read first.
+    """
+    told: list[Block] = []
+    solutions: list[Block] = []
+    inside = False
+    for block in blocks:
+        inside |= block.name == "solution-start"
+        (solutions if inside else told).append(block)
+        inside &= block.name != "solution-end"
+    return told, solutions
+
+
 def count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
@@ -291,14 +306,12 @@ class Derivation:
             url=self.book.url, ref=self.book.ref, version=self.book.version
         )
         self.code(install, {})
-        for block in self.chapter.blocks:
-            if block.kind == "cell":
-                self.cell(block)
-                continue
-            if block.kind == "heading" or block.name == "exercise-start":
-                self.flush()
-            if text := self.markdown(block):
-                self.pending.append(text)
+        told, solutions = apart(self.chapter.blocks)
+        self.blocks(told)
+        if solutions:
+            self.flush()
+            self.pending.append("## Solutions")
+            self.blocks(solutions)
         if self.cited:
             self.flush()
             entries = [self.book.entries[key] for key in sorted(self.cited)]
@@ -315,6 +328,17 @@ class Derivation:
             "language_info": {"name": "python"},
         }
         return nbformat.v4.new_notebook(cells=self.cells, metadata=metadata)
+
+    def blocks(self, blocks: list[Block]) -> None:
+        for block in blocks:
+            if block.kind == "cell":
+                self.cell(block)
+                continue
+            starts = ("exercise-start", "solution-start")
+            if block.kind == "heading" or block.name in starts:
+                self.flush()
+            if text := self.markdown(block):
+                self.pending.append(text)
 
     def error(self, line: int, message: str) -> ManuscriptError:
         return ManuscriptError(self.chapter.path, line, message)

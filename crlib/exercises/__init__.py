@@ -1,7 +1,8 @@
 """Tests for the exercises of the book: each takes the function a learner wrote.
 
-``check(test, answer)`` runs one and says what it found. A test is a function of one
-argument that asserts; the text of a failed assertion is what the learner reads.
+``check(test, answer)`` runs one and says what it found; ``grade(test, answer)`` raises
+instead. A test is a function of one argument that asserts; the text of a failed
+assertion is what the learner reads.
 """
 
 import importlib
@@ -11,7 +12,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Outcome", "check"]
+import numpy as np
+from torch import Tensor
+from torch.nn import Parameter
+
+__all__ = ["Outcome", "check", "grade", "plain"]
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -35,7 +40,8 @@ def check(test: Callable[[Any], None], answer: Any) -> Outcome:
     """Run ``test`` on a learner's ``answer`` and report what it found.
 
     Nothing that the answer does is raised again, an attempt to leave the interpreter
-    included; an interruption by the user is.
+    included; an interruption by the user is. What the answer returns is refused before
+    the test sees it, unless it is :func:`plain`.
 
     Args:
         test: a function of this package that asserts things about its argument.
@@ -54,27 +60,71 @@ def check(test: Callable[[Any], None], answer: Any) -> Outcome:
     return Outcome(True, "Passed.")
 
 
+def grade(test: Callable[[Any], None], answer: Any) -> None:
+    """Run ``test`` on ``answer`` as :func:`check` does, and raise if it fails.
+
+    For graders such as nbgrader, to which a cell without an error has passed.
+
+    Raises:
+        AssertionError: the answer fails; the text is the sentence of :func:`check`.
+    """
+    found = check(test, answer)
+    if not found.passed:
+        raise AssertionError(found.message)
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` if it cannot pretend: made of numbers, strings and tensors.
+
+    An object of a class of its own may equal whatever it is compared with. So numbers,
+    strings, None, tensors and NumPy arrays pass by their very type. Lists, tuples, sets
+    and dictionaries of such are built anew, which turns a named tuple into a tuple.
+
+    Raises:
+        TypeError: anything else; the text is a sentence for the learner.
+    """
+    # An array of objects may hold anything.
+    if type(value) in _PLAIN and getattr(value, "dtype", None) != np.dtype(object):
+        return value
+    if isinstance(value, tuple):
+        return tuple(plain(item) for item in tuple.__iter__(value))
+    if type(value) in (list, set, frozenset):
+        return type(value)(plain(item) for item in value)
+    if type(value) is dict:
+        return {plain(key): plain(item) for key, item in value.items()}
+    raise TypeError(
+        f"Your function returned {_named(value)}: return a tensor, a number, a string,"
+        " or a list, tuple, set or dictionary of them."
+    )
+
+
+_PLAIN_ARRAYS = {Tensor, Parameter, np.ndarray}
+_PLAIN = {type(None), bool, int, float, complex, str} | _PLAIN_ARRAYS
+_PLAIN |= set(np.sctypeDict.values()) - {np.object_, np.void}
+
+
 class _Watched:
     """A learner's function; remembers what came of the last call."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
         self.raised: BaseException | None = None
-        self.forgot = False
+        self.refused: TypeError | None = None
+        self.returned: list[Any] = []
 
     def call(self, *args: Any, **options: Any) -> Any:
-        self.forgot = False
+        self.returned = []
         try:
             found = self.answer(*args, **options)
         except BaseException as error:
             self.raised = error
             raise
-        self.forgot = found is None
-        if _equals_everything(found):
-            raise AssertionError(
-                "Your function returned an object that equals everything: return a"
-                " number, a tensor, or what the task asks for."
-            )
+        try:
+            found = plain(found)
+        except TypeError as error:
+            self.refused = error
+            raise
+        self.returned = [found]
         return found
 
 
@@ -83,21 +133,21 @@ def _explain(error: BaseException, watched: _Watched) -> str:
     what = f"{type(error).__name__}: {error}"
     if watched.raised is error:
         return f"Your code raised {what}"
-    if watched.forgot:
+    if watched.refused is not None:
+        return str(watched.refused)
+    if watched.returned and watched.returned[0] is None:
         return "Your function returned None: did you forget `return`?"
     if isinstance(error, AssertionError):
         return str(error) or "An assertion of the test failed."
-    return f"The test cannot use what your code gives: {what}"
+    if not watched.returned:
+        return f"The test cannot use what your code gives: {what}"
+    kind = _named(watched.returned[0])
+    return f"The test cannot use what your function returned, {kind} ({what})"
 
 
-def _equals_everything(found: Any) -> bool:
-    """Whether ``found``, or an item of it, equals two things that differ."""
-    if isinstance(found, list | tuple):
-        return any(map(_equals_everything, found))
-    if isinstance(found, dict):
-        return any(map(_equals_everything, found.values()))
-    try:
-        return all(bool(found == other) for other in (0.123, -98765))
-    except Exception:
-        # An array compares entry by entry: that is no single yes.
-        return False
+def _named(value: Any) -> str:
+    """Return the kind of a value in words: ``a list``, ``a Tensor of shape (3,)``."""
+    name = type(value).__name__.replace("ndarray", "NumPy array")
+    article = "an" if name[:1] in tuple("AEIOUaeiou") else "a"
+    shape = f" of shape {tuple(value.shape)}" if type(value) in _PLAIN_ARRAYS else ""
+    return f"{article} {name}{shape}"

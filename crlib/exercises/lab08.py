@@ -22,12 +22,23 @@ def _task(seed: int, *widths: int) -> tuple[Any, Tensor, Tensor]:
         return net, x, net(x).argmax(1)
 
 
+class _Times(torch.nn.Module):
+    """Multiplies by a number; a module, so that a judge can send it."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.factor * z
+
+
 def _unmoved(answer: Answer, net: Any, x: Tensor, y: Tensor) -> Tensor:
     found = answer(net, x.clone(), y)
     assert found.shape == y.shape, (
         f"One number an input: shape {tuple(y.shape)}, not {tuple(found.shape)}."
     )
-    again = answer(lambda z: 7 * net(z), x.clone(), y)
+    again = answer(torch.nn.Sequential(net, _Times(7)), x.clone(), y)
     assert torch.allclose(found, again, rtol=1e-9), (
         "The radius changes when all logits are multiplied by seven. No label does."
     )
@@ -39,10 +50,9 @@ def first_order_radius(answer: Answer) -> None:
     net, x, _ = _task(0, 8)
     weight, shift = torch.randn(20, 2, generator=torch.Generator().manual_seed(1)), 0.3
     c = (weight[:, 0] - weight[:, 1]).double()
-
-    def linear(z: Tensor) -> Tensor:
-        return z @ weight.double() + torch.tensor([shift, 0.0]).double()
-
+    linear = torch.nn.Linear(20, 2).double()
+    linear.weight.data = weight.T.double()
+    linear.bias.data = torch.tensor([shift, 0.0]).double()
     y = linear(x).argmax(1)
     right = (x @ c + shift).abs() / c.norm()
     found = _unmoved(answer, linear, x, y)

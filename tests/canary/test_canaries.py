@@ -355,6 +355,7 @@ def test_good_exercises_are_clean(root: Path) -> None:
         ("f([1, -2]) == 3", "1", WRONG["ex-sum"], "the stub passes the hidden"),
         ("f([1, 2]) == 3", "f([1, 2]) == 4", WRONG["ex-sum"], "the solution fails"),
         ("f([1, -2]) == 3", "f([2]) == 2", WRONG["ex-sum"], "the wrong answer passes"),
+        ("f([1, 2]) == 3", "f([1, 2]) in (None, 3)", WRONG["ex-sum"], "None passes"),
         ("Three and eight", "They", None, "no wrong answer"),
     ],
 )

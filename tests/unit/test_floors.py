@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data", "figures", "metrics"),
     ("attacks", "certify", "compress", "theory"),
     ("exercises", "reporting", "train"),
-    ("studies",),
+    ("grading", "studies"),
     ("__main__",),
 )
 # Files without code of their own.
@@ -43,7 +43,7 @@ def imported(path: Path) -> Iterator[str]:
             continue
         for name in names:
             if name.partition(".")[0] == "crlib":
-                yield name.split(".")[1]
+                yield [*name.split("."), "__init__"][1]
 
 
 def floor(room: str) -> int:

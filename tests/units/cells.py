@@ -10,11 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from book._tools.assignment import asked
 from book._tools.manuscript import Block, Manuscript, read
 from book._tools.notebooks import asks
+from crlib.exercises import Outcome
 
 ROOT = Path(__file__).parents[2]
 MODULE = "chapter_under_test"
+# What a function returns that no exercise asks for.
+POINTLESS = {
+    "None": "None",
+    "a list": "[1.0, 2.0]",
+    "a NumPy array": "__import__('numpy').ones(3)",
+    "what equals everything": "type('Any', (), {'__eq__': lambda *_: True})()",
+    "a number that equals all": "type('Any', (float,), {'__eq__': lambda *_: True})()",
+}
 
 
 def run(source: str, namespace: dict[str, Any], name: str = "<cell>") -> Any:
@@ -75,7 +85,7 @@ def exercise_labels(book: Manuscript) -> Iterator[str]:
 
 def verdicts(
     book: Manuscript, label: str, setup: dict[str, Any], answer: str | None = None
-) -> dict[str, bool]:
+) -> dict[str, Outcome]:
     """Run an exercise's tests on an answer, by default on the stub.
 
     Args:
@@ -83,14 +93,14 @@ def verdicts(
         answer: source of the answer.
 
     Returns:
-        whether the public and the hidden test passed.
+        what the public and the hidden test found.
     """
     if answer is None:
         answer = "\n".join(c.body for c in book.tagged("exercise", label))
     namespace = dict(setup)
     run(answer, namespace, "<answer>")
     return {
-        kind: bool(run_all(book.tagged(f"{kind}-test", label), namespace).passed)
+        kind: run_all(book.tagged(f"{kind}-test", label), namespace)
         for kind in ("public", "hidden")
     }
 
@@ -100,18 +110,26 @@ def faults(
 ) -> list[str]:
     """Return what is wrong with an exercise's tests."""
     found = []
-    stub = verdicts(book, label, setup)
-    found += [f"the stub passes the {kind} test" for kind, ok in stub.items() if ok]
+    for kind, outcome in verdicts(book, label, setup).items():
+        if outcome.passed or outcome.message != "Not written yet.":
+            found.append(f"the stub passes the {kind} test or is misled: {outcome}")
+    _, name = asked(book, label)
+    for what, value in POINTLESS.items():
+        answer = f"def {name}(*_, **__):\n    return {value}"
+        for kind, outcome in verdicts(book, label, setup, answer).items():
+            # A sentence, not the bare text of an exception.
+            if outcome.passed or len(outcome.message.split()) < 4:
+                found.append(f"{what} passes the {kind} test or is misled: {outcome}")
     # What the stub's and the public test's cells define, a solution may use.
     names = dict(setup)
     run_all(book.tagged("exercise", label), names)
     run_all(book.tagged("public-test", label), names)
     solution = "\n".join(c.body for c in book.tagged("solution", label))
-    for kind, passed in verdicts(book, label, names, solution).items():
-        if not passed:
-            found.append(f"the solution fails the {kind} test")
+    for kind, outcome in verdicts(book, label, names, solution).items():
+        if not outcome.passed:
+            found.append(f"the solution fails the {kind} test: {outcome}")
     if wrong is None:
         found.append("no wrong answer in the file of this unit under tests/units")
-    elif all(verdicts(book, label, names, wrong).values()):
+    elif all(v.passed for v in verdicts(book, label, names, wrong).values()):
         found.append("the wrong answer passes both tests")
     return [f"{book.path.name}: {label}: {problem}" for problem in found]

@@ -1,0 +1,261 @@
+"""A class is graded once, whatever it is handed in as; packs and the command line."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import crlib
+from crlib import __main__ as command
+from crlib import grading
+from crlib.grading import Pack, PackError, marks, packs
+from tests.unit.hostile import (
+    EFFECTIVE_RANK,
+    ERROR_CURVE,
+    PACK,
+    STUBS,
+    UNREADABLE,
+    notebook,
+)
+
+DEPENDS = ("crlib/grading", "crlib/exercises", "book/_tools")
+SMALL = replace(PACK, tasks=PACK.tasks[1:])
+RIGHT = notebook(EFFECTIVE_RANK)
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with open(out / "grades.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def put(place: Path, raw: bytes, when: float = 1e9) -> Path:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(raw)
+    os.utime(place, (when, when))
+    return place
+
+
+def test_a_pack_is_read_as_it_was_written(tmp_path: Path) -> None:
+    PACK.write(tmp_path / "pack.json")
+    assert grading.read(tmp_path / "pack.json") == PACK
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"tasks": [{}]}', '{"tasks": 3}'])
+def test_what_is_no_pack_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pack.json").write_text(text)
+    with pytest.raises(PackError, match="crlib assign"):
+        grading.read(tmp_path / "pack.json")
+    with pytest.raises(PackError, match="crlib assign"):
+        grading.read(tmp_path / "none.json")
+
+
+def test_a_pack_of_another_version_is_refused(tmp_path: Path) -> None:
+    replace(PACK, version="99.0.0").write(tmp_path / "pack.json")
+    with pytest.raises(PackError, match="made with crlib 99.0.0, and this is"):
+        grading.read(tmp_path / "pack.json")
+
+
+@pytest.mark.parametrize("place", ["crlib.exercises.ch05:none", "crlib.none:x", ""])
+def test_a_test_that_is_not_there_is_said_so(place: str) -> None:
+    with pytest.raises(PackError, match="no test"):
+        packs.test(place)
+
+
+def test_students_are_found_in_folders_flat_and_hidden(tmp_path: Path) -> None:
+    put(tmp_path / "ada/work/a.ipynb", RIGHT, 1e9)
+    put(tmp_path / "ada/b.ipynb", RIGHT, 2e9)
+    put(tmp_path / f"ada/{PACK.notebook}", RIGHT, 1e8)
+    put(tmp_path / "ada/.ipynb_checkpoints/c.ipynb", RIGHT, 3e9)
+    put(tmp_path / "grace.py", RIGHT)
+    put(tmp_path / "__MACOSX/grace.py", RIGHT)
+    put(tmp_path / "grace.txt", RIGHT)
+    put(tmp_path / "secret/other.ipynb", RIGHT).unlink()
+    (tmp_path / "secret/link.ipynb").symlink_to(tmp_path / "grace.py")
+    found = marks.submissions(tmp_path, PACK.notebook)
+    assert [s.student for s in found] == ["ada", "grace"]
+    assert [p.name for p in found[0].files] == [PACK.notebook, "b.ipynb", "a.ipynb"]
+
+
+def test_a_zip_is_graded_like_its_folder_and_nothing_leaves_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as packed:
+        packed.writestr("x_41_77_05.ipynb", notebook(STUBS[1]))
+        packed.writestr("Ada L_9_assignsubmission_file_/a.ipynb", RIGHT)
+        packed.writestr("../../up.ipynb", UNREADABLE["cut"][0])
+        packed.writestr("notes.txt", "x")
+    out = tmp_path / "deep" / "out"
+    records = marks.grade(SMALL, tmp_path / "in.zip", out, seconds=2)
+    assert [(r.student, r.score) for r in records] == [
+        ("Ada L_9", 3),
+        ("up", 0),
+        ("x_41", 0),
+    ]
+    assert not list(tmp_path.parent.glob("up.ipynb"))
+    for wrong in (tmp_path / "none.zip", out / "grades.csv"):
+        with pytest.raises(PackError, match="no folder and no zip"):
+            marks.grade(SMALL, wrong, out)
+
+
+def test_a_folder_that_was_packed_as_a_whole_is_no_student(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as packed:
+        packed.writestr("class/ada/a.ipynb", UNREADABLE["cut"][0])
+        packed.writestr("class/bob.ipynb", UNREADABLE["cut"][0])
+    records = marks.grade(SMALL, tmp_path / "in.zip", tmp_path / "out", seconds=2)
+    assert [record.student for record in records] == ["ada", "bob"]
+
+
+def test_nothing_handed_in_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(PackError, match="holds no notebook"):
+        marks.grade(SMALL, tmp_path / "in", tmp_path / "out")
+
+
+def test_the_table_and_the_pages(tmp_path: Path) -> None:
+    put(tmp_path / "in/=ada/a.ipynb", RIGHT)
+    put(tmp_path / "in/=ada/old.ipynb", RIGHT, 1e8)
+    odd = "import os\ndef effective_rank(s):\n    raise ValueError('<b>&\"')"
+    put(tmp_path / "in/bob.ipynb", notebook(odd))
+    out = tmp_path / "out"
+    marks.grade(SMALL, tmp_path / "in", out, seconds=2)
+    bob, ada = sorted(table(out), key=lambda row: row["note"])
+    assert ada["score"] == ada["points"] == ada["ex-effective-rank"] == "3"
+    # What is graded by hand is left open.
+    assert ada["ex-ranks"] == "" and "2 files; graded: a.ipynb" in ada["note"]
+    assert bob["score"] == "0" and ada["walls missing"] == bob["walls missing"]
+    page = (out / "feedback/bob.html").read_text(encoding="utf-8")
+    assert "<b>" not in page and "&lt;b&gt;&amp;" in page and "by hand" in page
+    assert "0 of 3" in page and "<script" not in page and "_hidden" not in page
+    HTMLParser().feed(page)
+
+
+def test_what_is_graded_is_not_graded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "in/ada.ipynb", RIGHT)
+    put(tmp_path / "in/bob.ipynb", UNREADABLE["empty"][0])
+    out = tmp_path / "out"
+    first = marks.grade(SMALL, tmp_path / "in", out, seconds=2)
+    seen: list[str] = []
+    judged = marks._judged
+
+    def watched(record: marks.Record, *rest: object) -> None:
+        seen.append(record.student)
+        judged(record, *rest)
+
+    monkeypatch.setattr(marks, "_judged", watched)
+    assert marks.grade(SMALL, tmp_path / "in", out, seconds=2) == first
+    assert seen == []
+    put(tmp_path / "in/bob.ipynb", RIGHT)
+    marks.grade(SMALL, tmp_path / "in", out, seconds=2)
+    assert seen == ["bob"] and [row["score"] for row in table(out)] == ["3", "3"]
+    other = replace(SMALL, title="Another")
+    marks.grade(other, tmp_path / "in", out, seconds=2)
+    assert sorted(seen[1:]) == ["ada", "bob"]
+
+
+def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    SMALL.write(tmp_path / "pack.json")
+    for k in range(4):
+        put(tmp_path / f"in/student{k}.ipynb", [RIGHT, notebook(STUBS[1])][k % 2])
+    kept = tmp_path / "out/verdicts"
+    line = ["grade", str(tmp_path / "pack.json"), str(tmp_path / "in")]
+    line += ["--out", str(tmp_path / "out"), "--seconds", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "crlib", *line, "--jobs", "1"])
+    while not (kept / "student0.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    when = (kept / "student0.json").stat().st_mtime_ns
+    assert command.main(line) == 0
+    assert (kept / "student0.json").stat().st_mtime_ns == when
+    assert [row["score"] for row in table(tmp_path / "out")] == ["3", "0", "3", "0"]
+    fresh = tmp_path / "fresh"
+    marks.grade(SMALL, tmp_path / "in", fresh, seconds=2)
+    assert table(fresh) == table(tmp_path / "out")
+
+
+def test_a_file_that_ends_its_reader_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks, "_extract", os.abort)
+    put(tmp_path / "in/ada.ipynb", RIGHT)
+    (record,) = marks.grade(SMALL, tmp_path / "in", tmp_path / "out", seconds=2)
+    assert record.score == 0 and "could not be read" in record.rows[0].public
+
+
+def test_a_broken_pack_stops_the_run_and_keeps_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = replace(SMALL, setup=("1 / 0",))
+    broken.write(tmp_path / "pack.json")
+    put(tmp_path / "in/ada.ipynb", RIGHT)
+    line = ["grade", str(tmp_path / "pack.json"), str(tmp_path / "in")]
+    assert command.main([*line, "--out", str(tmp_path / "out")]) == 1
+    assert "setup of the pack" in capsys.readouterr().err
+    assert not list((tmp_path / "out/verdicts").iterdir())
+
+
+def test_the_command_says_which_walls_are_missing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    SMALL.write(tmp_path / "pack.json")
+    record = marks.Record("ada", "a.ipynb", "", missing=["files", "network"])
+    monkeypatch.setattr(grading, "grade", lambda *_, **__: [record])
+    line = ["grade", str(tmp_path / "pack.json"), str(tmp_path)]
+    assert command.main(line) == 0
+    assert "not be built here: files, network.\n" in capsys.readouterr().out
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grading, "grade", stopped)
+    assert command.main(line) == 130
+
+
+def test_an_assignment_is_made_in_the_repository_only(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != os.getcwd()])
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    root = Path(crlib.__file__).parents[1]
+    monkeypatch.chdir(root)
+    out = tmp_path / "made"
+    assert command.main(["assign", "ch05", "--out", str(out)]) == 0
+    assert isinstance(grading.read(out / "pack.json"), Pack)
+
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(command.importlib, "import_module", absent)
+    assert command.main(["assign", "ch05"]) == 1
+    assert "in the book's repository" in capsys.readouterr().err
+
+
+def test_where_no_fork_is_safe_each_process_begins_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from crlib.grading import judge as room
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    found = sys.modules[room.__module__].processes(PACK)
+    assert found.get_start_method() == "spawn"
+
+
+def test_a_record_is_plain_json(tmp_path: Path) -> None:
+    put(tmp_path / "in/ada.ipynb", notebook(ERROR_CURVE, EFFECTIVE_RANK))
+    (record,) = marks.grade(PACK, tmp_path / "in", tmp_path / "out", seconds=2)
+    told = json.loads((tmp_path / "out/verdicts/ada.json").read_text())
+    assert told["rows"][0]["score"] == 3 and record.score == record.points == 6
