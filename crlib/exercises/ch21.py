@@ -53,7 +53,7 @@ def _slopes(
 
 
 def slopes(answer: Callable[..., Tensor]) -> None:
-    """Test ``slopes(score, x, ways, h)`` on an affine score."""
+    """Test ``slopes(score, x, ways, tau)`` on an affine score."""
     a = torch.tensor([3.0, -1.0, 2.0]).double()
     x = torch.tensor([0.5, 0.5, 0.5]).double()
     ways = torch.eye(3).double()[:2]

@@ -7,6 +7,7 @@ numbers of images change. And batch normalisation stands behind each hidden laye
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ def trained(config: Config, images: Dataset) -> train.Fit:
 
 
 def fixed_budget(net: MLP, x: Tensor, y: Tensor) -> dict[str, float]:
-    """Return the robust accuracy that each of ten attacks leaves, over all of ``x``.
+    """Return the robust accuracy that each of eleven attacks leaves, over all of ``x``.
 
     Args:
         net: the network.
@@ -173,7 +174,13 @@ def principal(images: Dataset, count: int) -> Tensor:
     return torch.linalg.eigh(torch.cov(flat.T))[1].flip(1)[:, :count]
 
 
-def asked(net: MLP, images: Dataset, *, attacked: int = ATTACKED) -> dict[str, float]:
+def asked(
+    net: MLP,
+    images: Dataset,
+    *,
+    attacked: int = ATTACKED,
+    directions: Sequence[int] = DIRECTIONS,
+) -> dict[str, float]:
     """Measure an attacker who estimates one gradient and takes one step.
 
     Args:
@@ -181,6 +188,7 @@ def asked(net: MLP, images: Dataset, *, attacked: int = ATTACKED) -> dict[str, f
         images: the first of the test part are attacked; 16 principal directions of
             the training part are what an attacker with data, but no weights, knows.
         attacked: how many.
+        directions: along how many the attacker asks, where a subspace has so many.
 
     Returns:
         For each subspace and each number of directions the share of the images
@@ -194,7 +202,7 @@ def asked(net: MLP, images: Dataset, *, attacked: int = ATTACKED) -> dict[str, f
     spaces = {"blind": None, "row space": row_space(net), "data": principal(images, 16)}
     for name, basis in spaces.items():
         size = slope.shape[1] if basis is None else basis.shape[1]
-        for count in DIRECTIONS:
+        for count in directions:
             if count > size:
                 continue
             guess = estimated(net, x, y, basis, count)
@@ -320,7 +328,6 @@ SETTINGS: list[Config] = [
         ("scale", 64, 8000, EPOCHS),
         # As many steps as the others.
         ("scale", WIDTH, 2000, 4 * EPOCHS),
-        ("scale", 512, 8000, EPOCHS),
     )
     for way in WAYS
 ]

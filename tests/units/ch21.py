@@ -17,7 +17,10 @@ MUTATIONS = [
     ),
     # No square root.
     Mutation(
-        "thm-referees-confined", "setup", ".norm(dim=-1)[:, 0]", ".square().sum(-1)[:, 0]"
+        "thm-referees-confined",
+        "setup",
+        ".norm(dim=-1)[:, 0]",
+        ".square().sum(-1)[:, 0]",
     ),
     # The price of one dimension too many.
     Mutation("thm-referees-confined", "check", "(s - 2) / (m - 2)", "s / m"),
@@ -32,8 +35,8 @@ MUTATIONS = [
 WRONG = {
     # One side only.
     "ex-referees-slopes": """
-def slopes(score, x, ways, h):
-    return (score(x + h * ways) - score(x[None])) / h @ ways
+def slopes(score, x, ways, tau):
+    return (score(x + tau * ways) - score(x[None])) / tau @ ways
 """,
     # Columns that are taken for orthonormal.
     "ex-referees-confined": """
