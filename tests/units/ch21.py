@@ -22,7 +22,7 @@ MUTATIONS = [
         ".norm(dim=-1)[:, 0]",
         ".square().sum(-1)[:, 0]",
     ),
-    # The price of one dimension too many.
+    # One over the mean in place of the mean of one over.
     Mutation("thm-referees-confined", "check", "(s - 2) / (m - 2)", "s / m"),
     # l1 in and l2 out.
     Mutation("prop-referees-form", "setup", "w.norm(dim=1)", "w.abs().sum(1)"),
