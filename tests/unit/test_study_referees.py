@@ -1,12 +1,14 @@
 """The study of the referees' questions measures what its names say."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from crlib import data, metrics, models, studies
 from crlib.data import Dataset
-from crlib.studies import referees
+from crlib.studies import measures, referees
 from crlib.studies.engine import Config
 
 
@@ -71,10 +73,8 @@ def test_all_trainings_take_as_many_steps() -> None:
 def test_as_many_directions_as_the_row_space_has_give_the_gradient(
     net: models.MLP, shown: tuple[Tensor, Tensor]
 ) -> None:
-    from crlib.studies.measures import row_space
-
     x, y = shown
-    found = referees.estimated(net, x, y, row_space(net), 6)
+    found = referees.estimated(net, x, y, measures.row_space(net), 6)
     z = x.clamp(referees.PROBE, 1 - referees.PROBE).requires_grad_()
     slope = torch.autograd.grad(metrics.margin(net(z), y).sum(), z)[0].flatten(1)
     cosine = torch.cosine_similarity(found, slope)
@@ -138,7 +138,7 @@ def test_the_robust_accuracies_are_those_of_the_attacks(
 def test_row_errors_differ_where_normalisation_acts(net: models.MLP) -> None:
     found = referees.row_errors(net)
     assert found["raw row error"] == pytest.approx(found["folded row error"])
-    normed = referees.normalised(net).double().eval()
+    normed: Any = referees.normalised(net).double().eval()
     normed[3].running_var *= torch.linspace(0.01, 4, 30).double() ** 2
     found = referees.row_errors(normed)
     assert found["folded row error"] < found["raw row error"] - 0.01
