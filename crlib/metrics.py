@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import grad
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from crlib import checks
 from crlib.asking import ask, evaluating, with_gradients
 from crlib.geometry import DUALS, norm_of
-from crlib.models import MLP, LowRankConv2d, LowRankLinear
+from crlib.models import MLP, LowRankConv2d, LowRankLinear, order_of
 
 __all__ = [
     "accuracy",
@@ -30,6 +31,7 @@ __all__ = [
     "effective_rank",
     "energy_share",
     "first_order",
+    "folded",
     "hill_estimator",
     "layer_operator_norm",
     "margin",
@@ -564,6 +566,75 @@ def _largest_eigenvalue(
         v /= v.norm()
     small = basis[:size] @ images[:size].T
     return max(0.0, float(torch.linalg.eigvalsh((small + small.T) / 2)[-1]))
+
+
+def folded(model: nn.Module) -> nn.Module:
+    r"""Return a copy in which each batch normalisation is part of the layer before it.
+
+    In evaluation a normalisation is affine, channel by channel, with
+    :math:`s = \gamma / \sqrt{\tau^2 + \eta}` from its stored statistics. So
+    :math:`B(Wx + b) = \mathrm{diag}(s)\, W x + s (b - \mu) + \beta`, and the first
+    factor is the kernel that acts on the input. Norms, errors and spreads of raw
+    kernels say nothing of the function.
+
+    Args:
+        model: any whose layers ``torch.fx`` can follow; it stays as it is. Without
+            batch normalisation the copy computes with the same weights.
+
+    Returns:
+        The copy, in evaluation mode, with ``nn.Identity`` where a normalisation was.
+
+    Raises:
+        ValueError: a normalisation without stored statistics, one that does not read
+            a layer with weights, a layer that something else reads as well, or code
+            that hides the order of the layers.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from crlib import metrics
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+        >>> model[1].running_var[:], x = 4.0, torch.ones(1, 2)
+        >>> flat = metrics.folded(model)
+        >>> torch.allclose(flat(x), model.eval()(x), atol=1e-6)
+        True
+        >>> bool(torch.isclose(flat[0].weight.norm(), model[0].weight.norm() / 2))
+        True
+    """
+    order, flat = order_of(model), copy.deepcopy(model).eval()
+    norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
+    befores = {norm: layer for layer, norm in order.norms.items()}
+    for name in norms:
+        before, norm = befores.get(name), flat.get_submodule(name)
+        if before is None or {before, name} & order.shared:
+            raise ValueError(
+                f"The batch normalisation {name!r} cannot be folded: it must read one"
+                " layer with weights, which nothing else reads, in a forward pass"
+                " that torch.fx can follow."
+            )
+        if norm.running_var is None:
+            raise ValueError(
+                f"The batch normalisation {name!r} keeps no running statistics, so"
+                " it is no fixed layer: nothing can be folded."
+            )
+        _fold(flat.get_submodule(before), norm)
+        parent, _, child = name.rpartition(".")
+        setattr(flat.get_submodule(parent), child, nn.Identity())
+    return flat
+
+
+def _fold(layer: Any, norm: Any) -> None:
+    """Multiply the rows of a layer by what a normalisation multiplies them by."""
+    with torch.no_grad():
+        scale = (norm.running_var + norm.eps).rsqrt()  # (h,)
+        shift = torch.zeros_like(scale)
+        if norm.affine:
+            scale, shift = scale * norm.weight, norm.bias.clone()
+        bias = 0 if layer.bias is None else layer.bias
+        layer.bias = nn.Parameter(scale * (bias - norm.running_mean) + shift)
+        low = isinstance(layer, LowRankLinear | LowRankConv2d)
+        kernel = layer.left if low else layer.weight
+        kernel *= scale.view(-1, *[1] * (kernel.ndim - 1))
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:

@@ -1,11 +1,15 @@
 """Networks from inputs in [0, 1] to logits; normalisation is a layer inside."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from crlib.asking import evaluating, logits
 
@@ -15,10 +19,12 @@ __all__ = [
     "LowRankConv2d",
     "LowRankLinear",
     "Normalize",
+    "Order",
     "ResNet",
     "ViT",
     "evaluating",
     "logits",
+    "order_of",
     "weight_layers",
 ]
 
@@ -187,6 +193,68 @@ def weight_layers(model: nn.Module) -> list[Any]:
     """
     kinds = (nn.Linear, nn.Conv2d, LowRankLinear, LowRankConv2d)
     return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order the layers of a model run.
+
+    Attributes:
+        head: name of the layer with weights that runs last; None where the code hides
+            the order.
+        norms: for the name of a layer, that of the batch normalisation that reads it.
+        shared: names of layers that more than one module or function reads, and of
+            batch normalisations that run more than once.
+    """
+
+    head: str | None = None
+    norms: dict[str, str] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        own = isinstance(m, LowRankLinear | LowRankConv2d | Normalize)
+        return own or bool(super().is_leaf_module(m, module_qualified_name))
+
+
+_ORDERS: WeakKeyDictionary[nn.Module, Order] = WeakKeyDictionary()
+
+
+def order_of(model: nn.Module) -> Order:
+    """Read from the code, by ``torch.fx``, in which order the layers run.
+
+    Example:
+        >>> from torch import nn
+        >>> from crlib import models
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+        >>> models.order_of(model)
+        Order(head='2', norms={'0': '1'}, shared=frozenset())
+    """
+    if model in _ORDERS:
+        return _ORDERS[model]
+    layers, modules = weight_layers(model), dict(model.named_modules())
+    head, norms, reads = None, {}, Counter[str]()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            graph = _Tracer().trace(model)
+    except Exception:  # a forward pass may do anything with what is no tensor
+        graph = fx.Graph()
+    for node in graph.nodes:
+        if node.op != "call_module":
+            continue
+        if isinstance(modules[node.target], _BatchNorm):
+            reads[node.target] += 1
+        if modules[node.target] not in layers:
+            continue
+        head = node.target
+        reads[head] += len(node.users)
+        for user in node.users:
+            after = modules.get(str(user.target)) if user.op == "call_module" else None
+            if isinstance(after, _BatchNorm):
+                norms[head] = str(user.target)
+    shared = frozenset(name for name, count in reads.items() if count > 1)
+    return _ORDERS.setdefault(model, Order(head, norms, shared))
 
 
 class MLP(nn.Module):

@@ -1,15 +1,12 @@
 """The layers that are made compressible, and their weights as matrices."""
 
-from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from crlib.models import LowRankConv2d, LowRankLinear, Normalize, weight_layers
+from crlib.models import LowRankConv2d, LowRankLinear, order_of, weight_layers
 
 LOW_RANK = (LowRankLinear, LowRankConv2d)
 # What has weights of another shape: left out, it would be left as it is in silence.
@@ -26,45 +23,6 @@ STRANGE = (
 )
 
 
-@dataclass(frozen=True)
-class _Order:
-    """Names of the layer that runs last, and of the normalisation after each."""
-
-    head: str | None = None
-    norms: dict[str, str] = field(default_factory=dict)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        own = isinstance(m, (*LOW_RANK, Normalize))
-        return own or bool(super().is_leaf_module(m, module_qualified_name))
-
-
-_ORDERS: WeakKeyDictionary[nn.Module, _Order] = WeakKeyDictionary()
-
-
-def _order(model: nn.Module) -> _Order:
-    """Read in which order the layers run; without a head where the code hides it."""
-    if model in _ORDERS:
-        return _ORDERS[model]
-    layers, modules = weight_layers(model), dict(model.named_modules())
-    head, norms = None, {}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            graph = _Tracer().trace(model)
-    except Exception:  # a forward pass may do anything with what is no tensor
-        graph = fx.Graph()
-    for node in graph.nodes:
-        if node.op != "call_module" or modules[node.target] not in layers:
-            continue
-        head = node.target
-        for user in node.users:
-            after = modules.get(str(user.target)) if user.op == "call_module" else None
-            if isinstance(after, _BatchNorm):
-                norms[node.target] = str(user.target)
-    return _ORDERS.setdefault(model, _Order(head, norms))
-
-
 def head_of(model: nn.Module) -> Any:
     """Return the layer with weights that runs last.
 
@@ -74,7 +32,7 @@ def head_of(model: nn.Module) -> Any:
     Raises:
         ValueError: no layer with weights.
     """
-    layers, name = weight_layers(model), _order(model).head
+    layers, name = weight_layers(model), order_of(model).head
     if not layers:
         raise ValueError("The model has no layer with weights that is known here.")
     return layers[-1] if name is None else model.get_submodule(name)
@@ -129,7 +87,7 @@ def norms_after(model: nn.Module) -> dict[nn.Module, Any]:
         ValueError: there is batch normalisation, and which layer it follows cannot be
             read from the code.
     """
-    order = _order(model)
+    order = order_of(model)
     if order.head is None and any(isinstance(m, _BatchNorm) for m in model.modules()):
         raise ValueError(
             "The model has batch normalisation, and torch.fx cannot tell behind which"
