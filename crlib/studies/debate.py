@@ -26,7 +26,7 @@ from crlib.studies.measures import (
     judged_trainings,
     robustness,
 )
-from crlib.studies.networks import start_at_principal
+
 
 __all__ = [
     "EPS",
@@ -88,7 +88,7 @@ def build(first: str, seed: int, images: Dataset) -> tuple[MLP, dict[str, Any]]:
         low = LowRankLinear(DIM, WIDTH, RANK, bias=False, seed=seed)
         net.layers[0] = low.to(device)
         if first == "rank, principal":
-            start_at_principal(net.layers[0], images.x_train)
+            compress.principal_start(net.layers[0], images.x_train)
         return net, {}
     if first.endswith("penalty"):
         side = "rows" if first == "row penalty" else "columns"

@@ -18,7 +18,7 @@ from crlib.data import Dataset
 from crlib.models import MLP, weight_layers
 from crlib.studies.engine import Config, Numbers
 from crlib.studies.measures import SETS, of_sample, right_directions, row_space
-from crlib.studies.networks import start_at_principal
+
 
 __all__ = [
     "STUDY",
@@ -66,7 +66,7 @@ def build(config: Config, images: Dataset) -> tuple[nn.Module, dict[str, Any]]:
     net = MLP(sizes, rank=rank, mean=0.286, std=0.353, seed=seed)
     options: dict[str, Any] = {"epochs": config["epochs"], "seed": seed}
     if way == "rank, both":
-        start_at_principal(net.layers[0], images.x_train)
+        compress.principal_start(net.layers[0], images.x_train)
         options |= {"constraint": compress.orthonormal_factors(), "constrain_every": 5}
     return (normalised(net) if config["norm"] else net), options
 
