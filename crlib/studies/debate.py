@@ -27,7 +27,6 @@ from crlib.studies.measures import (
     robustness,
 )
 
-
 __all__ = [
     "EPS",
     "FEW",

@@ -19,7 +19,6 @@ from crlib.models import MLP, weight_layers
 from crlib.studies.engine import Config, Numbers
 from crlib.studies.measures import SETS, of_sample, right_directions, row_space
 
-
 __all__ = [
     "STUDY",
     "asked",
