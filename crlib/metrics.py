@@ -704,8 +704,8 @@ def first_order(
 
     :math:`\min_k m_k(x) / \|\nabla m_k(x)\|_*` over the rivals k, with the margin
     :math:`m_k = z_y - z_k` and the dual norm (the first step of Moosavi-Dezfooli et al.
-    2016). Exact for affine logits without a box. Of a curved network it is an estimate
-    and no bound, on either side.
+    2016). Exact for affine logits without a box, if all rivals are looked at. Of a
+    curved network it is an estimate and no bound, on either side.
 
     Cost: one forward and ``min(K - 1, rivals)`` backward passes.
 
@@ -811,12 +811,14 @@ def balanced(model: MLP, *, rounds: int = 60) -> MLP:
     what comes out of it by 1/c, changes no output. Among all such ways of writing one
     has equal l2 norms on both sides of every neuron, and it has the least
     :math:`\sum_l \|W^l\|_F^2` (balance as in Stock et al. 2019). What a norm of rows or
-    of a layer says of the function, it says of this one.
+    of a layer says of the function, it says of this one. A neuron can still be split in
+    two: the form belongs to the network.
 
     Args:
         model: without biases; low-rank layers are scaled in their outer factors.
-        rounds: sweeps over the layers, at least 1. The norms agree to rounding after
-            some dozens.
+        rounds: sweeps over the layers, at least 1. For up to four layers the norms
+            agree to rounding after some dozens; the number that is needed grows like
+            the square of the depth.
 
     Returns:
         A copy. A neuron that nothing enters or nothing reads is zero on both sides.

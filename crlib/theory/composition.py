@@ -315,9 +315,9 @@ def logistic_gap_bounds(margins: Tensor, reach: float) -> Bounds:
 def gap_slope(margins: Tensor, inner: Tensor, w: Tensor, k: int) -> GapSlope:
     r"""Return how fast the logistic gap of a network opens, and what ensures it.
 
-    For a margin that is Lipschitz and differentiable almost everywhere, no box, and the
-    Euclidean norm, the gap :math:`\Delta(\varepsilon)` of :func:`logistic_gap_bounds`
-    has at zero the slope
+    For a margin that is Lipschitz and differentiable at each of the N inputs, no box,
+    and the Euclidean norm, the gap :math:`\Delta(\varepsilon)` of
+    :func:`logistic_gap_bounds` has at zero the slope
 
     .. math:: \lim_{\varepsilon \to 0} \Delta / \varepsilon
        = \mathrm{mean}\, s(-m) \|W^\top q\|_2
@@ -353,6 +353,7 @@ def gap_slope(margins: Tensor, inner: Tensor, w: Tensor, k: int) -> GapSlope:
         )
     if not all(v.isfinite().all() for v in (margins, inner, w)):
         raise ValueError("Margins, gradients and weights must be finite.")
+    checks.at_least(1, k=k)
     wrong, q = (-margins.detach().double()).sigmoid(), inner.detach().double()
     u, s, _ = torch.linalg.svd(w.detach().double(), full_matrices=False)
     missed = best_k_error(s, k)

@@ -27,8 +27,8 @@ class EveryPair(NamedTuple):
         bound: on the Lipschitz constant.
         product: of the layers' spectral norms.
         exponents: t of each layer, 1 for the first and 0 for the last.
-        slack: by what factor ``bound`` may exceed the least over all exponents; a
-            number only where ``exact`` is true.
+        slack: by what factor ``bound`` may exceed the least over all exponents; NaN
+            where the exponents were given or not all masks were tried.
         exact: whether all masks were tried between all layers.
     """
 
@@ -107,11 +107,12 @@ def every_pair(
     start = [0.5] * inner if exponents is None else list(exponents)
     best, log, slack = _searched(pairs, start, tolerance if exponents is None else None)
     exact = all(pair.exact for pair in pairs)
+    known = not inner or (exact and exponents is None)
     return EveryPair(
         bound=_exp(log + sum(logs)),
         product=_exp(sum(logs)),
         exponents=(1.0, *best, 0.0) if len(weights) > 1 else (1.0,),
-        slack=math.exp(slack),
+        slack=math.exp(slack) if known else math.nan,
         exact=exact,
     )
 
@@ -240,7 +241,7 @@ def path_norm(weights: Sequence[Tensor]) -> float:
     r"""Return the l1 path norm, a bound on the Lipschitz constant in the maximum norm.
 
     .. math:: \mathrm{Lip}_\infty \le \||W^L| \cdots |W^1| \mathbf{1}\|_\infty
-       = \min \prod_l \|W^l\|_\infty,
+       = \inf \prod_l \|W^l\|_\infty,
 
     the least over the gauges: all positive factors on the hidden units, taken back in
     the next layer. No gauge changes it. Source: after Neyshabur et al. 2015.

@@ -183,7 +183,10 @@ def test_the_table_that_comes_with_crlib_is_the_whole_quick_grid(name: str) -> N
     for config, row in zip(grid, rows, strict=True):
         assert dict(row[list(config)]) == config
     assert set(table["study"]) == {name}
-    assert len(set(table["fingerprint"])) == 1 and len(set(table["crlib"])) == 1
+    assert len(set(table["fingerprint"])) == 1
+    # An experiment that was made anew has a newer crlib than its neighbours.
+    parts = [p for _, p in table.groupby("experiment")] if "experiment" in table else []
+    assert all(len(set(part["crlib"])) == 1 for part in parts or [table])
     assert (table["seconds"] > 0).all()
     met = table[table["met"]] if "met" in table else table
     numbers = met.select_dtypes("number")
