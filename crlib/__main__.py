@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     assign.add_argument("unit", help="such as ch05 or lab03")
     assign.add_argument("--out", type=Path, help="a folder, else assignments/UNIT")
+    assign.add_argument("--gradescope", action="store_true", help="its zip, too")
     grade = commands.add_parser("grade", help="grade the notebooks of a class")
     grade.add_argument("pack", type=Path, help="pack.json of the assignment")
     grade.add_argument("submitted", type=Path, help="a folder, or a zip of one")
@@ -98,7 +99,7 @@ def _budget(told: str) -> tuple[str, float]:
         raise ValueError(f"{told!r}: write a budget as linf=8/255.") from None
 
 
-def _assign(unit: str, out: Path | None) -> int:
+def _assign(unit: str, out: Path | None, gradescope: bool) -> int:
     """Make an assignment with the tools of the repository, which is not installed."""
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -106,7 +107,9 @@ def _assign(unit: str, out: Path | None) -> int:
     except ModuleNotFoundError as error:
         print(f"{error}: run this in the book's repository.", file=sys.stderr)
         return 1
-    status: int = tool.main([unit, *(["--out", str(out)] if out else [])])
+    options = ["--out", str(out)] if out else []
+    options += ["--gradescope"] if gradescope else []
+    status: int = tool.main([unit, *options])
     return status
 
 
@@ -140,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     chosen = _parser().parse_args(arguments)
     if chosen.command == "assign":
-        return _assign(chosen.unit, chosen.out)
+        return _assign(chosen.unit, chosen.out, chosen.gradescope)
     if chosen.command == "grade":
         return _grade(chosen)
     if chosen.command == "report":

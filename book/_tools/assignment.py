@@ -1,14 +1,17 @@
 """Make an assignment of a unit: what students get, and what grades them.
 
     python -m book._tools.assignment ch05 [--out assignments/ch05] [--root .]
+        [--gradescope]
 
 writes ``pack.json`` for ``crlib grade``, the notebook without solutions under the name
-that students keep, and ``solution/`` with the notebook of the solutions.
+that students keep, and ``solution/`` with the notebook of the solutions. With
+``--gradescope`` also ``gradescope.zip``, to be uploaded as an autograder.
 """
 
 import argparse
 import ast
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +20,8 @@ import nbformat
 from book._tools import notebooks
 from book._tools.manuscript import Block, Manuscript, ManuscriptError
 from book._tools.notebooks import Book
-from crlib.grading import extract
-from crlib.grading.packs import Pack, Task, uses
+from crlib.grading import extract, gradescope
+from crlib.grading.packs import Pack, PackError, Task, uses
 
 
 def asked(book: Manuscript, label: str, kind: str = "public") -> tuple[str, str]:
@@ -100,13 +103,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("unit", help="such as ch05, 05 or lab03")
     parser.add_argument("--out", type=Path, help="a folder, else assignments/UNIT")
     parser.add_argument("--root", type=Path, default=Path("."), help="the repository")
+    parser.add_argument("--gradescope", action="store_true", help="its zip, too")
     options = parser.parse_args(arguments)
     name = options.unit
     if name.isdecimal():
         name = f"ch{int(name):02d}"
     try:
         files = make(options.root, name, options.out or Path("assignments") / name)
-    except ManuscriptError as error:
+        if options.gradescope:
+            with tempfile.TemporaryDirectory() as place:
+                built = gradescope.wheel(options.root, Path(place))
+                zipped = files[0].with_name("gradescope.zip")
+                files.append(gradescope.bundle(files[0], built, zipped))
+    except (ManuscriptError, PackError) as error:
         print(error, file=sys.stderr)
         return 1
     print(*files, sep="\n")

@@ -32,7 +32,10 @@ UNREADABLE = "Your file could not be read in time: is it a notebook?"
 
 @dataclass
 class Row:
-    """What a student gets for one exercise; ``score`` is None where a hand grades."""
+    """What a student gets for one exercise; ``score`` is None where a hand grades.
+
+    Of it ``open`` is for the public test.
+    """
 
     label: str
     title: str
@@ -40,6 +43,7 @@ class Row:
     score: int | None = None
     public: str = ""
     hidden: str = ""
+    open: int = 0
     flags: list[str] = field(default_factory=list)
 
 
@@ -101,7 +105,7 @@ def grade(
         folder.mkdir(parents=True, exist_ok=True)
 
     def one(submission: Submission) -> Record:
-        return _kept(pack, submission, out, seconds, walled)
+        return graded(pack, submission, out, seconds, walled)
 
     with _folder(submitted) as place:
         found = submissions(place, pack.notebook)
@@ -185,7 +189,7 @@ def _folder(submitted: Path) -> Iterator[Path]:
         yield inside[0] if whole else Path(place)
 
 
-def _kept(
+def graded(
     pack: Pack,
     submission: Submission,
     out: Path,
@@ -233,8 +237,8 @@ def _judged(
             continue
         verdict = judge(pack, task, answer.source, seconds=seconds, walled=walled)
         row.public, row.hidden = verdict.public.message, verdict.hidden.message
-        row.score += task.public_points * verdict.public.passed
-        row.score += task.hidden_points * verdict.hidden.passed
+        row.open = task.public_points * verdict.public.passed
+        row.score = row.open + task.hidden_points * verdict.hidden.passed
         record.missing = list(verdict.missing)
 
 

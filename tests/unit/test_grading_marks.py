@@ -11,13 +11,14 @@ import zipfile
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import crlib
 from crlib import __main__ as command
 from crlib import grading
-from crlib.grading import Pack, PackError, marks, packs
+from crlib.grading import Pack, PackError, gradescope, marks, packs
 from tests.unit.hostile import (
     EFFECTIVE_RANK,
     ERROR_CURVE,
@@ -259,3 +260,54 @@ def test_a_record_is_plain_json(tmp_path: Path) -> None:
     (record,) = marks.grade(PACK, tmp_path / "in", tmp_path / "out", seconds=2)
     told = json.loads((tmp_path / "out/verdicts/ada.json").read_text())
     assert told["rows"][0]["score"] == 3 and record.score == record.points == 6
+
+
+def autograder(tmp_path: Path) -> Path:
+    """Unpack the zip of the small pack as the container does; return its folder."""
+    SMALL.write(tmp_path / "pack.json")
+    wheel = put(tmp_path / "crlib-0.0.0-py3-none-any.whl", b"a wheel")
+    zipped = gradescope.bundle(tmp_path / "pack.json", wheel, tmp_path / "g.zip")
+    home = tmp_path / "autograder"
+    with zipfile.ZipFile(zipped) as packed:
+        packed.extractall(home / "source")
+        modes = {i.filename: i.external_attr >> 16 for i in packed.infolist()}
+    assert modes["setup.sh"] == modes["run_autograder"] == 0o755
+    (home / "results").mkdir()
+    (home / "submission").mkdir()
+    return home
+
+
+def run_autograder(home: Path, python: str = sys.executable) -> dict[str, Any]:
+    script = home / "source" / "run_autograder"
+    env = os.environ | {"AUTOGRADER": str(home), "PYTHON": python}
+    subprocess.run(["bash", str(script)], env=env, timeout=300)
+    told: dict[str, Any] = json.loads((home / "results/results.json").read_text())
+    return told
+
+
+def test_the_script_of_gradescope_gives_the_points_of_the_table(tmp_path: Path) -> None:
+    home = autograder(tmp_path)
+    put(home / "submission/work/mine (1).ipynb", RIGHT)
+    told = run_autograder(home)
+    scores = [(t["score"], t["max_score"], t["visibility"]) for t in told["tests"]]
+    assert scores == [(1, 1, "visible"), (2, 2, "after_published")]
+    assert "Graded by hand: Three ranks (4 points)" in told["output"]
+    grading.grade(SMALL, home / "submission", tmp_path / "out")
+    assert table(tmp_path / "out")[0]["score"] == str(sum(s for s, *_ in scores))
+
+
+def test_gradescope_gets_a_file_whatever_happens(tmp_path: Path) -> None:
+    home = autograder(tmp_path)
+    assert run_autograder(home, "false")["output"].endswith("it was stopped")
+    assert "No notebook" in run_autograder(home)["output"]
+    put(home / "submission/empty.ipynb", b"")
+    told = run_autograder(home)
+    assert [t["score"] for t in told["tests"]] == [0, 0] and told["tests"][0]["output"]
+    (home / "source/pack.json").write_text("{}")
+    assert "PackError" in run_autograder(home)["output"]
+
+
+def test_a_wheel_that_cannot_be_built_says_why(tmp_path: Path) -> None:
+    (tmp_path / "crlib").mkdir()
+    with pytest.raises(PackError, match="cannot be built"):
+        gradescope.wheel(tmp_path, tmp_path / "made")
