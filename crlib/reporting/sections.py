@@ -12,7 +12,7 @@ from torch import Tensor
 from crlib import attacks, certify, compress, figures, metrics
 from crlib.asking import evaluating
 from crlib.attacks.universal import first_layer
-from crlib.claims import Interval, interval, median_interval, wilson
+from crlib.claims import Interval, interval, median_interval
 from crlib.reporting.parts import Section, Table, canvas, number, picture, rows
 from crlib.reporting.subject import LEAST, Subject, layers_of
 from crlib.version import __version__
@@ -25,8 +25,7 @@ NAMES = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 def card(subject: Subject) -> Section:
     """Whom the report is about."""
     found, strange = layers_of(subject.model)
-    hits = int((subject.logits.argmax(1) == subject.y).sum())
-    accuracy = wilson(hits, len(subject.y))
+    accuracy = subject.accuracy
     size = _size(subject.model, subject.x)
     lines = {
         "inputs": f"{len(subject.x)} of shape {tuple(subject.x.shape[1:])}",
@@ -168,34 +167,27 @@ def layers(subject: Subject) -> Section:
     found, strange = layers_of(subject.model)
     if not found:
         raise LeftOut(UNSEEN)
-    lines, numbers = [], {}
+    lines, numbers, shown = [], {}, {}
     for name, layer in found:
         w = layer.weight.detach().flatten(1)
         s, norms = metrics.singular_values(w), metrics.row_norms(w).double()
-        scale = float(s.norm())
-        if scale == 0:
-            lines.append(
-                {"layer": name, "shape": "×".join(map(str, w.shape))}
-                | dict.fromkeys(LAYER, "all zero")
-            )
+        about = {"layer": name, "shape": "×".join(map(str, w.shape))}
+        if s[0] == 0:
+            lines.append(about | dict.fromkeys(LAYER, "all zero"))
             continue
+        shown[name] = s
         k = [max(1, round(0.1 * len(v))) for v in (s, norms)]
         measured = (
-            float(s[0]) / scale,
+            float(s[0] / s.norm()),
             metrics.effective_rank(s) / len(s),
             metrics.best_k_error(s, k[0]),
             metrics.best_k_error(norms, k[1]),
             float((norms <= 1e-6 * norms.max()).double().mean()),
         )
         numbers[name] = dict(zip(LAYER, measured, strict=True))
-        lines.append(
-            {"layer": name, "shape": "×".join(map(str, w.shape))}
-            | {c: f"{v:.3f}" for c, v in numbers[name].items()}
-        )
+        lines.append(about | {c: f"{v:.3f}" for c, v in numbers[name].items()})
     columns, told = rows(lines)
     fig, ax = canvas()
-    spectra = {n: metrics.singular_values(m.weight.flatten(1)) for n, m in found}
-    shown = {n: s for n, s in spectra.items() if s[0] > 0}
     figures.spectrum(ax, dict(list(shown.items())[:6]))
     ax.set(xlabel="singular value, by rank", ylabel="over the largest")
     more = (
@@ -234,7 +226,7 @@ LAYER = (
 
 def attention(subject: Subject) -> Section:
     """Where attacks go."""
-    norm = "l2" if "l2" in subject.eps else next(iter(subject.eps))
+    norm = subject.norm
     near, right = subject.near(norm), subject.right & subject.near(norm).success
     x, y = (v[right] for v in subject.few)
     if len(x) < 2:
@@ -322,7 +314,7 @@ def compressed(subject: Subject) -> Section:
     """What compression would do."""
     if not layers_of(subject.model)[0]:
         raise LeftOut(UNSEEN)
-    norm = "l2" if "l2" in subject.eps else next(iter(subject.eps))
+    norm = subject.norm
     before = subject.estimate(subject.model, norm)
     numbers, lines, refused = {}, [], []
     for name, squeeze in USUAL.items():

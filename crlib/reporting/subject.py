@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from crlib import attacks, checks, metrics
 from crlib.asking import ask, evaluating, reached
 from crlib.attacks import AttackResult
-from crlib.claims import wilson
+from crlib.claims import Interval, wilson
 from crlib.compress.layers import STRANGE
 from crlib.models import weight_layers
 
@@ -72,6 +72,17 @@ class Subject:
     def right(self) -> Tensor:
         """``(n,)`` which of the attacked inputs are labelled right."""
         return self.logits[: self.attacked].argmax(1) == self.few[1]
+
+    @property
+    def accuracy(self) -> Interval:
+        """The share of all inputs that are labelled right, with Wilson's interval."""
+        hits = int((self.logits.argmax(1) == self.y).sum())
+        return wilson(hits, len(self.y))
+
+    @property
+    def norm(self) -> str:
+        """The norm of sections that look at one: l2 if it is asked for."""
+        return "l2" if "l2" in self.eps else next(iter(self.eps))
 
     def chance(self) -> torch.Generator:
         """A new source of the same draws."""
@@ -157,12 +168,11 @@ def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
             " whether labels and scale of the inputs are those of the training."
         )
     classes = subject.logits.shape[1]
-    hits = int((subject.logits.argmax(1) == y).sum())
-    if not wilson(hits, len(y)).above(1 / classes):
+    if not subject.accuracy.above(1 / classes):
         raise ValueError(
-            f"The accuracy, {hits / len(y):.3f}, is not above that of guessing one of"
-            f" {classes} classes: labels are shuffled, or inputs not scaled as the"
-            " network expects."
+            f"The accuracy, {subject.accuracy.mean:.3f}, is not above that of guessing"
+            f" one of {classes} classes: labels are shuffled, or inputs not scaled as"
+            " the network expects."
         )
     return subject
 
