@@ -166,7 +166,8 @@ class Session(SphinxDirective):
         for label, title, *_ in plans.asked(book):
             if label in said:
                 told = nodes.Text(": " + " ".join(said[label]))
-                line = nodes.paragraph("", "", nodes.emphasis(text=title), told)
+                shown, _ = self.state.inline_text(title, self.lineno)
+                line = nodes.paragraph("", "", nodes.emphasis("", "", *shown), told)
                 wrong += nodes.list_item("", line)
         return [nodes.rubric("", "", head), plan, times, wrong]
 

@@ -22,8 +22,7 @@ from typing import TextIO
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 
-from book._tools import cache
-from book._tools import plans
+from book._tools import cache, plans
 from book._tools import run as runs
 from book._tools.depends import ROOT, Sources, digest, digest_of
 from book._tools.units import units
