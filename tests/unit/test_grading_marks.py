@@ -274,8 +274,9 @@ def test_an_assignment_is_made_in_the_repository_only(
     root = Path(crlib.__file__).parents[1]
     monkeypatch.chdir(root)
     out = tmp_path / "made"
-    assert command.main(["assign", "ch05", "--out", str(out)]) == 0
-    assert isinstance(grading.read(out / "pack.json"), Pack)
+    assert command.main(["assign", "ch05", "--out", str(out), "--seed", "7"]) == 0
+    made = grading.read(out / "pack.json")
+    assert isinstance(made, Pack) and {task.seed for task in made.judged} == {7}
 
     def absent(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
