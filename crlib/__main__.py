@@ -48,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     assign.add_argument("unit", help="such as ch05 or lab03")
     assign.add_argument("--out", type=Path, help="a folder, else assignments/UNIT")
     assign.add_argument("--gradescope", action="store_true", help="its zip, too")
+    assign.add_argument("--seed", help="a number of your own for the hidden tests")
+    assign.add_argument("--extra", help="a folder of exercises of your own")
     grade = commands.add_parser("grade", help="grade the notebooks of a class")
     grade.add_argument("pack", type=Path, help="pack.json of the assignment")
     grade.add_argument("submitted", type=Path, help="a folder, or a zip of one")
@@ -99,7 +101,7 @@ def _budget(told: str) -> tuple[str, float]:
         raise ValueError(f"{told!r}: write a budget as linf=8/255.") from None
 
 
-def _assign(unit: str, out: Path | None, gradescope: bool) -> int:
+def _assign(chosen: argparse.Namespace) -> int:
     """Make an assignment with the tools of the repository, which is not installed."""
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -107,9 +109,11 @@ def _assign(unit: str, out: Path | None, gradescope: bool) -> int:
     except ModuleNotFoundError as error:
         print(f"{error}: run this in the book's repository.", file=sys.stderr)
         return 1
-    options = ["--out", str(out)] if out else []
-    options += ["--gradescope"] if gradescope else []
-    status: int = tool.main([unit, *options])
+    options = ["--gradescope"] if chosen.gradescope else []
+    for name in ("out", "seed", "extra"):
+        told = getattr(chosen, name)
+        options += [f"--{name}", str(told)] if told else []
+    status: int = tool.main([chosen.unit, *options])
     return status
 
 
@@ -143,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     chosen = _parser().parse_args(arguments)
     if chosen.command == "assign":
-        return _assign(chosen.unit, chosen.out, chosen.gradescope)
+        return _assign(chosen)
     if chosen.command == "grade":
         return _grade(chosen)
     if chosen.command == "report":
