@@ -53,6 +53,8 @@ def test_the_solution_has_all_points_and_the_stub_none(
     assert made.judged, "nothing to judge"
     assert all(t.public_points + t.hidden_points == t.points for t in made.judged)
     graded = [t for t in made.tasks if t.rubric]
+    assert f"**{notebooks.RUBRIC}.**" not in student.read_text(encoding="utf-8")
+    assert not graded or notebooks.RUBRIC in solution.read_text(encoding="utf-8")
     assert graded or name.startswith("lab"), "no question has a rubric"
     assert all(sum(map(notebooks.worth, t.rubric)) == t.points for t in graded)
     full, none = grading.grade(made, tmp_path / "in", tmp_path / "out")
