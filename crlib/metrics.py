@@ -10,7 +10,7 @@ Notation: :math:`v_{(1)} \ge v_{(2)} \ge \dots` are the sorted magnitudes of ``v
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -434,23 +434,25 @@ Convolve = Callable[[Tensor, Tensor], Tensor]
 def symbol_norm(
     layer: nn.Conv2d | LowRankConv2d, input_shape: tuple[int, ...]
 ) -> float:
-    r"""Bound the l2 norm of a convolution of stride one by its symbol.
+    r"""Bound the l2 norm of a convolution by its symbol.
 
     .. math:: \|T\|_2 \le \max_\omega \|\hat W(\omega)\|_2, \qquad
-       \hat W(\omega) = \sum_u K_u e^{-i \omega \cdot u},
+       \hat W(\omega) = \Big[ \sum_v K_{s v + r}\, e^{-i \omega \cdot v} \Big]_r,
 
-    with :math:`K_u` the matrix ``(h, c)`` of the kernel at place u, and
-    :math:`\omega` on the grid of a picture that the kernel cannot wrap around:
-    H + k - 1 frequencies along a side. The mean of :math:`\|\hat W(\omega)\|_F^2` is
-    the square of the kernel's Frobenius norm. Nothing is drawn and nothing iterated.
-    Source: Sedghi et al. 2019 for pictures that wrap around.
+    with s the stride, :math:`K_u` the matrix ``(h, c)`` of the kernel at place u, and
+    one block for each place r in a square of s by s pixels. :math:`\omega` runs over
+    the grid of a picture that the kernel cannot wrap around: H + k - 1 frequencies
+    along a side for stride one, and about one part in s of them otherwise. The mean of
+    :math:`\|\hat W(\omega)\|_F^2` is the square of the kernel's Frobenius norm.
+    Nothing is drawn and nothing iterated. Source: Sedghi et al. 2019 for pictures that
+    wrap around and stride one; the blocks are the polyphase form of filter banks.
 
     Args:
-        layer: with stride one and zero padding of any width.
+        layer: with zero padding of any width.
         input_shape: ``(C, H, W)``.
 
     Raises:
-        ValueError: another stride, or what :func:`convolution` refuses.
+        ValueError: what :func:`convolution` refuses.
 
     Example:
         >>> import torch
@@ -461,21 +463,44 @@ def symbol_norm(
         9.0
     """
     convolution(layer, input_shape)
-    if layer.stride not in (1, (1, 1)):
-        raise ValueError(
-            f"The stride is {layer.stride}: a symbol needs stride one, see"
-            " layer_operator_norm."
-        )
+    kernel, strides = _phases(layer)
+    pads = _padding(layer) if isinstance(layer, nn.Conv2d) else layer.padding
+    grid = []
+    for n, s, p, taps in zip(
+        input_shape[1:], strides, _two(pads), kernel.shape[2:], strict=True
+    ):
+        squares = (p + n - 1) // s - p // s + 1  # that hold a pixel
+        grid.append(squares + taps - 1)
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    return _largest_symbol(kernel, grid, groups)
+
+
+def _two(pair: Any) -> tuple[int, int]:
+    return (pair, pair) if isinstance(pair, int) else pair
+
+
+def _phases(layer: nn.Conv2d | LowRankConv2d) -> tuple[Tensor, tuple[int, int]]:
+    """Return a kernel of stride one that reads squares of pixels, and their sides.
+
+    Input channel (c, r1, r2) of the kernel ``(h, c * s1 * s2, taps, taps)`` is pixel
+    (r1, r2) of the square in channel c.
+    """
     w = layer.weight.detach().double()
     across = layer.dilation if isinstance(layer, nn.Conv2d) else (1, 1)
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    strides = _two(layer.stride)
     sizes = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], across, strict=True)]
-    spread_out = w.new_zeros(*w.shape[:2], *sizes)
-    spread_out[:, :, :: across[0], :: across[1]] = w
-    grid = [n + k - 1 for n, k in zip(input_shape[1:], sizes, strict=True)]
+    whole = [-(-k // s) * s for k, s in zip(sizes, strides, strict=True)]
+    spread_out = w.new_zeros(*w.shape[:2], *whole)
+    spread_out[:, :, : sizes[0] : across[0], : sizes[1] : across[1]] = w
+    # (h, c, taps, s1, taps, s2)
+    apart = spread_out.unflatten(3, (-1, strides[1])).unflatten(2, (-1, strides[0]))
+    return apart.permute(0, 1, 3, 5, 2, 4).flatten(1, 3), strides
+
+
+def _largest_symbol(kernel: Tensor, grid: Sequence[int], groups: int) -> float:
     # The kernel is real: half of the frequencies have the norms of the other half.
-    symbol = torch.fft.rfft2(spread_out, s=grid).permute(2, 3, 0, 1)
-    symbol = symbol.unflatten(2, (groups, -1))  # (N, N/2, groups, h/groups, c/groups)
+    symbol = torch.fft.rfft2(kernel, s=list(grid)).permute(2, 3, 0, 1)
+    symbol = symbol.unflatten(2, (groups, -1))  # (N, N/2, groups, h/groups, c s s)
     return float(torch.linalg.matrix_norm(symbol, ord=2).max())
 
 

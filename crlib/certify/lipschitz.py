@@ -31,9 +31,7 @@ def lipschitz_bound(
     :math:`\|z(x) - z(x')\| \le L \|x - x'\|` with ``norm`` on both sides (Szegedy et
     al. 2014). ReLU and flattening count 1, normalisation its largest factor, average
     pooling in l2 the root of its linf norm times its l1 norm. The l2 norm of a
-    convolution of stride one is bounded by :func:`crlib.metrics.symbol_norm`. Of other
-    strides it is the estimate of :func:`crlib.metrics.layer_operator_norm` divided by
-    ``1 - tol``, an upper bound that fails with probability at most 1e-9.
+    convolution is bounded by :func:`crlib.metrics.symbol_norm`.
 
     Args:
         model: made of known modules, see above.
@@ -64,13 +62,7 @@ def lipschitz_bound(
     return math.prod(norms) if 0 in norms else max(math.prod(norms), sys.float_info.min)
 
 
-def _norm(
-    layer: Any,
-    step: Affine | None,
-    shape: tuple[int, ...],
-    norm: str,
-    tol: float = 1e-3,
-) -> float:
+def _norm(layer: Any, step: Affine | None, shape: tuple[int, ...], norm: str) -> float:
     """Bound how much one layer can stretch a difference of its inputs."""
     if step is RELU or isinstance(layer, nn.Flatten):
         return 1.0
@@ -84,9 +76,7 @@ def _norm(
         return float(step.weight.abs().max())
     if not isinstance(layer, nn.Conv2d | LowRankConv2d) or norm != "l2":
         return layer_operator_norm(layer, shape, norm=norm)
-    if layer.stride in (1, (1, 1)):
-        return symbol_norm(layer, shape)
-    return layer_operator_norm(layer, shape, tol=tol) / (1 - tol)
+    return symbol_norm(layer, shape)
 
 
 def lipschitz_radius(

@@ -18,6 +18,10 @@ MUTATIONS = [
     Mutation("thm-random-head", "setup", "float(2 * excess", "float(excess"),
     # Both sides of the boundary counted.
     Mutation("prop-score", "check", "(40 - 1) / 2) / 2", "(40 - 1) / 2)"),
+    # Noise to one side only.
+    Mutation("prop-noise-slope", "check", "torch.cat([a, -a,", "torch.cat([a, a,"),
+    # Inputs for neurons.
+    Mutation("prop-noise-slope", "check", "len(w) ** 0.5", "w.shape[1] ** 0.5"),
     # A mask of signs in place of zeros and ones.
     Mutation("prop-never", "check", "< 0.5).double()", "< 0.5).double() * 2"),
     # The gain in the flat direction, which is only a lower bound of the norm.

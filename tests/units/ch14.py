@@ -7,9 +7,16 @@ MUTATIONS = [
     # The mean over the frequencies, which bounds nothing.
     Mutation(
         "prop-symbol",
-        "crlib.metrics.symbol_norm",
+        "crlib.metrics._largest_symbol",
         "(symbol, ord=2).max()",
         "(symbol, ord=2).mean()",
+    ),
+    # Pixels of a square mistaken for places of the kernel.
+    Mutation(
+        "prop-symbol",
+        "crlib.metrics._phases",
+        "permute(0, 1, 3, 5, 2, 4)",
+        "permute(0, 1, 2, 4, 3, 5)",
     ),
     # The fewest windows in place of the most.
     Mutation(
