@@ -179,8 +179,8 @@ def doors(book: Book, files: list[Path], options: argparse.Namespace) -> list[Pa
     made, student, _ = files
     pack, found = read(made), []
     if options.gradescope:
-        with tempfile.TemporaryDirectory() as place:
-            built = gradescope.wheel(book.root, Path(place))
+        with tempfile.TemporaryDirectory() as folder:
+            built = gradescope.wheel(book.root, Path(folder))
             zipped = made.with_name("gradescope.zip")
             found.append(gradescope.bundle(made, built, zipped))
     if options.nbgrader:

@@ -20,13 +20,12 @@ import re
 import sys
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from book._tools import notebooks
-from book._tools.manuscript import Manuscript
+from book._tools.manuscript import Block, Manuscript
 from book._tools.notebooks import Book
 
 ZIPS = (".zip", ".whl")
@@ -39,62 +38,60 @@ def squeezed(text: str) -> str:
     return re.sub(r"[\W_]+", "", text).lower()
 
 
-def secrets(
-    book: Book, *names: str, tests: bool = True, seed: str = ""
-) -> dict[str, frozenset[str]]:
+def secrets(book: Book, *names: str, tests: bool = True) -> dict[str, frozenset[str]]:
     """Return the secret lines of units, squeezed, by ``unit, label``.
 
     Args:
         book: with the manuscripts and, beside them, the tests of the exercises.
         names: of units, such as ``"ch05"``; none for all.
         tests: whether hidden tests are secret; crlib itself holds them.
-        seed: of a course, if it has one.
     """
-    public, library = _public(book), _library(book.root, tests)
+    public = _public(book, tests)
     found = {}
     for unit in book.chapters:
         if unit.unit and (not names or unit.unit.name in names):
-            for label, texts in _hidden(book, unit, tests).items():
+            for label, texts in _hidden(unit, tests).items():
                 bodies = texts + [_test(book.root, text) for text in texts]
-                lines = {line for body in bodies for line in _pieces(body)} - public
-                secret = {line for line in lines if line not in library}
+                lines = {line for body in bodies for line in _pieces(body)}
+                secret = {line for line in lines if line not in public}
                 found[f"{unit.unit.name}, {label}"] = frozenset(secret)
-    if seed:
-        found["the seed of the course"] = frozenset({squeezed(seed)})
     return {what: lines for what, lines in found.items() if lines}
 
 
-def _public(book: Book) -> set[str]:
-    """Return the lines that the book shows outside of what is hidden."""
-    shown, hidden = Counter[str](), Counter[str]()
-    for unit in book.chapters:
-        shown.update(map(squeezed, unit.text.splitlines()))
-        for texts in _hidden(book, unit, tests=True).values():
-            for text in texts:
-                hidden.update(map(squeezed, text.splitlines()))
-    return set(shown - hidden)
-
-
-def _library(root: Path, tests: bool) -> str:
-    """Return the code of crlib, squeezed; without its tests, if these are secret."""
-    files = sorted((root / "crlib").rglob("*.py"))
+def _public(book: Book, tests: bool) -> str:
+    """Return what is no secret, squeezed: the rest of the book, and crlib."""
+    blocks = [
+        f"{block.argument}\n{block.body}"
+        for unit in book.chapters
+        for block, label in _owned(unit)
+        if not label
+    ]
+    files = sorted((book.root / "crlib").rglob("*.py"))
+    # crlib holds the tests; they are public where they are no secret.
     files = [f for f in files if not tests or "exercises" not in f.parts]
-    return squeezed("".join(file.read_text(encoding="utf-8") for file in files))
+    return squeezed("".join([*blocks, *(f.read_text("utf-8") for f in files)]))
 
 
-def _hidden(book: Book, unit: Manuscript, tests: bool) -> dict[str, list[str]]:
-    """Return what a unit hides from students, by the label of the exercise."""
-    found: dict[str, list[str]] = {}
+def _owned(unit: Manuscript) -> Iterator[tuple[Block, str]]:
+    """Yield each block with the exercise that it solves or tests; nothing elsewhere."""
     label = ""
     for block in unit.blocks:
         if block.name == "solution-start":
             label = block.argument
         elif block.name == "solution-end":
             label = ""
-        elif label:
+        elif "hidden-test" in block.tags:
+            yield block, f"{block.tags[1]}, the hidden test"
+        else:
+            yield block, label
+
+
+def _hidden(unit: Manuscript, tests: bool) -> dict[str, list[str]]:
+    """Return what a unit hides from students, by the label of the exercise."""
+    found: dict[str, list[str]] = {}
+    for block, label in _owned(unit):
+        if label and (tests or "hidden-test" not in block.tags):
             found.setdefault(label, []).append(block.body)
-        elif tests and "hidden-test" in block.tags:
-            found[f"{block.tags[1]}, the hidden test"] = [block.body]
     return found
 
 
@@ -125,8 +122,19 @@ def _pieces(text: str) -> set[str]:
     return {piece for piece in pieces if len(piece) >= SHORTEST}
 
 
-def found(places: Iterable[Path], known: Mapping[str, frozenset[str]]) -> list[str]:
-    """Return one line for each secret that a place gives away."""
+def found(
+    places: Iterable[Path], known: Mapping[str, frozenset[str]], seed: int = 0
+) -> list[str]:
+    """Return one line for each secret that a place gives away.
+
+    Args:
+        places: files, folders or zips.
+        known: what :func:`secrets` found.
+        seed: of a course, if it has one. Of five digits and more it is found anywhere,
+            else where a pack holds it.
+    """
+    # Of a JSON each key and each value is a line.
+    number = rf"\b{seed}\b" if seed > 9999 else rf"(?m)^seed\n{seed}$"
     told = []
     for place in places:
         for name, text in texts(place):
@@ -135,6 +143,8 @@ def found(places: Iterable[Path], known: Mapping[str, frozenset[str]]) -> list[s
                 given = sorted(line for line in lines if line in shown)
                 if given:
                     told.append(f"{name} gives away {what}: {given[0][:60]}...")
+            if seed and re.search(number, text):
+                told.append(f"{name} gives away the seed of the course.")
     return told
 
 
@@ -192,12 +202,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("places", nargs="+", type=Path, help="files, folders or zips")
     parser.add_argument("--root", type=Path, default=Path("."), help="the repository")
-    parser.add_argument("--seed", default="", help="of the course")
+    parser.add_argument("--seed", type=int, default=0, help="of the course")
     parser.add_argument("--wheel", action="store_true", help="crlib's tests are known")
     options = parser.parse_args(arguments)
     book = notebooks.load(options.root)
-    known = secrets(book, tests=not options.wheel, seed=options.seed)
-    told = found(options.places, known)
+    known = secrets(book, tests=not options.wheel)
+    told = found(options.places, known, options.seed)
     print(*told, sep="\n", end="\n" if told else "")
     print(f"{len(known)} secrets, {len(told)} given away.")
     return 1 if told else 0

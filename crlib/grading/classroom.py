@@ -6,11 +6,12 @@ repositories that Classroom downloads.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from crlib.grading.packs import Pack
+from crlib.grading.packs import Pack, Task
 
-__all__ = ["template"]
+__all__ = ["known", "template"]
 
 # The folder of a student, in the folder of a class of one.
 WORKFLOW = """\
@@ -56,5 +57,14 @@ def template(
     (hidden / "workflows").mkdir(parents=True, exist_ok=True)
     workflow, rules = hidden / "workflows" / "points.yml", hidden / "pack.json"
     workflow.write_text(WORKFLOW.format(address=address, ref=ref), encoding="utf-8")
-    pack.write(rules)
+    known(pack).write(rules)
     return [Path(shutil.copy(notebook, folder / pack.notebook)), workflow, rules]
+
+
+def known(pack: Pack) -> Pack:
+    """Return what of a pack the public book has: nothing that only a course knows."""
+    names = "label title kind points function public hidden".split()
+    names += "public_points hidden_points uses".split()
+    public = [t for t in pack.tasks if not t.public or t.public.startswith("crlib.")]
+    tasks = [Task(**{name: getattr(t, name) for name in names}) for t in public]
+    return replace(pack, tasks=tuple(tasks))

@@ -97,8 +97,9 @@ def source(notebook: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
         task = tasks[label]
         if kind == "public-test":
             _mark(cell, f"{label}-open", points=task.public_points)
-            further = {"id": f"{label}-further", "metadata": {}, "source": FURTHER}
-            further |= {"cell_type": "code", "execution_count": None, "outputs": []}
+            further: dict[str, Any] = {"cell_type": "code", "id": f"{label}-further"}
+            further |= {"metadata": {}, "source": FURTHER}
+            further |= {"execution_count": None, "outputs": []}
             _mark(further, f"{label}-further", points=task.hidden_points)
             cells.append(further)
             continue

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -54,7 +55,8 @@ def released(source: Mapping[str, Any]) -> dict[str, Any]:
     """Take out what nbgrader takes out."""
     made = deepcopy(dict(source))
     for each in made["cells"]:
-        each["source"] = each["source"].replace(f"\n{nbgrader.REGION}", "\n")
+        text = "".join(each["source"])
+        each["source"] = text.replace(f"\n{nbgrader.REGION}", "\n")
     return made
 
 
@@ -100,15 +102,20 @@ def graded(course: Path, files: Mapping[str, bytes]) -> list[Record]:
 
 
 def autograded(
-    course: Path, student: str, monkeypatch: pytest.MonkeyPatch
+    course: Path, student: str, unit: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Any]:
     """Do with a student's notebook what nbgrader does."""
-    file = course / "submitted" / student / "ch05" / PACK.notebook
-    about = {"nbgrader": {"assignment": "ch05", "student": student}}
+    file = course / "submitted" / student / unit / name
+    about = {"nbgrader": {"assignment": unit, "student": student}}
     with monkeypatch.context() as there:
         there.chdir(course)
         told, _ = nbgrader.verdicts(json.loads(file.read_text()), about)
     return dict(told)
+
+
+@pytest.fixture
+def shown(course: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda who: autograded(course, who, "ch05", PACK.notebook, monkeypatch)
 
 
 def points(notebook: Mapping[str, Any]) -> int:
@@ -186,7 +193,7 @@ def test_a_blank_notebook_and_a_python_file_say_nothing_to_a_question() -> None:
 
 
 def test_nothing_of_a_student_but_the_answers_reaches_nbgrader(
-    course: Path, monkeypatch: pytest.MonkeyPatch
+    course: Path, shown: Any
 ) -> None:
     mine = json.loads(answered("$a<b$ <script>x</script> [l](javascript:x) \ud800"))
     mine |= {"nbformat": 99, "metadata": {"kernelspec": {"name": "evil"}}}
@@ -206,12 +213,10 @@ def test_nothing_of_a_student_but_the_answers_reaches_nbgrader(
     text = made["cells"][6]["source"]
     assert "a< b" in text and "<script" not in text and "](" not in text
     text.encode()
-    assert points(autograded(course, "ada", monkeypatch)) == 6
+    assert points(shown("ada")) == 6
 
 
-def test_the_points_are_those_of_the_table(
-    course: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_points_are_those_of_the_table(course: Path, shown: Any) -> None:
     files = dict(hostile.HONEST)
     files |= {name: raw for name, (raw, _) in hostile.UNREADABLE.items()}
     for name in ("equals everything", "patched check", "exit", "a secret"):
@@ -221,11 +226,11 @@ def test_the_points_are_those_of_the_table(
     records = {record.student: record for record in graded(course, files)}
     assert set(records) == set(files)
     for student, record in records.items():
-        made = autograded(course, student, monkeypatch)
+        made = shown(student)
         assert points(made) == record.score, (student, record)
     scores = [records[name].score for name in ("stubs above", "half", "exit", "empty")]
     assert scores == [6, 1, 3, 0]
-    said = json.dumps(autograded(course, "half", monkeypatch))
+    said = json.dumps(shown("half"))
     assert "should be 2.0000" in said and "Not written yet." in said
 
 
@@ -243,13 +248,11 @@ def test_only_who_was_graded_anew_is_read_anew(course: Path) -> None:
     assert len(json.loads((course / "verdicts/ch05/ada.json").read_text())) == 4
 
 
-def test_who_was_not_judged_gets_no_points(
-    course: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_was_not_judged_gets_no_points(course: Path, shown: Any) -> None:
     graded(course, {"ada": answered()})
     (course / "verdicts/ch05/ada.json").unlink()
     with pytest.raises(FileNotFoundError, match="crlib grade PACK SUBMITTED --nbgr"):
-        autograded(course, "ada", monkeypatch)
+        shown("ada")
 
 
 def test_a_course_that_would_run_the_cells_is_refused(course: Path) -> None:
@@ -296,7 +299,7 @@ def run(course: Path, *words: str) -> str:
     reason="nbgrader is not installed: pip install crlib[nbgrader]",
 )
 def test_nbgrader_itself_comes_to_the_same_points(course: Path) -> None:
-    (course / "release" / "ch05" / PACK.notebook).unlink()
+    shutil.rmtree(course / "release")
     run(course, "generate_assignment", "ch05")
     made = json.loads((course / "release" / "ch05" / PACK.notebook).read_text())
     for ours, theirs in zip(RELEASE["cells"], made["cells"], strict=True):
