@@ -130,13 +130,14 @@ def _made(chosen: argparse.Namespace) -> int:
 
 def _grade(chosen: argparse.Namespace) -> int:
     from crlib import grading
+    from crlib.grading import nbgrader
 
     try:
         pack = grading.read(chosen.pack)
         submitted, course, out = chosen.submitted, chosen.nbgrader, chosen.out
         how = {"jobs": chosen.jobs, "seconds": chosen.seconds}
         if course:
-            records = grading.nbgrader.grade(pack, submitted, course, out, **how)
+            records = nbgrader.grade(pack, submitted, course, out, **how)
         else:
             records = grading.grade(pack, submitted, out, **how)
     except grading.PackError as error:

@@ -82,7 +82,8 @@ def pages(root: Path, work: Path) -> Path | None:
         shown[file] = replace(ran, cells=kept)
     (work / "_build").mkdir()
     build.hand_over(work, shown)
-    status = build.sphinx(work, work / "_config.yml")
+    own = work / "_config.yml"
+    status = build.sphinx(work, own if own.exists() else build.ROOT / "_config.yml")
     return None if status else work / "_build" / "html"
 
 

@@ -11,7 +11,6 @@ page for each student (``feedback``). The same verdicts go to Gradescope
 ``crlib grade PACK SUBMITTED`` does all this.
 """
 
-from crlib.grading import nbgrader
 from crlib.grading.judge import Verdict, judge
 from crlib.grading.marks import grade
 from crlib.grading.packs import Pack, PackError, Task, read
@@ -25,6 +24,5 @@ __all__ = [
     "Verdict",
     "grade",
     "judge",
-    "nbgrader",
     "read",
 ]

@@ -119,6 +119,9 @@ def grade(
     def one(submission: Submission) -> Record:
         return graded(pack, submission, out, seconds, walled)
 
+    # Here and not in the threads, which must not parse at once.
+    processes(pack)
+
     with opened(submitted) as place:
         found = submissions(place, pack.notebook)
         if not found:
