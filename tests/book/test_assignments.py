@@ -174,6 +174,22 @@ def test_a_class_of_github_sees_the_points_of_each_push(
     assert f"{most} of {most} points" in capsys.readouterr().out
 
 
+def test_every_solution_is_a_secret_and_seen_where_it_is_shown(
+    book: notebooks.Book,
+) -> None:
+    known = leaks.secrets(book, tests=False)
+    exercises_of = {
+        f"{m.unit.name}, {block.label}"
+        for m in book.chapters
+        for block in m.blocks
+        if m.unit and block.name == "exercise-start"
+    }
+    assert set(known) == exercises_of
+    told = leaks.found([ROOT / "chapters"], known)
+    seen = {line.partition("gives away ")[2].partition(":")[0] for line in told}
+    assert seen == exercises_of
+
+
 def test_an_unknown_unit_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

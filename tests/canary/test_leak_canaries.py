@@ -15,11 +15,11 @@ from book._tools import assignment, leaks, notebooks, student
 
 DEPENDS = ("tests/canary/sample", "book/_tools", "crlib/grading", "_config.yml")
 SAMPLE = Path(__file__).parent / "sample"
-SOLUTION = "    return sum(abs(x) for x in v)"
+SOLUTION = "    return sum(map(abs, reversed(list(v))))"
 TEST = 'assert f([0], [5]) == 0, "Nothing times five is nothing."'
 COLOURED = (
-    '<pre><span class="k">return</span> <span class="nb">sum</span>(<span>abs</span>'
-    "(x) <b>for</b> x in v)</pre>"
+    '<pre><span class="k">return</span> <span class="nb">sum</span>(<span>map</span>'
+    '(<span class="nb">abs</span>, <b>reversed</b>(list(v))))</pre>'
 )
 
 
@@ -28,6 +28,13 @@ def root(tmp_path: Path) -> Path:
     """A small book whose exercises have solutions and hidden tests."""
     copy = tmp_path / "book"
     shutil.copytree(SAMPLE, copy)
+    # Its own first solution is what the set-up shows already.
+    page = copy / "book" / "ch07_sample.md"
+    text = page.read_text(encoding="utf-8")
+    theirs = "def sum_abs(v):\n    return sum(abs(x) for x in v)"
+    assert text.count(theirs) == 1
+    text = text.replace(theirs, f"def sum_abs(v):\n{SOLUTION}")
+    page.write_text(text, encoding="utf-8")
     (copy / "crlib").mkdir()
     version = f'__version__ = "{crlib.__version__}"\n'
     (copy / "crlib" / "version.py").write_text(version, encoding="utf-8")
@@ -42,7 +49,8 @@ def known(root: Path) -> dict[str, frozenset[str]]:
 def test_every_secret_is_known(known: dict[str, frozenset[str]]) -> None:
     labels = [f"ch07, {label}" for label in ("ex-sum", "ex-max", "ex-dot")]
     tests = [f"{label}, the hidden test" for label in labels]
-    assert set(known) == {*labels, *tests, "ch07, ex-claim"}
+    assert set(known) == {*labels, *tests, "ch07, ex-claim", "ch07, ex-equal"}
+    assert leaks.squeezed(SOLUTION) in known["ch07, ex-sum"]
 
 
 def notebook(**cell: Any) -> str:
@@ -112,9 +120,9 @@ def test_a_student_edition_without_secrets_passes(
     line = ["--root", str(root), "--out", str(tmp_path / "out")]
     assert student.main(line) == 0
     text = (tmp_path / "out/notebooks/07_sample.ipynb").read_text(encoding="utf-8")
-    assert "raise NotImplementedError" in text and "sum(abs" not in text
+    assert "raise NotImplementedError" in text and "reversed" not in text
     assert leaks.main([str(tmp_path / "out"), "--root", str(root)]) == 0
-    assert "6 secrets, 0 given away" in capsys.readouterr().out
+    assert "8 secrets, 0 given away" in capsys.readouterr().out
 
 
 def together(apart: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,7 +165,7 @@ kernelspec: {display_name: Python 3, language: python, name: python3}
 def test_pages_are_built_without_secrets(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (SAMPLE / "book" / "ch07_sample.md").read_text(encoding="utf-8")
+    text = (root / "book" / "ch07_sample.md").read_text(encoding="utf-8")
     exercises = text.partition("## Exercises\n")[2].partition("## What to rem")[0]
     setup = "```{code-cell} ipython3\nfrom crlib import exercises\n```\n\n"
     small = tmp_path / "small"
