@@ -37,7 +37,7 @@ unit: $(READY) ## the skeleton of a chapter or lab: make unit KIND=lab NAME=slug
 UNIT = $(if $(filter ch% lab%,$(CH)),$(CH),ch$(CH))
 
 assignment: $(READY) ## what students get and what grades it: make assignment CH=05
-	@$(BIN)/python -m crlib assign $(UNIT) $(ARGS)
+	@$(BIN)/python -m crlib assign $(UNIT) $(if $(EXTRA),--extra $(EXTRA)) $(ARGS)
 
 course: $(READY) ## assignments of all chapters and labs, with an index
 	@$(BIN)/python -m crlib assign --all $(ARGS)

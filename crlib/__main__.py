@@ -51,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     assign.add_argument("--gradescope", action="store_true", help="its zip, too")
     assign.add_argument("--nbgrader", metavar="COURSE", help="enter it in a course")
     assign.add_argument("--classroom", action="store_true", help="a template, too")
+    assign.add_argument("--seed", help="a number of your own for the hidden tests")
+    assign.add_argument("--extra", help="a folder of exercises of your own")
     student = commands.add_parser("student", help="the book without its solutions")
     student.add_argument("--out", type=Path, help="a folder, else assignments/student")
     student.add_argument("--pages", action="store_true", help="its pages, too")

@@ -36,6 +36,7 @@ __all__ = [
     "layer_operator_norm",
     "margin",
     "operator_norm",
+    "principal_directions",
     "row_norms",
     "singular_values",
     "smallest_k",
@@ -802,6 +803,45 @@ def energy_share(delta: Tensor, directions: Tensor) -> Tensor:
         raise ValueError("The columns of directions are not orthonormal.")
     inside = (flat @ directions).square().sum(1)
     return inside / flat.square().sum(1)
+
+
+def principal_directions(
+    x: Tensor, k: int | None = None, *, centred: bool = True
+) -> Tensor:
+    r"""Return the directions in which inputs vary most, strongest first.
+
+    They are the orthonormal eigenvectors of the covariance of the inputs, or, without
+    centring, of their second moment :math:`\sum_i x_i x_i^\top`: of all subspaces of a
+    dimension the first ones span the one that keeps most of the sum of squares
+    (Pearson 1901). A direction is its own but for a sign, which processors choose
+    differently; here its entries have a sum that is not negative.
+
+    Args:
+        x: ``(N, ...)`` inputs, flattened to ``(N, m)``.
+        k: how many, from 1 to m; None for all.
+        centred: whether the mean of the inputs is taken away first.
+
+    Returns:
+        ``(m, k)`` in float64, on the device of ``x``.
+
+    Raises:
+        ValueError: ``x`` is no batch of at least two inputs, or ``k`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> x = torch.tensor([[0.0, 0.5], [2.0, 0.5], [1.0, 0.5]])
+        >>> metrics.principal_directions(x, 1).tolist()
+        [[1.0], [0.0]]
+    """
+    checks.inputs(x, box=False)
+    checks.at_least(2, **{"the number of inputs": len(x)})
+    flat = x.detach().flatten(1).double()
+    if k is not None:
+        _check_k(k, flat.shape[1])
+    spread = torch.cov(flat.T) if centred else flat.T @ flat  # (m, m)
+    vectors = torch.linalg.eigh(spread).eigenvectors.flip(1)[:, :k]
+    return vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0).to(vectors)
 
 
 def balanced(model: MLP, *, rounds: int = 60) -> MLP:

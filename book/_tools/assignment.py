@@ -1,13 +1,15 @@
 """Make an assignment of a unit: what students get, and what grades them.
 
     python -m book._tools.assignment ch05 [--out assignments/ch05] [--root .]
-        [--gradescope] [--nbgrader COURSE] [--classroom]
+        [--seed 7] [--extra FOLDER] [--gradescope] [--nbgrader COURSE] [--classroom]
 
 writes ``pack.json`` for ``crlib grade``, the notebook without solutions under the name
 that students keep, and ``solution/`` with the notebook of the solutions. With
-``--gradescope`` also ``gradescope.zip``, to be uploaded as an autograder; with
-``--nbgrader`` the source of an assignment in a course; with ``--classroom`` a template
-repository. ``--all`` takes every chapter and lab, and adds an index.
+``--seed`` the hidden tests draw other inputs; with ``--extra`` exercises of your own
+come after those of the unit. With ``--gradescope`` also ``gradescope.zip``, to be
+uploaded as an autograder; with ``--nbgrader`` the source of an assignment in a course;
+with ``--classroom`` a template repository. ``--all`` takes every chapter and lab, and
+adds an index.
 
 What is for students is searched for what they must not see (``leaks``).
 """
@@ -24,11 +26,12 @@ from pathlib import Path
 
 import nbformat
 
-from book._tools import leaks, notebooks
+from book._tools import extras, leaks, notebooks
+from book._tools.gates import asked, last
 from book._tools.manuscript import Block, Manuscript, ManuscriptError
 from book._tools.notebooks import Book
 from crlib.grading import classroom, extract, gradescope, nbgrader
-from crlib.grading.packs import Pack, PackError, Task, read, uses
+from crlib.grading.packs import OWN, Pack, PackError, Task, read, uses
 
 INDEX = """<!doctype html>
 <html lang="en">
@@ -54,21 +57,8 @@ td, th {{ text-align: left; padding: 0.3rem 1rem 0.3rem 0; }}
 """
 
 
-def asked(book: Manuscript, label: str, kind: str = "public") -> tuple[str, str]:
-    """Return the test of an exercise and the function that it asks for.
-
-    Both stand in the cell of the test: ``exercises.check(ch05.build, build)``.
-    """
-    (cell,) = book.tagged(f"{kind}-test", label)
-    last = ast.parse(cell.body).body[-1]
-    assert isinstance(last, ast.Expr) and isinstance(last.value, ast.Call), cell.line
-    test, function = map(ast.unparse, last.value.args)
-    module, _, name = test.rpartition(".")
-    return f"crlib.exercises.{module}:{name}", function
-
-
-def task(book: Manuscript, block: Block) -> Task:
-    """Return an exercise as the pack has it.
+def task(book: Manuscript, block: Block, seed: int = 0) -> Task:
+    """Return an exercise as the pack has it; its hidden test draws from ``seed``.
 
     Half of the points are for the public test, rounded down, the rest for the hidden.
     """
@@ -76,7 +66,7 @@ def task(book: Manuscript, block: Block) -> Task:
     kind, label = notebooks.asks(block.classes), block.label
     found = Task(label, title, kind, points)
     if kind != "write":
-        return found
+        return replace(found, rubric=tuple(notebooks.rubric(book.blocks, label)))
     public, function = asked(book, label)
     hidden, _ = asked(book, label, "hidden")
     solution = "\n".join(cell.body for cell in book.tagged("solution", label))
@@ -88,11 +78,22 @@ def task(book: Manuscript, block: Block) -> Task:
         public_points=points // 2,
         hidden_points=points - points // 2,
         uses=tuple(sorted(uses(extract.program(ast.parse(solution).body, function)))),
+        seed=seed,
+        tests=own_tests(book, label) if public.startswith(f"{OWN}:") else "",
     )
 
 
-def pack(book: Book, unit: Manuscript) -> Pack:
-    """Return the pack of a unit."""
+def own_tests(book: Manuscript, label: str) -> str:
+    """Return what the cells of the tests define, without the calls that end them."""
+    found = []
+    for kind in ("public-test", "hidden-test"):
+        (cell,) = book.tagged(kind, label)
+        found += cell.body.splitlines()[: last(cell).lineno - 1]
+    return "\n".join(found)
+
+
+def pack(book: Book, unit: Manuscript, seed: int = 0) -> Pack:
+    """Return the pack of a unit, with the seed of a course."""
     assert unit.unit
     blocks = [b for b in unit.blocks if b.name == "exercise-start"]
     return Pack(
@@ -101,17 +102,30 @@ def pack(book: Book, unit: Manuscript) -> Pack:
         book.version,
         f"{unit.unit.notebook}.ipynb",
         tuple(cell.body for cell in unit.tagged("setup")),
-        tuple(task(unit, block) for block in blocks),
+        tuple(task(unit, block, seed) for block in blocks),
     )
 
 
-def make(root: Path, name: str, out: Path) -> list[Path]:
-    """Write the assignment of a unit of the book under ``root``, as :func:`write`."""
-    return write(notebooks.load(root), name, out)
+def make(
+    root: Path, name: str, out: Path, seed: int = 0, extra: Path | None = None
+) -> list[Path]:
+    """Write the assignment of a unit of the book under ``root``, as :func:`write`.
+
+    Args:
+        extra: a folder with exercises of an instructor's own, see ``extras``.
+
+    Raises:
+        ManuscriptError: as there, or an exercise of ``extra`` does not pass the gates.
+    """
+    book = notebooks.load(root)
+    return write(extras.added(book, name, extra) if extra else book, name, out, seed)
 
 
-def write(book: Book, name: str, out: Path) -> list[Path]:
+def write(book: Book, name: str, out: Path, seed: int = 0) -> list[Path]:
     """Write the assignment of a unit to ``out``; return the files.
+
+    Args:
+        seed: of the course, for the hidden tests; it goes into the pack alone.
 
     Raises:
         ManuscriptError: there is no such unit, or it cannot be derived.
@@ -123,7 +137,7 @@ def write(book: Book, name: str, out: Path) -> list[Path]:
             book.root / "book", 0, f"no unit {name!r}: choose of {known}"
         )
     (unit,) = found
-    made = pack(book, unit)
+    made = pack(book, unit, seed)
     files = [out / "pack.json", out / made.notebook, out / "solution" / made.notebook]
     files[-1].parent.mkdir(parents=True, exist_ok=True)
     made.write(files[0])
@@ -192,6 +206,13 @@ def doors(book: Book, files: list[Path], options: argparse.Namespace) -> list[Pa
     return found
 
 
+def seed(told: str) -> int:
+    """Read the seed of a course: a whole number that any generator takes."""
+    if not told.isdecimal() or int(told) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{told!r}: a whole number, 0 to {2**31 - 1}")
+    return int(told)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("unit", nargs="?", help="such as ch05, 05 or lab03")
@@ -203,9 +224,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--nbgrader", type=Path, metavar="COURSE", help="enter it there"
     )
     parser.add_argument("--classroom", action="store_true", help="a template for it")
+    parser.add_argument("--seed", type=seed, default=0, help="of the hidden tests")
+    parser.add_argument("--extra", type=Path, help="a folder of exercises of your own")
     options = parser.parse_args(arguments)
-    if options.all == bool(options.unit):
-        parser.error("name a unit, or take --all")
+    if options.all == bool(options.unit) or (options.all and options.extra):
+        parser.error("name a unit, or take --all; --extra is for a unit")
     try:
         book = notebooks.load(options.root)
         if options.all:
@@ -216,14 +239,18 @@ def main(arguments: list[str] | None = None) -> int:
             number = options.unit.isdecimal()
             name = f"ch{int(options.unit):02d}" if number else options.unit
             places = {name: options.out or Path("assignments") / name}
+            if options.extra:
+                book = extras.added(book, name, options.extra)
         written, told = [], {}
         for name, place in places.items():
-            files = write(book, name, place)
+            files = write(book, name, place, options.seed)
             told[name] = read(files[0])
             entered = doors(book, files, options)
             written += [*files, *entered]
-            open_files = [f for f in (files[1], *entered) if f.suffix == ".ipynb"]
-            for fault in leaks.found(open_files, leaks.secrets(book, name)):
+            # The zip is the instructor's.
+            for_students = [f for f in (files[1], *entered) if f.suffix != ".zip"]
+            known = leaks.secrets(book, name)
+            for fault in leaks.found(for_students, known, options.seed):
                 raise PackError(fault)
         if options.all:
             written.append(home / "index.html")

@@ -82,6 +82,8 @@ def _owned(unit: Manuscript) -> Iterator[tuple[Block, str]]:
             label = ""
         elif "hidden-test" in block.tags:
             yield block, f"{block.tags[1]}, the hidden test"
+        elif "wrong-answer" in block.tags:
+            yield block, f"{block.tags[1]}, the wrong answer"
         else:
             yield block, label
 

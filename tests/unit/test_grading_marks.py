@@ -73,6 +73,46 @@ def test_a_test_that_is_not_there_is_said_so(place: str) -> None:
         packs.test(place)
 
 
+OWN_TESTS = """
+def double(x):
+    return 2 * x
+
+def twice(answer):
+    assert answer(double, 3) == 12, "Six, then twelve."
+
+def twice_hidden(answer, seed=0):
+    assert answer(lambda x: x + seed, 1) == 1 + 2 * seed, f"With {seed}."
+"""
+TWICE = packs.Task(
+    "ex-twice", "Twice", "write", 2, "twice_over", "own:twice", "own:twice_hidden",
+    1, 1, seed=7, tests=OWN_TESTS,
+)  # fmt: skip
+
+
+def test_a_pack_brings_tests_and_a_seed_of_its_own() -> None:
+    pack = replace(PACK, tasks=(TWICE,))
+    # Functions of these tests are called back, as those of crlib's are.
+    right = "def twice_over(f, x):\n    return f(f(x))"
+    assert grading.judge(pack, TWICE, right, seconds=2).hidden.passed
+    knows = "def twice_over(f, x):\n    return 12 if x == 3 else 1"
+    found = grading.judge(pack, TWICE, knows, seconds=2)
+    assert found.public.passed and found.hidden.message == "With 7."
+
+
+def test_tests_that_a_pack_does_not_bring_are_said_so() -> None:
+    with pytest.raises(PackError, match="do not define"):
+        packs.tests(replace(TWICE, hidden="own:gone"), ())
+
+
+def test_a_task_with_a_seed_and_a_rubric_is_read_as_it_was_written(
+    tmp_path: Path,
+) -> None:
+    words = packs.Task("ex-say", "Say", "judge", 3, rubric=("*Three points:* why.",))
+    pack = replace(PACK, tasks=(TWICE, words))
+    pack.write(tmp_path / "pack.json")
+    assert grading.read(tmp_path / "pack.json") == pack
+
+
 def test_students_are_found_in_folders_flat_and_hidden(tmp_path: Path) -> None:
     put(tmp_path / "ada/work/a.ipynb", RIGHT, 1e9)
     put(tmp_path / "ada/b.ipynb", RIGHT, 2e9)
@@ -346,8 +386,9 @@ def test_an_assignment_is_made_in_the_repository_only(
     root = Path(crlib.__file__).parents[1]
     monkeypatch.chdir(root)
     out = tmp_path / "made"
-    assert command.main(["assign", "ch05", "--out", str(out)]) == 0
-    assert isinstance(grading.read(out / "pack.json"), Pack)
+    assert command.main(["assign", "ch05", "--out", str(out), "--seed", "7"]) == 0
+    made = grading.read(out / "pack.json")
+    assert isinstance(made, Pack) and {task.seed for task in made.judged} == {7}
 
     def absent(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")

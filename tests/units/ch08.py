@@ -70,17 +70,33 @@ def typical(h, k):
     return float(stats.chi2.median(k) / k)
 """,
     # Keeps what is positive in the matrix, whatever the vectors.
-    "ex-best-mask": """
+    "ex-best-mask": [
+        """
 def best_mask(w, a, b):
     return (w > 0).to(w.dtype)
 """,
+        # The largest entries kept, as pruning does.
+        """
+def best_mask(w, a, b):
+    return (w.abs() >= w.abs().median()).to(w.dtype)
+""",
+    ],
     # The length of w forgotten.
-    "ex-any-direction": """
+    "ex-any-direction": [
+        """
 def robust_accuracy(w, mean, noise, eps):
     from scipy import stats
 
     return float(stats.norm.cdf((float(w @ mean) - eps) / noise))
 """,
+        # The variance for the deviation.
+        """
+def robust_accuracy(w, mean, noise, eps):
+    from scipy import stats
+
+    return float(stats.norm.cdf((float(w @ mean / w.norm()) - eps) / noise**2))
+""",
+    ],
 }
 
 
