@@ -127,6 +127,21 @@ def test_gradescopes_program_comes_to_the_same_points(
         assert sum(test["score"] for test in told["tests"]) == score
 
 
+def test_gradescopes_zip_gives_no_solution_away(
+    book: notebooks.Book, tmp_path: Path
+) -> None:
+    made, _, _ = assignment.write(book, "ch05", tmp_path)
+    # crlib holds the hidden tests, and its wheel is in the zip.
+    known = leaks.secrets(book, "ch05", tests=False)
+    assert leaks.found([made], known), "a rubric is a solution"
+    planted = Path(shutil.copy(made, tmp_path / "wheel.json"))
+    zipped = gradescope.bundle(made, planted, tmp_path / "gradescope.zip")
+    assert leaks.found([zipped], known), "planted in place of the wheel"
+    (tmp_path / "wheel").write_bytes(b"")
+    gradescope.bundle(made, tmp_path / "wheel", zipped)
+    assert leaks.found([zipped], known) == []
+
+
 def test_every_open_question_has_room_for_its_answer(tmp_path: Path) -> None:
     pack, student, _ = assignment.make(ROOT, "ch05", tmp_path)
     cells = json.loads(student.read_text(encoding="utf-8"))["cells"]
