@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -184,10 +185,16 @@ class Session(SphinxDirective):
 
 
 class ChapterMap(SphinxDirective):
-    """A picture of which chapter needs which, as their cards say."""
+    """A picture of which unit needs which, as their cards say, or chapters alone."""
+
+    option_spec = {"chapters": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         needs = needed(ROOT)
+        if "chapters" in self.options:
+            needs = {
+                label: n for label, n in needs.items() if not label.startswith("L")
+            }
         return [nodes.raw("", drawn(needs), format="html"), *in_words(needs)]
 
 

@@ -97,7 +97,7 @@ def build(
         "l1": compress.l1(strength),
         "Frobenius": compress.squared_frobenius(strength),
     }
-    options: dict[str, Any] = {"penalty": penalties.get(way)}
+    options: dict[str, Any] = {"penalty": penalties[way]} if way in penalties else {}
     if way == "learning rate":
         options["lr"] = strength
     if way == "nuclear, fixed scale":

@@ -92,6 +92,8 @@ def test_solution_half_and_stub_get_their_points_through_every_door(
     assert made.judged, "nothing to judge"
     assert all(t.public_points + t.hidden_points == t.points for t in made.judged)
     graded = [t for t in made.tasks if t.rubric]
+    assert f"**{notebooks.RUBRIC}.**" not in student.read_text(encoding="utf-8")
+    assert not graded or notebooks.RUBRIC in solution.read_text(encoding="utf-8")
     assert graded or name.startswith("lab"), "no question has a rubric"
     assert all(sum(map(notebooks.worth, t.rubric)) == t.points for t in graded)
     where = (tmp_path / "in", course, tmp_path / "out")
