@@ -1,11 +1,13 @@
 """A class is graded once, whatever it is handed in as; packs and the command line."""
 
+import ast
 import csv
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from dataclasses import replace
@@ -222,6 +224,116 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
     fresh = tmp_path / "fresh"
     marks.grade(SMALL, tmp_path / "in", fresh, seconds=2)
     assert table(fresh) == table(tmp_path / "out")
+
+
+def test_no_two_threads_parse_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = sys.modules["crlib.grading.judge"]
+    room.imports.cache_clear()
+    threads: list[str] = []
+    parse = ast.parse
+
+    def watched(*args: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return parse(*args, **options)
+
+    monkeypatch.setattr(ast, "parse", watched)
+    for name in ("ada", "bob"):
+        put(tmp_path / f"in/{name}.ipynb", notebook(STUBS[1]))
+    marks.grade(SMALL, tmp_path / "in", tmp_path / "out", seconds=2)
+    assert threads == [threading.main_thread().name]
+
+
+def killed_at(moment: int, place: Path, out: Path) -> bool:
+    """Grade in a process that is killed at a moment; say whether it came to its end.
+
+    Moments are counted before and amid each write of a file, before each move, and
+    before each cell of the table. Whom it judges it notes down.
+    """
+
+    def judged(record: marks.Record, pack: Pack, raw: bytes, *_: object) -> None:
+        with open(out / "judged", "a") as file:
+            file.write(f"{record.student}\n")
+        task = pack.tasks[0]
+        row = marks.Row(task.label, task.title, task.points, len(raw))
+        record.rows.append(row)
+
+    left = moment
+
+    def tick() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    write, move, cell = Path.write_text, Path.replace, marks._harmless
+
+    def torn(self: Path, text: str, **options: Any) -> int:
+        tick()
+        write(self, text[: len(text) // 2], **options)
+        tick()
+        return write(self, text, **options)
+
+    def moved(self: Path, target: Path) -> Path:
+        tick()
+        return move(self, target)
+
+    def written(value: object) -> object:
+        tick()
+        return cell(value)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            Path.write_text, Path.replace = torn, moved  # type: ignore[assignment]
+            marks._judged, marks._harmless = judged, written
+            out.mkdir(exist_ok=True)
+            marks.grade(SMALL, place, out, jobs=1)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFEXITED(status)
+
+
+def test_a_kill_at_any_moment_changes_no_table_and_judges_nobody_twice(
+    tmp_path: Path,
+) -> None:
+    for k in range(3):
+        put(tmp_path / f"in/student{k}.ipynb", b"x" * (k + 1))
+    place, whole = tmp_path / "in", tmp_path / "0"
+    assert killed_at(0, place, whole)
+    moment, ended = 0, False
+    while not ended:
+        moment += 1
+        out = tmp_path / str(moment)
+        ended = killed_at(moment, place, out)
+        kept = [file.stem for file in (out / "verdicts").glob("*.json")]
+        assert killed_at(0, place, out)
+        assert table(out) == table(whole)
+        judged = (out / "judged").read_text().split()
+        assert all(judged.count(student) == 1 for student in kept), moment
+        assert len(judged) <= 3 + 1, "no more than the one who was in the works"
+        names = [page.name for page in (out / "feedback").iterdir()]
+        pages = [(out / "feedback" / name).read_text() for name in sorted(names)]
+        assert len(pages) == 3 and all(page.endswith("</html>\n") for page in pages)
+    # Three records with a write and a move, the cells of the table, three pages.
+    assert moment > 3 * 3 + 3 * 5 + 3 * 2
+
+
+def test_sixty_students_take_less_than_three_minutes(tmp_path: Path) -> None:
+    for k in range(60):
+        mine = f"# by student {k}\n" + (EFFECTIVE_RANK if k % 2 else STUBS[1])
+        put(tmp_path / f"in/student{k}.ipynb", notebook(ERROR_CURVE, mine))
+    began = time.monotonic()
+    records = marks.grade(PACK, tmp_path / "in", tmp_path / "out")
+    seconds = time.monotonic() - began
+    assert sum(record.score for record in records) == 30 * 6 + 30 * 3
+    # By the clock of two quiet cores; where others compute as well it goes slower.
+    busy = max(1, os.getloadavg()[0] / 2)
+    assert seconds < 180 * busy
 
 
 def test_a_file_that_ends_its_reader_costs_only_itself(
