@@ -12,6 +12,7 @@ from torch import Tensor
 from crlib import checks
 from crlib.attacks.ascent import apgd, pgd, random_noise
 from crlib.attacks.base import (
+    BUDGET_NORMS,
     AttackResult,
     Model,
     Search,
@@ -22,8 +23,8 @@ from crlib.attacks.base import (
     rivals_of,
 )
 from crlib.attacks.diagnosis import CHECKS, GRADIENTS, doubts
-from crlib.attacks.query import square
-from crlib.attacks.smallest import deepfool, fmn, minimum_of
+from crlib.attacks.query import sparse_search, square
+from crlib.attacks.smallest import deepfool, fmn, minimum_of, sigma_zero
 from crlib.progress import Bar
 
 Stage = tuple[Callable[..., AttackResult], dict[str, Any]]
@@ -90,11 +91,31 @@ THOROUGH_L1: tuple[Stage, ...] = (
     (apgd, {"steps": 100, "n_targets": 9, "random_start": True}),
     (random_noise, {"draws": 1000}),
 )
+# A few coordinates: the nearest points, counted where the budget holds them.
+QUICK_L0: tuple[Stage, ...] = (
+    (deepfool, {"steps": 10}),
+    (sigma_zero, {"steps": 60}),
+    (sparse_search, {"queries": 100}),
+)
+FULL_L0: tuple[Stage, ...] = (
+    *QUICK_L0,
+    (sparse_search, {"queries": 300}),
+    (to_each_rival, {"steps": 10}),
+    (sigma_zero, {"steps": 200}),
+)
+THOROUGH_L0: tuple[Stage, ...] = (
+    *FULL_L0,
+    (sparse_search, {"queries": 1000}),
+    (sigma_zero, {"steps": 1000}),
+    (sparse_search, {"queries": 5000}),
+)
 CASCADES = {
-    "quick": (QUICK, QUICK_L1),
-    "full": (FULL, FULL_L1),
-    "thorough": (THOROUGH, THOROUGH_L1),
+    "quick": (QUICK, QUICK_L1, QUICK_L0),
+    "full": (FULL, FULL_L1, FULL_L0),
+    "thorough": (THOROUGH, THOROUGH_L1, THOROUGH_L0),
 }
+OF_NORM = {"l1": 1, "l0": 2}
+NEAREST = (deepfool, fmn, sigma_zero, to_each_rival)
 
 
 def _take(options: dict[str, Any], rows: Tensor, n: int) -> dict[str, Any]:
@@ -132,8 +153,10 @@ def worst_case(
     the cross-entropy, DeepFool and APGD to nine rivals, and 300 queries of Square,
     which needs no gradient. ``"thorough"``: then PGD from twenty random starts, longer
     runs of APGD, and up to 5,000 queries at once. For l1 APGD, FMN, and random points
-    in place of queries. A sample counts as robust if it survives them all. A larger
-    budget begins with the smaller one and never ends above it.
+    in place of queries. For l0 DeepFool, sigma-zero, and queries that move coordinates
+    to ends of the box (Sparse-RS, Croce et al. 2022). A sample counts as robust if it
+    survives them all. A larger budget begins with the smaller one and never ends above
+    it.
 
     ``"full"`` looks at the gradients of the first 64 samples first, as :func:`diagnose`
     does, which costs 16 passes. Where they are missing or wrong it becomes
@@ -145,8 +168,9 @@ def worst_case(
         model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
         x: ``(N, ...)`` in [0, 1].
         y: ``(N,)`` true labels, int64.
-        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
-        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``; for l0 how
+            many coordinates may change, a whole number.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
         budget: ``"quick"``, ``"full"`` or ``"thorough"``.
         generator: source of chance; None means a new one of seed 0.
         progress: show a progress bar.
@@ -168,7 +192,7 @@ def worst_case(
         >>> found.by
         ('pgd(steps=10)', 'pgd(steps=10)', '', '')
     """
-    radius = check(x, y, eps, norm)
+    radius = check(x, y, eps, norm, None, (*BUDGET_NORMS, "l0"))
     checks.one_of("budget", budget, tuple(CASCADES))
     total, source = Search(model, x, y, None, norm).result(), checks.chance(generator)
     standing, by = torch.arange(len(x), device=x.device), [""] * len(x)
@@ -177,16 +201,16 @@ def worst_case(
     if budget == "full" and failed.keys() & set(GRADIENTS):
         budget = "thorough"
         notes.append("The budget became thorough, since gradients mislead.")
-    cascade = CASCADES[budget][norm == "l1"]
+    cascade = CASCADES[budget][OF_NORM.get(norm, 0)]
     stages = Bar(cascade, disable=not progress, desc="attacks", leave=False)
     for attack, options in stages:
         if not len(standing):
             break
         near, left = x[standing], radius[standing]
-        given = {"norm": norm, **options}
-        if attack not in (fmn, to_each_rival):
+        given = options if attack is sigma_zero else {"norm": norm, **options}
+        if attack not in NEAREST:
             # One source for all: a later stage begins where no earlier one did.
-            given |= {"eps": left, "generator": source}
+            given = {**given, "eps": left, "generator": source}
         if attack is apgd:
             # As many points at once as at the start, however few stand.
             given["together"] = len(x) // len(near)
