@@ -140,8 +140,7 @@ def universal(
         eps: radius in input units (write ``8/255``).
         norm: ``"linf"`` or ``"l2"``.
         epochs: passes over the inputs to learn from, a run.
-        batch_size: inputs a step; so many have a gradient in memory at once, and four
-            times as many are asked for labels.
+        batch_size: inputs a step, and in memory at once, at most.
         generator: source of chance; None means a new one of seed 0.
 
     Raises:
@@ -156,7 +155,7 @@ def universal(
         1.0
     """
     checks.at_least(1, epochs=epochs, batch_size=batch_size)
-    trial = _Trial(model, x, y, eps, norm, generator, 4 * batch_size)
+    trial = _Trial(model, x, y, eps, norm, generator, batch_size)
     found, zero = [], torch.zeros_like(trial.x[:1])  # zero, as delta, is (1, ...)
     total = epochs * -(-len(trial.learnt) // batch_size)
     parts = [trial.slope(rows, zero) for rows in trial.learnt.split(batch_size)]

@@ -179,7 +179,8 @@ def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
 
 def _answers(subject: Subject, model: Callable[[Tensor], Any]) -> None:
     """Refuse a network whose answers cannot be judged."""
-    x, y = (v[:64] for v in (subject.x, subject.y))
+    few = min(64, subject.batch_size)
+    x, y = (v[:few] for v in (subject.x, subject.y))
     with evaluating(model):
         with torch.no_grad():
             one, two = ask(model, x), ask(model, x)
