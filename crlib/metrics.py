@@ -8,7 +8,6 @@ Notation: :math:`v_{(1)} \ge v_{(2)} \ge \dots` are the sorted magnitudes of ``v
 :math:`\sigma_i` the singular values of ``W``.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,7 @@ from torch.nn import grad
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crlib import checks
-from crlib.asking import ask, evaluating, with_gradients
+from crlib.asking import ask, copied, evaluating, with_gradients
 from crlib.geometry import DUALS, norm_of
 from crlib.models import MLP, LowRankConv2d, LowRankLinear, order_of
 
@@ -617,7 +616,7 @@ def folded(model: nn.Module) -> nn.Module:
         >>> bool(torch.isclose(flat[0].weight.norm(), model[0].weight.norm() / 2))
         True
     """
-    order, flat = order_of(model), copy.deepcopy(model).eval()
+    order, flat = order_of(model), copied(model).eval()
     norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
     befores = {norm: layer for layer, norm in order.norms.items()}
     for name in norms:
@@ -859,7 +858,7 @@ def balanced(model: MLP, *, rounds: int = 60) -> MLP:
             " neuron changes the function."
         )
     checks.at_least(1, rounds=rounds)
-    model = copy.deepcopy(model)
+    model = copied(model)
     layers = model.layers
     with torch.no_grad():
         for before, after in list(zip(layers, layers[1:], strict=False)) * rounds:

@@ -1,15 +1,18 @@
 """What gets reported: the worst case, curves, transfer, and big batches."""
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from crlib import checks
+from crlib.asking import fingerprint
 from crlib.attacks.ascent import apgd, pgd, random_noise
 from crlib.attacks.base import (
     BUDGET_NORMS,
@@ -26,6 +29,7 @@ from crlib.attacks.diagnosis import CHECKS, GRADIENTS, doubts
 from crlib.attacks.query import sparse_search, square
 from crlib.attacks.smallest import deepfool, fmn, minimum_of, sigma_zero
 from crlib.progress import Bar
+from crlib.version import __version__
 
 Stage = tuple[Callable[..., AttackResult], dict[str, Any]]
 
@@ -297,6 +301,7 @@ def evaluate(
     *,
     batch_size: int = 512,
     autocast: torch.dtype | None = None,
+    resume: str | Path | None = None,
     progress: bool = False,
     **options: Any,
 ) -> AttackResult:
@@ -315,6 +320,8 @@ def evaluate(
         y: ``(N,)`` true labels, int64.
         batch_size: samples attacked together, at most.
         autocast: such as ``torch.bfloat16``; None means full precision.
+        resume: a file that keeps the batches that are finished. The same call goes on
+            where it was stopped; another model, other inputs or options begin anew.
         progress: show a progress bar.
         **options: for the attack; tensors with one entry a sample go with it.
 
@@ -337,11 +344,13 @@ def evaluate(
     checks.at_least(1, batch_size=batch_size)
     if not len(x):
         return attack(model, x, y, **options)
-    parts: list[AttackResult] = []
-    start = 0
+    kept = None if resume is None else _Kept(Path(resume), attack, model, x, y, options)
+    parts: list[AttackResult] = [] if kept is None else kept.parts()
+    start = sum(len(part.success) for part in parts)
     run = attack if autocast is None else partial(_in_low_precision, attack, autocast)
     bar = Bar(total=len(x), disable=not progress, desc="samples", leave=False)
     with bar:
+        bar.update(start)
         while start < len(x):
             rows = torch.arange(start, min(start + batch_size, len(x)), device=x.device)
             own = _take(options, rows, len(x))
@@ -353,6 +362,8 @@ def evaluate(
                 batch_size = len(rows) // 2
                 continue
             start += len(rows)
+            if kept is not None:
+                kept.keep(parts)
             bar.update(len(rows))
     joined = {}
     for name in (field.name for field in fields(AttackResult)):
@@ -365,6 +376,58 @@ def evaluate(
         by=tuple(chain.from_iterable(part.by for part in parts)),
         notes=tuple(dict.fromkeys(chain.from_iterable(part.notes for part in parts))),
     )
+
+
+class _Kept:
+    """Finished batches of one call in a file; nothing is unpickled."""
+
+    def __init__(
+        self,
+        path: Path,
+        attack: Any,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        options: dict[str, Any],
+    ) -> None:
+        self.path, self.source = path, options.get("generator")
+        words, tensors = [], [x, y]
+        while isinstance(attack, partial):
+            words.append(repr(sorted(attack.keywords.items())))
+            attack = attack.func
+        for name, v in sorted(options.items()):
+            if isinstance(v, torch.Generator):
+                v = v.get_state()
+            if isinstance(v, Tensor):
+                tensors.append(v)
+            else:
+                words.append(f"{name}={getattr(v, '__name__', repr(v))}")
+        words += [attack.__name__, __version__]
+        self.key = fingerprint([model], tensors, repr(words))
+
+    def parts(self) -> list[AttackResult]:
+        """Return what the file keeps of this very call; the source draws on from it."""
+        if not self.path.exists():
+            return []
+        try:
+            found = torch.load(self.path, weights_only=True)
+            key, parts, state = found["key"], found["parts"], found["state"]
+        except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.path} keeps no batches of an attack: name another or delete it."
+            ) from error
+        if key != self.key:
+            return []
+        if self.source is not None:
+            self.source.set_state(state)
+        return list(parts)
+
+    def keep(self, parts: list[AttackResult]) -> None:
+        """Write the batches; a process that is killed meanwhile leaves the old file."""
+        state = None if self.source is None else self.source.get_state()
+        new = Path(f"{self.path}.part")
+        torch.save({"key": self.key, "parts": parts, "state": state}, new)
+        new.replace(self.path)
 
 
 def _in_low_precision(

@@ -1,6 +1,5 @@
 """Whom a report is about: network and inputs, refused if nothing can be said."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crlib import attacks, checks, metrics
-from crlib.asking import ask, evaluating, reached
+from crlib.asking import ask, evaluating, fingerprint
 from crlib.attacks import AttackResult
 from crlib.claims import Interval, wilson
 from crlib.compress.layers import STRANGE
@@ -124,20 +123,9 @@ class Subject:
     @cached_property
     def fingerprint(self) -> str:
         """Changes with any weight, input, label or option."""
-        digest = hashlib.sha256()
         networks = [m for m in (self.model, self.baseline) if m is not None]
-        tensors = [self.x, self.y]
-        for network in networks:
-            for module in reached(network)[0]:
-                tensors += [*module.parameters(recurse=False)]
-                tensors += [*module.buffers(recurse=False)]
-        for v in tensors:
-            digest.update(f"{v.dtype}{tuple(v.shape)}".encode())
-            flat = v.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
         options = [dict(self.eps), self.attacked, self.budget, self.seed]
-        digest.update(repr(options).encode())
-        return digest.hexdigest()[:16]
+        return fingerprint(networks, [self.x, self.y], repr(options))
 
 
 def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:

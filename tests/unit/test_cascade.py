@@ -382,3 +382,53 @@ def test_a_thousand_classes_cost_a_walk_fifteen_backward_passes_more_at_most(
     # Beside no walk at all: the first step to twenty rivals, the others to two.
     none = passes(1000, fmn, norm=norm, walk=0)
     assert many[1] - none[1] == 20 + 2 * 4
+
+
+class Stops(nn.Module):
+    """Is stopped by Ctrl-C when it has been asked so many times."""
+
+    def __init__(self, model: nn.Module, calls: float) -> None:
+        super().__init__()
+        self.model, self.calls = model, calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls -= 1
+        if self.calls < 0:
+            raise KeyboardInterrupt
+        logits: Tensor = self.model(x)
+        return logits
+
+
+@pytest.mark.parametrize("norm", ["linf", "l0"])
+def test_a_cascade_goes_on_where_it_was_stopped(norm: str, tmp_path: Path) -> None:
+    net, x, y = small_task(1)
+    eps = {"linf": 0.05, "l0": 2}[norm]
+
+    def run(calls: float, **more: Any) -> tuple[Any, float]:
+        model = Stops(net, calls)
+        options = {"eps": eps, "norm": norm, "budget": "quick", "batch_size": 4}
+        found = evaluate(worst_case, model, x, y, **options | more)
+        return found, calls - model.calls
+
+    whole, cost = run(10_000, generator=rng(5))
+    kept = tmp_path / "kept.pt"
+    with pytest.raises(KeyboardInterrupt):
+        run(cost - 2, generator=rng(5), resume=kept)
+    rest, again = run(10_000, generator=rng(5), resume=kept)
+    # The same result to the last bit, for the cost of the last batch.
+    assert again < cost and rest.by == whole.by and rest.notes == whole.notes
+    assert rest.x_adv.equal(whole.x_adv) and rest.n_forward.equal(whole.n_forward)
+    assert run(0, generator=rng(5), resume=kept)[0].success.equal(whole.success)
+    # Another call is another: nothing kept is used.
+    others: list[dict[str, Any]] = [{"generator": rng(6)}, {"budget": "full"}]
+    for other in others:
+        with pytest.raises(KeyboardInterrupt):
+            run(0, **{"generator": rng(5)} | other, resume=kept)
+    with torch.no_grad():
+        net.layers[0].weight[0, 0] += 1e-3
+    with pytest.raises(KeyboardInterrupt):
+        run(0, generator=rng(5), resume=kept)
+    for what in (torch.save, lambda _, path: path.write_text("no")):
+        what({"a": 1}, kept)
+        with pytest.raises(ValueError, match="name another"):
+            run(0, resume=kept)

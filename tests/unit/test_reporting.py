@@ -143,7 +143,7 @@ def test_a_normalisation_is_folded_and_nothing_else_balanced(
     one.weight.data = kept * (norm.running_var + norm.eps).sqrt()[:, None]
     hidden = crlib.report(net, x, y, **OPTIONS)
     one.weight.data = kept
-    assert hidden.numbers["layers"]["2"]["error, rows"] < numbers["error, rows"] / 2
+    assert hidden.numbers["layers"]["2"]["error, rows"] < 0.8 * numbers["error, rows"]
     assert hidden.numbers["layers"]["2"]["folded"] == pytest.approx(
         numbers["folded"], rel=1e-4
     )

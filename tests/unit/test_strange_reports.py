@@ -25,7 +25,14 @@ OPTIONS: dict[str, Any] = {
     "progress": False,
     "batch_size": 16,
 }
-MODELS = {**strange.SAME, **strange.OWN, **strange.REFUSED, **strange.DEPENDENT}
+# Whoever must get a report, who may, and who cannot.
+KINDS = {
+    "same": strange.SAME,
+    "own": strange.OWN,
+    "refused": strange.REFUSED,
+    "dependent": strange.DEPENDENT,
+}
+MODELS = {f"{k}: {name}": m for k, ms in KINDS.items() for name, m in ms.items()}
 
 
 def told(model: Any, x: Tensor) -> Tensor:
@@ -33,7 +40,7 @@ def told(model: Any, x: Tensor) -> Tensor:
     with torch.no_grad():
         try:
             with evaluating(model):
-                return model(x).argmax(1).long()
+                return model(x.clone()).argmax(1).long()
         except Exception:  # whatever it raises, a report has to say something
             return torch.zeros(len(x), dtype=torch.int64)
 
@@ -58,9 +65,9 @@ def test_a_strange_model_gets_a_report_or_one_clear_error(
             found = crlib.report(model, x, y, **OPTIONS)
         except ValueError as error:
             assert 20 < len(str(error)) < 500
-            assert name not in strange.SAME
+            assert not name.startswith("same")
             return
-    assert name not in strange.REFUSED
+    assert not name.startswith("refused")
     assert strange.same(kept, strange.state(model)) and x.equal(before)
     assert {"card", "distances", "trust", "words"} <= set(found.sections)
     assert set(found.sections) | set(found.left_out) == set(TITLES)
