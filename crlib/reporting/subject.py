@@ -170,8 +170,7 @@ def _answers(subject: Subject, model: Callable[[Tensor], Any]) -> None:
     few = min(64, subject.batch_size)
     x, y = (v[:few] for v in (subject.x, subject.y))
     with evaluating(model):
-        with torch.no_grad():
-            one, two = ask(model, x), ask(model, x)
+        one, two = _answer(model, x), _answer(model, x)
         checks.logits(one, len(x))
         checks.labels(subject.y, len(subject.y), classes=one.shape[1])
         if not torch.equal(one, two):
@@ -192,6 +191,21 @@ def _answers(subject: Subject, model: Callable[[Tensor], Any]) -> None:
             "No input has a gradient: a layer rounds, detaches or is saturated. No"
             " distance can be found by following one."
         )
+
+
+def _answer(model: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+    """Ask for logits; whatever is raised by inputs that do not fit is a refusal."""
+    try:
+        with torch.no_grad():
+            return ask(model, x)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"The model does not take a batch {tuple(x.shape)}: give inputs of the"
+            " shape that it was trained on, and a model that takes any number of them."
+            f" It said: {str(error).splitlines()[0] if str(error) else error!r}"
+        ) from error
 
 
 def layers_of(model: Any) -> tuple[list[tuple[str, Any]], list[str]]:

@@ -357,6 +357,11 @@ REFUSED: dict[str, tuple[Callable[[nn.Module, Tensor, Tensor], Any], str]] = {
         "labelled right|guessing",
     ),
     "a NaN inside": (lambda m, x, y: (lambda z: m(z) * torch.nan, x, y), "NaN"),
+    "another shape": (lambda m, x, y: (m, x[..., :14], y), "does not take a batch"),
+    "a fixed batch": (
+        lambda m, x, y: (lambda z: m(z.view(8, 1, 28, 28)), x, y),
+        "does not take a batch",
+    ),
     "a tuple": (lambda m, x, y: (lambda z: (m(z),), x, y), "models.logits"),
     "no model": (lambda m, x, y: ("net", x, y), "maps x to logits"),
 }
