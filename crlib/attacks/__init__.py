@@ -29,7 +29,7 @@ Smallest perturbation  :func:`deepfool`, :func:`fmn`, :func:`sigma_zero`,
 One for all inputs     :func:`universal`, :func:`top_direction`
 To report              :func:`worst_case`, :func:`robustness_curve`,
                        :func:`evaluate`, :func:`transfer`, :func:`diagnose`,
-                       :func:`as_images`; beside them :func:`corruptions`
+                       :func:`as_images`
 =====================  ============================================================
 """
 
@@ -38,7 +38,7 @@ from crlib.attacks.ascent import apgd, fgsm, pgd, random_noise
 from crlib.attacks.balls import project
 from crlib.attacks.base import EOT, AttackResult
 from crlib.attacks.diagnosis import Check, Diagnosis, diagnose
-from crlib.attacks.images import as_images, corruptions
+from crlib.attacks.images import as_images
 from crlib.attacks.judging import (
     Curve,
     evaluate,
@@ -61,7 +61,6 @@ __all__ = [
     "UniversalResult",
     "apgd",
     "as_images",
-    "corruptions",
     "deepfool",
     "diagnose",
     "evaluate",

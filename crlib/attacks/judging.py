@@ -1,6 +1,5 @@
 """What gets reported: the worst case, curves, transfer, and big batches."""
 
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -28,7 +27,7 @@ from crlib.attacks.base import (
 from crlib.attacks.diagnosis import CHECKS, GRADIENTS, doubts
 from crlib.attacks.query import sparse_search, square
 from crlib.attacks.smallest import deepfool, fmn, minimum_of, sigma_zero
-from crlib.progress import Bar
+from crlib.progress import Bar, Kept
 from crlib.version import __version__
 
 Stage = tuple[Callable[..., AttackResult], dict[str, Any]]
@@ -344,8 +343,11 @@ def evaluate(
     checks.at_least(1, batch_size=batch_size)
     if not len(x):
         return attack(model, x, y, **options)
-    kept = None if resume is None else _Kept(Path(resume), attack, model, x, y, options)
-    parts: list[AttackResult] = [] if kept is None else kept.parts()
+    kept = None
+    if resume is not None:
+        key = _key(attack, model, x, y, options)
+        kept = Kept(Path(resume), key, options.get("generator"))
+    parts: list[AttackResult] = kept.parts() if kept else []
     start = sum(len(part.success) for part in parts)
     run = attack if autocast is None else partial(_in_low_precision, attack, autocast)
     bar = Bar(total=len(x), disable=not progress, desc="samples", leave=False)
@@ -362,7 +364,7 @@ def evaluate(
                 batch_size = len(rows) // 2
                 continue
             start += len(rows)
-            if kept is not None:
+            if kept:
                 kept.keep(parts)
             bar.update(len(rows))
     joined = {}
@@ -378,56 +380,19 @@ def evaluate(
     )
 
 
-class _Kept:
-    """Finished batches of one call in a file; nothing is unpickled."""
-
-    def __init__(
-        self,
-        path: Path,
-        attack: Any,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        options: dict[str, Any],
-    ) -> None:
-        self.path, self.source = path, options.get("generator")
-        words, tensors = [], [x, y]
-        while isinstance(attack, partial):
-            words.append(repr(sorted(attack.keywords.items())))
-            attack = attack.func
-        for name, v in sorted(options.items()):
-            if isinstance(v, torch.Generator):
-                v = v.get_state()
-            if isinstance(v, Tensor):
-                tensors.append(v)
-            else:
-                words.append(f"{name}={getattr(v, '__name__', repr(v))}")
-        words += [attack.__name__, __version__]
-        self.key = fingerprint([model], tensors, repr(words))
-
-    def parts(self) -> list[AttackResult]:
-        """Return what the file keeps of this very call; the source draws on from it."""
-        if not self.path.exists():
-            return []
-        try:
-            found = torch.load(self.path, weights_only=True)
-            key, parts, state = found["key"], found["parts"], found["state"]
-        except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{self.path} keeps no batches of an attack: name another or delete it."
-            ) from error
-        if key != self.key:
-            return []
-        if self.source is not None:
-            self.source.set_state(state)
-        return list(parts)
-
-    def keep(self, parts: list[AttackResult]) -> None:
-        """Write the batches; a process that is killed meanwhile leaves the old file."""
-        state = None if self.source is None else self.source.get_state()
-        new = Path(f"{self.path}.part")
-        torch.save({"key": self.key, "parts": parts, "state": state}, new)
-        new.replace(self.path)
+def _key(
+    attack: Any, model: Model, x: Tensor, y: Tensor, options: dict[str, Any]
+) -> str:
+    """Return what tells one call of an attack from another."""
+    words, tensors = [__version__], [x, y]
+    while isinstance(attack, partial):
+        attack, options = attack.func, {**attack.keywords, **options}
+    for name, v in sorted({**options, "attack": attack}.items()):
+        v = v.get_state() if isinstance(v, torch.Generator) else v
+        if isinstance(v, Tensor):
+            tensors.append(v)
+        words.append(name if isinstance(v, Tensor) else getattr(v, "__name__", repr(v)))
+    return fingerprint([model], tensors, repr(words))
 
 
 def _in_low_precision(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crlib import attacks, certify, compress, figures, metrics
+from crlib import attacks, certify, compress, data, figures, metrics
 from crlib.asking import evaluating
 from crlib.attacks.universal import first_layer
 from crlib.claims import Interval, interval, median_interval, wilson
@@ -189,7 +189,7 @@ def _damaged(subject: Subject) -> dict[str, Interval]:
     source, hits = subject.chance(), Counter[str]()
     parts = (v.split(subject.batch_size) for v in (x, y))
     for part, labels in zip(*parts, strict=True):
-        damage = attacks.corruptions(part, severity=3, generator=source)
+        damage = data.corruptions(part, severity=3, generator=source)
         for name, v in {"as they are": part, **damage}.items():
             hits[name] += int((subject.labels(subject.model, v) == labels).sum())
     return {name: wilson(n, len(y)) for name, n in hits.items()}

@@ -12,7 +12,6 @@ from crlib.attacks import (
     AttackResult,
     Doubt,
     as_images,
-    corruptions,
     deepfool,
     fmn,
     patch,
@@ -20,7 +19,7 @@ from crlib.attacks import (
     sigma_zero,
     worst_case,
 )
-from crlib.data import Dataset
+from crlib.data import Dataset, corruptions
 from crlib.models import MLP
 from tests.unit.support import Affine, Counting, Never, predictions, rng, with_walls
 

@@ -81,7 +81,7 @@ def test_damage_is_a_baseline_beside_the_attack() -> None:
     model, x, y = trained()
     told = whole().numbers["trust"]["damaged"]
     few, labels = x[:60], y[:60]
-    damaged = {"as they are": few, **attacks.corruptions(few, severity=3)}
+    damaged = {"as they are": few, **data.corruptions(few, severity=3)}
     assert told == {k: metrics.accuracy(model, v, labels) for k, v in damaged.items()}
     rows = {row[0]: row[1] for row in whole().sections["trust"].tables[1].rows}
     worst = whole().numbers["distances"]["linf"]["robust accuracy"]

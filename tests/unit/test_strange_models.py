@@ -108,7 +108,7 @@ TOLD = ("transfer", "as images")
 assert set(attacks.__all__) == {
     *("AttackResult", "Check", "Curve", "Diagnosis", "Doubt", "EOT"),
     *("UniversalResult", "project", "minimum_of", "random_noise", "sigma_zero"),
-    *("as_images", "patch", "corruptions"),
+    *("as_images", "patch"),
     *("fgsm", "pgd", "apgd", "square", "deepfool", "fmn", "minimal", "worst_case"),
     *("evaluate", "transfer", "robustness_curve", "universal", "top_direction"),
     "diagnose",
