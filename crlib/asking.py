@@ -189,7 +189,7 @@ def copied(model: nn.Module) -> Any:
     except (RuntimeError, TypeError) as error:
         raise ValueError(
             "The model cannot be copied, as it keeps what has no copy, such as an open"
-            " file, a generator, or a list of activations: remove it, or keep"
+            " file or a list of activations: remove it, or keep"
             f" v.detach(). It said: {str(error).splitlines()[0]}"
         ) from error
 
