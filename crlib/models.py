@@ -243,9 +243,9 @@ def order_of(model: nn.Module) -> Order:
         graph = fx.Graph()
     for m, kept in held:
         # What a forward pass writes down is no tensor here: it is taken back.
-        for name in vars(m).keys() - kept.keys():
-            del vars(m)[name]
-        vars(m).update(kept)
+        for name in m.__dict__.keys() - kept.keys():
+            del m.__dict__[name]
+        m.__dict__.update(kept)
     for node in graph.nodes:
         if node.op != "call_module":
             continue
