@@ -3,7 +3,9 @@
 What every room needs that asks somebody's own network: attacks, certificates, training.
 """
 
-from collections.abc import Callable, Iterator
+import copy
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import partial, wraps
@@ -14,7 +16,16 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Doubt", "ask", "evaluating", "logits", "reached", "with_gradients"]
+__all__ = [
+    "Doubt",
+    "ask",
+    "copied",
+    "evaluating",
+    "fingerprint",
+    "logits",
+    "reached",
+    "with_gradients",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,6 +53,19 @@ def reached(model: Any) -> tuple[list[nn.Module], list[torch.Generator]]:
             todo += reversed(_parts(one))
     modules = [m for m in found.values() if isinstance(m, nn.Module)]
     return modules, [g for g in found.values() if isinstance(g, torch.Generator)]
+
+
+def fingerprint(models: Iterable[Any], tensors: Iterable[Tensor], words: str) -> str:
+    """Return what changes with any weight behind the models, any tensor or word."""
+    digest, every = hashlib.sha256(), list(tensors)
+    for module in (m for model in models for m in reached(model)[0]):
+        every += [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    for v in every:
+        digest.update(f"{v.dtype}{tuple(v.shape)}".encode())
+        flat = v.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    digest.update(words.encode())
+    return digest.hexdigest()[:16]
 
 
 def _parts(one: Any) -> list[Any]:
@@ -149,6 +173,25 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = flag
         for weight in weights:
             weight.requires_grad_(True)
+
+
+def copied(model: nn.Module) -> Any:
+    """Return a deep copy of a network; activations that it keeps are copied as values.
+
+    Raises:
+        ValueError: it keeps what has no copy, such as an open file.
+    """
+    kept = [v for m in model.modules() for v in vars(m).values()]
+    # Torch copies no tensor in the middle of a graph.
+    inner = [v for v in kept if isinstance(v, Tensor) and not v.is_leaf]
+    try:
+        return copy.deepcopy(model, {id(v): v.detach().clone() for v in inner})
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            "The model cannot be copied, as it keeps what has no copy, such as an open"
+            " file or a list of activations: remove it, or keep"
+            f" v.detach(). It said: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def ask(model: Callable[[Tensor], Any], x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from crlib import checks, fetch
 from crlib.fetch import DataError
@@ -31,6 +32,7 @@ __all__ = [
     "cifar10",
     "cifar100",
     "class_folders",
+    "corruptions",
     "dataset",
     "fashion_mnist",
     "fashion_mnist_sample",
@@ -693,3 +695,90 @@ def _read_part(
     stack = np.stack(images)
     stack = stack if mode == "L" else stack.transpose(0, 3, 1, 2)
     return [_images(stack), _labels(np.array(labels))]
+
+
+# Five severities each: standard deviation, reach of the blur in pixels, shift, factor
+# around the mean, and step of the rounded cosines in levels of 255.
+NOISE = (0.04, 0.06, 0.08, 0.09, 0.10)
+BLUR = (0.4, 0.6, 0.7, 0.8, 1.0)
+SHIFT = (0.05, 0.1, 0.15, 0.2, 0.3)
+FACTOR = (0.75, 0.5, 0.4, 0.3, 0.15)
+COARSE = (8, 12, 16, 24, 32)
+
+
+def corruptions(
+    x: Tensor, *, severity: int = 3, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    r"""Return images with five kinds of damage that nobody aimed: a baseline.
+
+    Gaussian noise, Gaussian blur, more light, less contrast, and the cosines of blocks
+    of eight by eight pixels rounded to multiples that grow with their frequency, as a
+    JPEG file does. In the manner of Hendrycks and Dietterich (2019), whose benchmark
+    has fifteen kinds and parameters of its own: accuracies are not comparable. A
+    network that keeps its labels here may lose all of them to an attack.
+
+    Args:
+        x: ``(N, C, H, W)`` in [0, 1].
+        severity: from 1 to 5.
+        generator: source of the noise; None means a new one of seed 0.
+
+    Returns:
+        By name, images of the shape of ``x`` in [0, 1].
+
+    Raises:
+        ValueError: bad input, or a severity out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import data
+        >>> bad = data.corruptions(torch.full((1, 1, 8, 8), 0.5), severity=2)
+        >>> list(bad)
+        ['noise', 'blur', 'brightness', 'contrast', 'jpeg']
+        >>> bool(torch.allclose(bad["brightness"], torch.tensor(0.6)))
+        True
+    """
+    checks.inputs(x)
+    if x.ndim != 4:
+        raise ValueError(f"x is {tuple(x.shape)}: give images (N, C, H, W).")
+    if severity not in range(1, 6):
+        raise ValueError(f"severity is {severity}: a whole number from 1 to 5.")
+    k, x = severity - 1, x.detach()
+    mean = x.mean((1, 2, 3), keepdim=True)
+    source = checks.chance(generator)
+    # Drawn on the generator's device, so that one of the CPU serves any images.
+    device = source.device
+    noise = torch.randn(x.shape, generator=source, dtype=x.dtype, device=device)
+    damaged = {
+        "noise": x + NOISE[k] * noise.to(x.device),
+        "blur": _blurred(x, BLUR[k]),
+        "brightness": x + SHIFT[k],
+        "contrast": mean + FACTOR[k] * (x - mean),
+        "jpeg": _coarse(x, COARSE[k]),
+    }
+    return {name: v.clamp(0, 1) for name, v in damaged.items()}
+
+
+def _blurred(x: Tensor, reach: float) -> Tensor:
+    at = torch.arange(-3, 4, dtype=x.dtype, device=x.device)
+    line = (-0.5 * (at / reach).square()).exp()
+    line /= line.sum()
+    flat = x.reshape(-1, 1, *x.shape[2:])
+    for kernel, sides in ((line[:, None], (0, 0, 3, 3)), (line[None], (3, 3, 0, 0))):
+        wide = functional.pad(flat, sides, mode="replicate")
+        flat = functional.conv2d(wide, kernel[None, None])
+    return flat.view_as(x)
+
+
+def _coarse(x: Tensor, step: float) -> Tensor:
+    height, width = x.shape[2:]
+    wide = functional.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate")
+    n = torch.arange(8, dtype=x.dtype, device=x.device)
+    cosines = ((2 * n + 1) * n[:, None] * torch.pi / 16).cos() / 2  # (frequency, pixel)
+    cosines[0] /= 2**0.5
+    # (N, C, rows of blocks, 8, columns of blocks, 8), the blocks then as they come.
+    blocks = wide.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)
+    waves = cosines @ blocks @ cosines.T
+    unit = step * (1 + (n + n[:, None]) / 2) / 255
+    blocks = cosines.T @ (unit * (waves / unit).round()) @ cosines
+    whole = blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    return whole[..., :height, :width]

@@ -8,7 +8,6 @@ Notation: :math:`v_{(1)} \ge v_{(2)} \ge \dots` are the sorted magnitudes of ``v
 :math:`\sigma_i` the singular values of ``W``.
 """
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from torch.nn import grad
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crlib import checks
-from crlib.asking import ask, evaluating, with_gradients
+from crlib.asking import ask, copied, evaluating, with_gradients
 from crlib.geometry import DUALS, norm_of
 from crlib.models import MLP, LowRankConv2d, LowRankLinear, order_of
 
@@ -362,7 +361,9 @@ def layer_operator_norm(
 
     A fully connected layer is its matrix, see :func:`operator_norm`. A convolution is
     a linear map of images: its norm depends on their size, and the norm of the
-    reshaped kernel is no bound for it. Its linf and l1 norms are exact. Its l2 norm
+    reshaped kernel is no bound for it. Its linf and l1 norms are exact; with padding by
+    copies of pixels they are bounds from above, for a kernel that sees a pixel twice
+    may see it with opposite signs. Its l2 norm
     comes from power iteration with the convolution and its transpose that keeps all
     iterates (Lanczos): the largest singular value of the map on their span.
 
@@ -373,7 +374,7 @@ def layer_operator_norm(
     :math:`\epsilon` in :math:`\sigma_1^2` (Kuczynski and Wozniakowski 1992).
 
     Args:
-        layer: ``nn.Linear``, ``nn.Conv2d`` with zero padding, or one of their low-rank
+        layer: ``nn.Linear``, ``nn.Conv2d`` with any padding, or one of their low-rank
             versions.
         input_shape: ``(C, H, W)``, for a convolution.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``, on both sides.
@@ -381,8 +382,8 @@ def layer_operator_norm(
         generator: source of the random start; None means a new one of seed 0.
 
     Raises:
-        ValueError: another kind of layer or padding, a shape that does not fit, an
-            unknown norm, or ``tol`` out of range.
+        ValueError: another kind of layer, a shape that does not fit, an unknown norm,
+            or ``tol`` out of range.
 
     Example:
         >>> import torch
@@ -452,7 +453,7 @@ def symbol_norm(
         input_shape: ``(C, H, W)``.
 
     Raises:
-        ValueError: what :func:`convolution` refuses.
+        ValueError: padding that is not zeros, or what :func:`convolution` refuses.
 
     Example:
         >>> import torch
@@ -463,8 +464,16 @@ def symbol_norm(
         9.0
     """
     convolution(layer, input_shape)
+    if getattr(layer, "padding_mode", "zeros") != "zeros":
+        raise ValueError(
+            f"Padding is {layer.padding_mode!r}: a symbol needs zeros, see"
+            " layer_operator_norm."
+        )
     kernel, strides = _phases(layer)
-    pads = _padding(layer) if isinstance(layer, nn.Conv2d) else layer.padding
+    pads: Any = layer.padding
+    if isinstance(layer, nn.Conv2d):
+        # Of uneven zeros the first side places the pixels in their squares.
+        pads = layer._reversed_padding_repeated_twice[2::-2]
     grid = []
     for n, s, p, taps in zip(
         input_shape[1:], strides, _two(pads), kernel.shape[2:], strict=True
@@ -510,8 +519,9 @@ def convolution(
     """Return a convolution without bias as a linear map, and its transpose.
 
     Args:
-        layer: with zero padding; stride, dilation and groups as they are. A low-rank
-            one counts as the one convolution that does the same.
+        layer: with any padding, stride, dilation and groups. Padding by copies of
+            pixels is part of the map. A low-rank layer counts as the one convolution
+            that does the same.
         input_shape: ``(C, H, W)``.
 
     Returns:
@@ -520,8 +530,7 @@ def convolution(
         the shape of ``layer.weight``.
 
     Raises:
-        ValueError: padding that is not zeros, or not the same on both sides, or
-            a shape that does not fit.
+        ValueError: a shape that does not fit.
 
     Example:
         >>> import torch
@@ -531,17 +540,25 @@ def convolution(
         >>> shape, back(torch.ones(1, *shape), layer.weight).shape
         ((2, 8, 8), torch.Size([1, 1, 8, 8]))
     """
+    widen = None
     if isinstance(layer, LowRankConv2d):
         options: tuple[Any, ...] = (layer.stride, layer.padding)
     else:
-        options = (layer.stride, _padding(layer), layer.dilation, layer.groups)
+        padding, widen = _padding(layer)
+        options = (layer.stride, padding, layer.dilation, layer.groups)
 
     def forth(images: Tensor, kernel: Tensor) -> Tensor:
+        images = images if widen is None else widen(images)
         return nn.functional.conv2d(images, kernel, None, *options)
 
     def back(images: Tensor, kernel: Tensor) -> Tensor:
         size = (len(images), *input_shape)
-        out: Tensor = grad.conv2d_input(size, kernel, images, *options)
+        if widen is None:
+            out: Tensor = grad.conv2d_input(size, kernel, images, *options)
+            return out
+        zero = images.new_zeros(size)
+        pull = torch.func.vjp(lambda v: forth(v, kernel), zero)[1]
+        (out,) = pull(images)
         return out
 
     kernel = layer.weight.detach()
@@ -554,20 +571,20 @@ def convolution(
     return forth, back, tuple(out.shape[1:])
 
 
-def _padding(layer: nn.Conv2d) -> Any:
-    padding: Any = layer.padding
-    if layer.padding_mode != "zeros":
-        raise ValueError(f"Padding is {layer.padding_mode!r}: only 'zeros' is known.")
-    if padding == "valid":
-        return (0, 0)
-    if padding == "same":
-        total = [
-            d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)
-        ]
-        if any(t % 2 for t in total):
-            raise ValueError("Padding 'same' is uneven here: use a kernel of odd size.")
-        return tuple(t // 2 for t in total)
-    return padding
+def _padding(layer: nn.Conv2d) -> tuple[Any, Callable[[Tensor], Tensor] | None]:
+    """Return the padding of a convolution, and what widens the images before it.
+
+    Zeros, as many on both sides, are the business of the convolution itself.
+    """
+    # Left, right, top and bottom, of whatever kind the padding is.
+    left, right, top, bottom = sides = layer._reversed_padding_repeated_twice
+    zeros = layer.padding_mode == "zeros"
+    if zeros and not isinstance(layer.padding, str):
+        return layer.padding, None
+    if zeros and (left, top) == (right, bottom):
+        return (top, left), None
+    mode = "constant" if zeros else layer.padding_mode
+    return (0, 0), lambda v: nn.functional.pad(v, sides, mode)
 
 
 def _largest_eigenvalue(
@@ -627,7 +644,7 @@ def folded(model: nn.Module) -> nn.Module:
         >>> bool(torch.isclose(flat[0].weight.norm(), model[0].weight.norm() / 2))
         True
     """
-    order, flat = order_of(model), copy.deepcopy(model).eval()
+    order, flat = order_of(model), copied(model).eval()
     norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
     befores = {norm: layer for layer, norm in order.norms.items()}
     for name in norms:
@@ -908,7 +925,7 @@ def balanced(model: MLP, *, rounds: int = 60) -> MLP:
             " neuron changes the function."
         )
     checks.at_least(1, rounds=rounds)
-    model = copy.deepcopy(model)
+    model = copied(model)
     layers = model.layers
     with torch.no_grad():
         for before, after in list(zip(layers, layers[1:], strict=False)) * rounds:

@@ -235,11 +235,17 @@ def order_of(model: nn.Module) -> Order:
         return _ORDERS[model]
     layers, modules = weight_layers(model), dict(model.named_modules())
     head, norms, reads = None, {}, Counter[str]()
+    held = [(m, dict(vars(m))) for m in modules.values()]
     try:
         with torch.random.fork_rng(devices=[]):
             graph = _Tracer().trace(model)
     except Exception:  # a forward pass may do anything with what is no tensor
         graph = fx.Graph()
+    for m, kept in held:
+        # What a forward pass writes down is no tensor here: it is taken back.
+        for name in m.__dict__.keys() - kept.keys():
+            del m.__dict__[name]
+        m.__dict__.update(kept)
     for node in graph.nodes:
         if node.op != "call_module":
             continue

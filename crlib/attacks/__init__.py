@@ -3,9 +3,10 @@ r"""Attacks: find an input near ``x`` that the model labels wrongly.
 One convention for all. ``model`` maps ``x``, ``(N, ...)`` in [0, 1], to logits
 ``(N, K)``; normalisation is its first layer. ``y``, ``(N,)`` int64, is always the true
 label; ``target``, ``(N,)``, holds labels to reach. ``norm`` is ``"linf"``, ``"l2"``,
-``"l1"`` or, for some, ``"l0"``. ``eps`` is the radius in input units (write ``8/255``),
-a number or one a sample. ``generator`` is the source of chance; None means a new one
-of seed 0. Bad input raises a ValueError that says what to do.
+``"l1"`` or, for some, ``"l0"``, which counts coordinates. ``eps`` is the radius in
+input units (write ``8/255``), a number or one a sample. ``generator`` is the source of
+chance; None means a new one of seed 0. Bad input raises a ValueError that says what to
+do.
 
 An attack runs in evaluation mode, takes gradients of the input only, leaves torch's
 own randomness alone and the model as it was. Every attack returns an
@@ -21,13 +22,14 @@ dictionary, an object or one column. If no gradient is ever other than zero, a
 
 =====================  ============================================================
 Fixed budget           :func:`fgsm`, :func:`pgd`, :func:`apgd`, :func:`square`,
-                       :func:`random_noise`
+                       :func:`random_noise`, :func:`patch`
 Stochastic models      any of them on an :class:`EOT`
 Smallest perturbation  :func:`deepfool`, :func:`fmn`, :func:`sigma_zero`,
                        :func:`minimal`, :func:`minimum_of`
 One for all inputs     :func:`universal`, :func:`top_direction`
 To report              :func:`worst_case`, :func:`robustness_curve`,
-                       :func:`evaluate`, :func:`transfer`, :func:`diagnose`
+                       :func:`evaluate`, :func:`transfer`, :func:`diagnose`,
+                       :func:`as_images`
 =====================  ============================================================
 """
 
@@ -36,6 +38,7 @@ from crlib.attacks.ascent import apgd, fgsm, pgd, random_noise
 from crlib.attacks.balls import project
 from crlib.attacks.base import EOT, AttackResult
 from crlib.attacks.diagnosis import Check, Diagnosis, diagnose
+from crlib.attacks.images import as_images
 from crlib.attacks.judging import (
     Curve,
     evaluate,
@@ -43,6 +46,7 @@ from crlib.attacks.judging import (
     transfer,
     worst_case,
 )
+from crlib.attacks.patches import patch
 from crlib.attacks.query import square
 from crlib.attacks.smallest import deepfool, fmn, minimal, minimum_of, sigma_zero
 from crlib.attacks.universal import UniversalResult, top_direction, universal
@@ -56,6 +60,7 @@ __all__ = [
     "Doubt",
     "UniversalResult",
     "apgd",
+    "as_images",
     "deepfool",
     "diagnose",
     "evaluate",
@@ -63,6 +68,7 @@ __all__ = [
     "fmn",
     "minimal",
     "minimum_of",
+    "patch",
     "pgd",
     "project",
     "random_noise",

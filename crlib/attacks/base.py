@@ -138,6 +138,11 @@ def check(
                 " these samples out: keep = target != y."
             )
     radius = checks.per_sample("eps", eps, x)
+    if norm == "l0" and (radius != radius.round()).any():
+        raise ValueError(
+            f"eps is {eps} in l0, which counts the coordinates that change: give a"
+            " whole number, such as 5."
+        )
     if norm == "linf" and (radius > 1).any():
         raise ValueError(
             f"eps is {eps} in linf, where 1 turns any image into any other: write"

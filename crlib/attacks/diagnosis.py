@@ -290,6 +290,9 @@ def doubts(
     if not len(rows):
         return {}
     x, y, radius = x[rows], y[rows], radius[rows]
+    if norm == "l0":
+        # A count is no radius: look near the inputs.
+        norm, radius = "linf", torch.full_like(radius, 0.1)
     _, numbers = _agreement(model, x, y)
     numbers |= _gradients(model, x, y, radius, norm, checks.chance(None))
     numbers |= _directions(model, x, y, radius, norm)

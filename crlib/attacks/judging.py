@@ -4,14 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from crlib import checks
+from crlib.asking import fingerprint
 from crlib.attacks.ascent import apgd, pgd, random_noise
 from crlib.attacks.base import (
+    BUDGET_NORMS,
     AttackResult,
     Model,
     Search,
@@ -22,9 +25,10 @@ from crlib.attacks.base import (
     rivals_of,
 )
 from crlib.attacks.diagnosis import CHECKS, GRADIENTS, doubts
-from crlib.attacks.query import square
-from crlib.attacks.smallest import deepfool, fmn, minimum_of
-from crlib.progress import Bar
+from crlib.attacks.query import sparse_search, square
+from crlib.attacks.smallest import deepfool, fmn, minimum_of, sigma_zero
+from crlib.progress import Bar, Kept
+from crlib.version import __version__
 
 Stage = tuple[Callable[..., AttackResult], dict[str, Any]]
 
@@ -90,11 +94,31 @@ THOROUGH_L1: tuple[Stage, ...] = (
     (apgd, {"steps": 100, "n_targets": 9, "random_start": True}),
     (random_noise, {"draws": 1000}),
 )
+# A few coordinates: the nearest points, counted where the budget holds them.
+QUICK_L0: tuple[Stage, ...] = (
+    (deepfool, {"steps": 10}),
+    (sigma_zero, {"steps": 60}),
+    (sparse_search, {"queries": 100}),
+)
+FULL_L0: tuple[Stage, ...] = (
+    *QUICK_L0,
+    (sparse_search, {"queries": 300}),
+    (to_each_rival, {"steps": 10}),
+    (sigma_zero, {"steps": 200}),
+)
+THOROUGH_L0: tuple[Stage, ...] = (
+    *FULL_L0,
+    (sparse_search, {"queries": 1000}),
+    (sigma_zero, {"steps": 1000}),
+    (sparse_search, {"queries": 5000}),
+)
 CASCADES = {
-    "quick": (QUICK, QUICK_L1),
-    "full": (FULL, FULL_L1),
-    "thorough": (THOROUGH, THOROUGH_L1),
+    "quick": (QUICK, QUICK_L1, QUICK_L0),
+    "full": (FULL, FULL_L1, FULL_L0),
+    "thorough": (THOROUGH, THOROUGH_L1, THOROUGH_L0),
 }
+OF_NORM = {"l1": 1, "l0": 2}
+NEAREST = (deepfool, fmn, sigma_zero, to_each_rival)
 
 
 def _take(options: dict[str, Any], rows: Tensor, n: int) -> dict[str, Any]:
@@ -132,8 +156,10 @@ def worst_case(
     the cross-entropy, DeepFool and APGD to nine rivals, and 300 queries of Square,
     which needs no gradient. ``"thorough"``: then PGD from twenty random starts, longer
     runs of APGD, and up to 5,000 queries at once. For l1 APGD, FMN, and random points
-    in place of queries. A sample counts as robust if it survives them all. A larger
-    budget begins with the smaller one and never ends above it.
+    in place of queries. For l0 DeepFool, sigma-zero, and queries that move coordinates
+    to ends of the box (Sparse-RS, Croce et al. 2022). A sample counts as robust if it
+    survives them all. A larger budget begins with the smaller one and never ends above
+    it.
 
     ``"full"`` looks at the gradients of the first 64 samples first, as :func:`diagnose`
     does, which costs 16 passes. Where they are missing or wrong it becomes
@@ -145,8 +171,9 @@ def worst_case(
         model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
         x: ``(N, ...)`` in [0, 1].
         y: ``(N,)`` true labels, int64.
-        eps: radius in input units (write ``8/255``), a number or ``(N,)``.
-        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        eps: radius in input units (write ``8/255``), a number or ``(N,)``; for l0 how
+            many coordinates may change, a whole number.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or ``"l0"``.
         budget: ``"quick"``, ``"full"`` or ``"thorough"``.
         generator: source of chance; None means a new one of seed 0.
         progress: show a progress bar.
@@ -168,7 +195,7 @@ def worst_case(
         >>> found.by
         ('pgd(steps=10)', 'pgd(steps=10)', '', '')
     """
-    radius = check(x, y, eps, norm)
+    radius = check(x, y, eps, norm, None, (*BUDGET_NORMS, "l0"))
     checks.one_of("budget", budget, tuple(CASCADES))
     total, source = Search(model, x, y, None, norm).result(), checks.chance(generator)
     standing, by = torch.arange(len(x), device=x.device), [""] * len(x)
@@ -177,16 +204,16 @@ def worst_case(
     if budget == "full" and failed.keys() & set(GRADIENTS):
         budget = "thorough"
         notes.append("The budget became thorough, since gradients mislead.")
-    cascade = CASCADES[budget][norm == "l1"]
+    cascade = CASCADES[budget][OF_NORM.get(norm, 0)]
     stages = Bar(cascade, disable=not progress, desc="attacks", leave=False)
     for attack, options in stages:
         if not len(standing):
             break
         near, left = x[standing], radius[standing]
-        given = {"norm": norm, **options}
-        if attack not in (fmn, to_each_rival):
+        given = options if attack is sigma_zero else {"norm": norm, **options}
+        if attack not in NEAREST:
             # One source for all: a later stage begins where no earlier one did.
-            given |= {"eps": left, "generator": source}
+            given = {**given, "eps": left, "generator": source}
         if attack is apgd:
             # As many points at once as at the start, however few stand.
             given["together"] = len(x) // len(near)
@@ -273,6 +300,7 @@ def evaluate(
     *,
     batch_size: int = 512,
     autocast: torch.dtype | None = None,
+    resume: str | Path | None = None,
     progress: bool = False,
     **options: Any,
 ) -> AttackResult:
@@ -291,6 +319,8 @@ def evaluate(
         y: ``(N,)`` true labels, int64.
         batch_size: samples attacked together, at most.
         autocast: such as ``torch.bfloat16``; None means full precision.
+        resume: a file that keeps the batches that are finished. The same call goes on
+            where it was stopped; another model, other inputs or options begin anew.
         progress: show a progress bar.
         **options: for the attack; tensors with one entry a sample go with it.
 
@@ -313,11 +343,16 @@ def evaluate(
     checks.at_least(1, batch_size=batch_size)
     if not len(x):
         return attack(model, x, y, **options)
-    parts: list[AttackResult] = []
-    start = 0
+    kept = None
+    if resume is not None:
+        key = _key(attack, model, x, y, options)
+        kept = Kept(Path(resume), key, options.get("generator"))
+    parts: list[AttackResult] = kept.parts() if kept else []
+    start = sum(len(part.success) for part in parts)
     run = attack if autocast is None else partial(_in_low_precision, attack, autocast)
     bar = Bar(total=len(x), disable=not progress, desc="samples", leave=False)
     with bar:
+        bar.update(start)
         while start < len(x):
             rows = torch.arange(start, min(start + batch_size, len(x)), device=x.device)
             own = _take(options, rows, len(x))
@@ -329,6 +364,8 @@ def evaluate(
                 batch_size = len(rows) // 2
                 continue
             start += len(rows)
+            if kept:
+                kept.keep(parts)
             bar.update(len(rows))
     joined = {}
     for name in (field.name for field in fields(AttackResult)):
@@ -341,6 +378,21 @@ def evaluate(
         by=tuple(chain.from_iterable(part.by for part in parts)),
         notes=tuple(dict.fromkeys(chain.from_iterable(part.notes for part in parts))),
     )
+
+
+def _key(
+    attack: Any, model: Model, x: Tensor, y: Tensor, options: dict[str, Any]
+) -> str:
+    """Return what tells one call of an attack from another."""
+    words, tensors = [__version__], [x, y]
+    while isinstance(attack, partial):
+        attack, options = attack.func, {**attack.keywords, **options}
+    for name, v in sorted({**options, "attack": attack}.items()):
+        v = v.get_state() if isinstance(v, torch.Generator) else v
+        if isinstance(v, Tensor):
+            tensors.append(v)
+        words.append(name if isinstance(v, Tensor) else getattr(v, "__name__", repr(v)))
+    return fingerprint([model], tensors, repr(words))
 
 
 def _in_low_precision(

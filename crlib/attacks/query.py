@@ -1,4 +1,4 @@
-"""Square: an attack that asks only for logits, never for a gradient."""
+"""Attacks that ask only for logits, never for a gradient: Square, and a sparse one."""
 
 import torch
 from torch import Tensor
@@ -92,6 +92,69 @@ def square(
                     v[keep] for v in (z, clean, rows, best, eps)
                 )
     return run.result()
+
+
+@door
+def sparse_search(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float | Tensor,
+    norm: str = "l0",
+    queries: int = 300,
+    generator: torch.Generator | None = None,
+) -> AttackResult:
+    """Put ``eps`` coordinates to ends of the box at random; keep what helps.
+
+    After Sparse-RS (Croce et al. 2022). A query exchanges some of the coordinates that
+    are moved, ever fewer of them, draws new ends for those and one more, and is kept if
+    the margin does not grow. Arguments as of :func:`square`; ``eps`` counts.
+    """
+    radius = check(x, y, eps, norm, None, ("l0",))
+    checks.at_least(1, queries=queries)
+    run, source = Search(model, x, y, None, norm), checks.chance(generator)
+    with torch.no_grad():
+        run.look_at_clean()
+        rows = run.standing()
+        clean = run.x[rows].flatten(1)  # (n, d)
+        whole = clean.shape[1]
+        count = radius[rows].clamp_max(whole)
+        best = x.new_full((len(rows),), -torch.inf)
+        moved = _some(torch.ones_like(clean).bool(), count, source)
+        ends = draw(torch.rand, clean, source).round()
+        for t in range(queries):
+            if not len(rows):
+                break
+            new, far = moved, ends
+            if t:
+                some = (0.5 * (1 - t / queries) * count).ceil()
+                some = some.minimum(whole - count)
+                fresh = _some(~moved, some, source)
+                new = (moved & ~_some(moved, some, source)) | fresh
+                fresh |= _some(new, count.clamp_max(1), source)
+                far = torch.where(fresh, draw(torch.rand, far, source).round(), far)
+            z = torch.where(new, far, clean).view(-1, *x.shape[1:])
+            look = run.see(z, rows, last=t + 1 == queries)
+            better = (look.value >= best)[:, None]
+            best = torch.where(better[:, 0], look.value.to(best.dtype), best)
+            moved = torch.where(better, new, moved)
+            ends = torch.where(better, far, ends)
+            if look.n_fooled:
+                keep = ~look.fooled
+                clean, moved, ends, rows, count, best = (
+                    v[keep] for v in (clean, moved, ends, rows, count, best)
+                )
+    return run.result()
+
+
+def _some(of: Tensor, count: Tensor, source: torch.Generator) -> Tensor:
+    """Draw ``count``, (n,), of the places that are true in each row of ``of``."""
+    most = int(count.max()) if len(count) else 0
+    noise = draw(torch.rand, of.to(count.dtype), source).masked_fill(~of, -1)
+    places = noise.topk(most).indices  # (n, most)
+    taken = torch.arange(most, device=of.device) < count[:, None]
+    return torch.zeros_like(of).scatter(1, places, taken & of.gather(1, places))
 
 
 def _image(x: Tensor) -> Tensor:

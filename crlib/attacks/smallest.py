@@ -116,7 +116,7 @@ def deepfool(
     classes it is exact; the later ones look at the three that were nearest then.
 
     The point lies a hair beyond the boundary: saved as an image of 8 bits it may fool
-    no longer. Ask the model again at what was saved.
+    no longer. :func:`as_images` rounds it and asks the model again.
 
     Cost: ``steps + search_steps + 2`` forward, ``min(K - 1, 20) + 3 * steps`` backward
     passes at most.

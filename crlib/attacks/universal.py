@@ -47,12 +47,13 @@ class _Trial:
         eps: float,
         norm: str,
         generator: torch.Generator | None,
+        asked: int = 512,
     ) -> None:
         check(x, y, eps, norm, None, ("linf", "l2"))
         if len(x) < 2:
             raise ValueError("Give two samples or more: half of them are held out.")
         self.model = model if isinstance(model, Asked) else Asked(model)
-        self.x, self.y, self.norm = x.detach(), y, norm
+        self.x, self.y, self.norm, self.asked = x.detach(), y, norm, asked
         self.source = checks.chance(generator)
         order = self.shuffled(torch.arange(len(x), device=x.device))
         held = round(0.5 * len(x))
@@ -66,7 +67,8 @@ class _Trial:
 
     def labels(self, delta: Tensor) -> Tensor:
         labels = []
-        for v, y in zip(self.x.split(512), self.y.split(512), strict=True):
+        parts = (v.split(self.asked) for v in (self.x, self.y))
+        for v, y in zip(*parts, strict=True):
             z = (v + delta).clamp(0, 1)
             with torch.no_grad():
                 logits = self.model(z)
@@ -138,7 +140,7 @@ def universal(
         eps: radius in input units (write ``8/255``).
         norm: ``"linf"`` or ``"l2"``.
         epochs: passes over the inputs to learn from, a run.
-        batch_size: inputs a step.
+        batch_size: inputs a step, and in memory at once, at most.
         generator: source of chance; None means a new one of seed 0.
 
     Raises:
@@ -153,7 +155,7 @@ def universal(
         1.0
     """
     checks.at_least(1, epochs=epochs, batch_size=batch_size)
-    trial = _Trial(model, x, y, eps, norm, generator)
+    trial = _Trial(model, x, y, eps, norm, generator, batch_size)
     found, zero = [], torch.zeros_like(trial.x[:1])  # zero, as delta, is (1, ...)
     total = epochs * -(-len(trial.learnt) // batch_size)
     parts = [trial.slope(rows, zero) for rows in trial.learnt.split(batch_size)]
@@ -203,6 +205,7 @@ def top_direction(
     *,
     eps: float,
     norm: str = "l2",
+    batch_size: int = 512,
     generator: torch.Generator | None = None,
 ) -> UniversalResult:
     r"""Perturb along the top right singular vector of the first layer, both signs.
@@ -218,6 +221,7 @@ def top_direction(
         y: ``(N,)`` true labels, int64.
         eps: radius in input units (write ``8/255``).
         norm: ``"linf"`` or ``"l2"``.
+        batch_size: inputs asked for labels at once, at most.
         generator: source of chance; None means a new one of seed 0.
 
     Raises:
@@ -234,7 +238,8 @@ def top_direction(
         >>> attacks.top_direction(model, x, y, eps=0.5).fooling_rate
         1.0
     """
-    trial = _Trial(model, x, y, eps, norm, generator)
+    checks.at_least(1, batch_size=batch_size)
+    trial = _Trial(model, x, y, eps, norm, generator, batch_size)
     v = _stretched(model, x)
     if v is None:
         raise ValueError(

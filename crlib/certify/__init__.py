@@ -6,9 +6,10 @@ this room proves and what an attack finds:
 **certificate <= exact distance <= attack**.
 
 The bounds read the network: they know :class:`~crlib.models.MLP` and nestings of
-``nn.Sequential`` with fully connected layers and convolutions with zero padding (both
-low-rank ones too), ReLU, flattening, average pooling, normalisation, batch
-normalisation with its running statistics, and dropout, which is off. Any other module
+``nn.Sequential`` with fully connected layers and convolutions with any padding (both
+low-rank ones too), ReLU and LeakyReLU, flattening, average pooling, layers that pad,
+normalisation, batch normalisation with its running statistics, and dropout, which is
+off. Any other module
 is refused by name. What was read is compared with the model's own logits: a hook or a
 patched ``forward`` that changes them is refused too. They compute in float64 with the
 model's weights; rounding is not counted.

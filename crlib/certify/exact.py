@@ -16,7 +16,7 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from torch import Tensor, nn
 
 from crlib import checks
-from crlib.certify.reading import RELU, Steps, linear_part, logits_of, steps_of
+from crlib.certify.reading import RELU, Bend, Steps, linear_part, logits_of, steps_of
 from crlib.certify.relaxation import Interval, cube, intervals, margins
 from crlib.metrics import margin
 
@@ -103,6 +103,8 @@ def exact_distance(
     if not time_limit > 0:
         raise ValueError(f"time_limit is {time_limit}: it must be positive.")
     steps, x = steps_of(model, x), x.detach().double()
+    if any(isinstance(step, Bend) and step != RELU for step in steps):
+        raise ValueError("exact_distance knows no LeakyReLU: crown_bounds bounds it.")
     logits = logits_of(steps, x)
     checks.labels(y, len(x), classes=logits.shape[1])
     start = x if start is None else start.detach().double()
@@ -209,7 +211,7 @@ def _maps(steps: Steps, x: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
     found, start = [], torch.zeros_like(x)
     part: Steps = []
     for step in [*steps, RELU]:
-        if step is not RELU:
+        if not isinstance(step, Bend):
             part.append(step)
             continue
         shape, size = start.shape[1:], start.numel()

@@ -10,10 +10,18 @@ from torch import Tensor, nn
 from crlib.metrics import convolution
 from crlib.models import MLP, LowRankConv2d, LowRankLinear, Normalize, evaluating
 
-POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+# Linear, and nothing in them is negative.
+POOLS = (
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.ZeroPad2d,
+    nn.ReflectionPad2d,
+    nn.ReplicationPad2d,
+    nn.CircularPad2d,
+)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 LINEAR = (nn.Linear, LowRankLinear, nn.Conv2d, LowRankConv2d)
-KNOWN = (Normalize, *LINEAR, *NORMS, *POOLS, nn.ReLU, nn.Flatten)
+KNOWN = (Normalize, *LINEAR, *NORMS, *POOLS, nn.ReLU, nn.LeakyReLU, nn.Flatten)
 ABSENT = (nn.Identity, nn.Dropout)
 
 
@@ -53,6 +61,8 @@ def layers_of(
             -1,
         ):
             raise ValueError("nn.Flatten must flatten all but the batch: (1, -1).")
+        if isinstance(module, nn.LeakyReLU) and not 0 <= module.negative_slope <= 1:
+            raise ValueError(f"{module}: only a slope in [0, 1] can be bounded.")
         if isinstance(module, NORMS) and module.running_mean is None:
             raise ValueError(
                 f"{module} keeps no running statistics, so an answer depends on the"
@@ -86,14 +96,25 @@ class Affine:
         return self.apply(v, self.weight) + self.bias
 
 
-RELU = None
-Steps = list[Affine | None]
+@dataclass(frozen=True)
+class Bend:
+    """``max(v, slope * v)``: a ReLU, or with a slope in (0, 1] a leaky one."""
+
+    slope: float = 0.0
+
+    def __call__(self, v: Tensor) -> Tensor:
+        # Apart, because zero times infinity is no number.
+        return torch.maximum(v, self.slope * v) if self.slope else v.clamp_min(0)
 
 
-def _affine(layer: Any, shape: tuple[int, ...]) -> Affine | None:
+RELU = Bend()
+Steps = list[Affine | Bend]
+
+
+def _step(layer: Any, shape: tuple[int, ...]) -> Affine | Bend:
     """Return one layer, with inputs of a shape, as it computes in float64."""
-    if isinstance(layer, nn.ReLU):
-        return RELU
+    if isinstance(layer, nn.ReLU | nn.LeakyReLU):
+        return Bend(getattr(layer, "negative_slope", 0.0))
     if isinstance(layer, nn.Flatten):
         one = torch.ones((), dtype=torch.float64)
         return Affine(
@@ -137,7 +158,7 @@ def _scale_and_shift(layer: Any, ndim: int) -> tuple[Tensor, Tensor]:
 
 
 def _pool(layer: Any, shape: tuple[int, ...]) -> Affine:
-    """Return average pooling: linear, and nothing in it is negative."""
+    """Return average pooling or a padding as a linear map without weights."""
     one = torch.ones((), dtype=torch.float64)
 
     def back(g: Tensor, w: Tensor) -> Tensor:
@@ -149,16 +170,16 @@ def _pool(layer: Any, shape: tuple[int, ...]) -> Affine:
 
 
 def steps_of(model: nn.Module, x: Tensor) -> Steps:
-    """Return the network as affine maps and ReLUs, in float64.
+    """Return the network as affine maps and bends, in float64.
 
     Raises:
         ValueError: a module that is not known, weights that are not finite, or steps
             that do not give the model's own logits.
     """
     layers = layers_of(model, x.shape[1:])
-    steps = [_affine(*layer) for layer in layers]
+    steps = [_step(*layer) for layer in layers]
     for step, (layer, _) in zip(steps, layers, strict=True):
-        parts = () if step is RELU else (step.weight, step.bias)
+        parts = () if isinstance(step, Bend) else (step.weight, step.bias)
         if not all(part.isfinite().all() for part in parts):
             raise ValueError(
                 f"{type(layer).__name__} holds a weight that is NaN or infinite, or a"
@@ -182,8 +203,8 @@ def _compare(model: nn.Module, steps: Steps, x: Tensor) -> None:
     # What rounding can do: an error of each sum, carried on to the logits.
     v, error = points.double(), torch.zeros_like(points, dtype=torch.float64)
     for step in steps:
-        if step is RELU:
-            v = v.clamp_min(0)
+        if isinstance(step, Bend):
+            v = step(v)
             continue
         size = step.weight.abs()
         error = step.apply(error + v.abs(), size) + step.bias.abs()
@@ -207,13 +228,13 @@ def logits_of(steps: Steps, x: Tensor) -> Tensor:
     """Return what the steps make of ``x``, ``(N, ...)``."""
     v = x.double()
     for step in steps:
-        v = v.clamp_min(0) if step is RELU else step(v)
+        v = step(v)
     return v
 
 
 def linear_part(steps: Steps, v: Tensor) -> Tensor:
     """Return what affine steps make of ``v`` without their biases."""
     for step in steps:
-        assert step is not RELU
+        assert isinstance(step, Affine)
         v = step.apply(v, step.weight)
     return v

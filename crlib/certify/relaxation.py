@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crlib import checks
-from crlib.certify.reading import RELU, Steps, logits_of, steps_of
+from crlib.certify.reading import Bend, Steps, logits_of, steps_of
 
 Interval = tuple[Tensor, Tensor]
 
@@ -27,7 +27,7 @@ def intervals(steps: Steps, low: Tensor, high: Tensor, relax: bool) -> list[Inte
     found: list[Interval] = []
     after, (a, b) = (low, high), (low, high)
     for i, step in enumerate(steps):
-        if step is not RELU:
+        if not isinstance(step, Bend):
             centre, width = step((a + b) / 2), (b - a) / 2  # (N, *shape)
             reach = step.apply(width, step.weight.abs())
             a, b = centre - reach, centre + reach
@@ -35,7 +35,7 @@ def intervals(steps: Steps, low: Tensor, high: Tensor, relax: bool) -> list[Inte
         if relax:
             a, b = _tighten(steps[:i], found, low, high, (a, b))
         found.append((a, b))
-        after = a, b = a.clamp_min(0), b.clamp_min(0)
+        after = a, b = step(a), step(b)
     return [*found, after]
 
 
@@ -66,7 +66,8 @@ def _lowest(
 
     A ReLU whose input runs from a < 0 to b > 0 lies under the chord
     :math:`b (v - a) / (b - a)` and above 0 and above v. A positive coefficient takes a
-    line from below, a negative one the chord.
+    line from below, a negative one the chord. A leaky one, of slope s, lies under the
+    chord from :math:`(a, s a)` and above :math:`s v`.
 
     Args:
         steps: from the box to the output.
@@ -82,7 +83,7 @@ def _lowest(
     # From the output to the input: rows is (N, R, *shape) of what a step returns, and
     # total, (N, R), what the constants met on the way add up to.
     for step in reversed(steps):
-        if step is not RELU:
+        if not isinstance(step, Bend):
             total += (rows * step.bias).flatten(2).sum(2)
             size = rows.shape[:2]
             rows = step.back(rows.flatten(0, 1), step.weight).unflatten(0, size)
@@ -90,11 +91,12 @@ def _lowest(
         left -= 1
         a, b = (v.unsqueeze(1) for v in found[left])  # (N, 1, *shape)
         rise, fall = b.clamp_min(0), a.clamp_max(0)
-        chord = rise / (rise - fall).clamp_min(1e-300)  # slope of the line from above
+        end = step.slope * fall if step.slope else 0.0  # what it is at a
+        chord = (rise - end) / (rise - fall).clamp_min(1e-300)  # the line from above
         # Of the two lines from below, the one that leaves the smaller triangle.
-        line = (b > -a).to(rows.dtype)
+        line = (b > -a).to(rows.dtype).clamp_min(step.slope)
         negative = rows.clamp_max(0)
-        total -= (negative * chord * fall).flatten(2).sum(2)
+        total -= (negative * (chord - step.slope) * fall).flatten(2).sum(2)
         rows = rows.clamp_min(0) * line + negative * chord
     ends = rows.clamp_min(0) * low.unsqueeze(1) + rows.clamp_max(0) * high.unsqueeze(1)
     return total + ends.flatten(2).sum(2)
@@ -113,7 +115,7 @@ def margins(steps: Steps, x: Tensor, y: Tensor, eps: Tensor, relax: bool) -> Ten
     rows = eye[y].unsqueeze(1) - eye  # (N, K, K): row k is e_y - e_k
     low, high = cube(x, eps)
     *found, after = intervals(steps, low, high, relax)
-    tail = len(steps) - steps[::-1].index(RELU) if RELU in steps else 0
+    tail = 1 + max((i for i, s in enumerate(steps) if isinstance(s, Bend)), default=-1)
     # The last affine steps are one with the difference of two logits.
     least = _lowest(steps[tail:], [], rows, *after)
     if relax:

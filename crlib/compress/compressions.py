@@ -1,6 +1,5 @@
 """Compressions: smaller or sparser copies of a trained network, and what they cost."""
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from crlib import checks
+from crlib.asking import copied
 from crlib.compress.layers import (
     LOW_RANK,
     STRANGE,
@@ -54,7 +54,7 @@ def _norms(model: nn.Module, structure: str) -> dict[Any, Any]:
 
 def _copied(model: nn.Module) -> Any:
     refuse_derived(model)
-    return copy.deepcopy(model)
+    return copied(model)
 
 
 def _scores(layer: Any, structure: str) -> Tensor:
@@ -182,7 +182,7 @@ def renew_statistics(model: nn.Module, x: Tensor, *, batch_size: int = 256) -> A
     checks.at_least(2, batch_size=batch_size)
     if len(x) < 2:
         raise ValueError("x has fewer than two inputs: they have no variance.")
-    model = copy.deepcopy(model)
+    model = copied(model)
     modes = {module: module.training for module in model.modules()}
     norms = [m for m in modes if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -234,7 +234,7 @@ def recentre(
     """
     checks.inputs(x)
     checks.at_least(1, batch_size=batch_size)
-    out = copy.deepcopy(compressed)
+    out = copied(compressed)
     refuse_derived(out)
     before, after = weight_layers(model), weight_layers(out)
     if [len(stored(a)[0]) for a in before] != [len(stored(b)[0]) for b in after]:
@@ -448,7 +448,7 @@ def narrow(model: MLP) -> MLP:
             f"{type(model).__name__} is not an MLP: only that is narrowed."
         )
     dense(model)
-    model = copy.deepcopy(model)
+    model = copied(model)
     layers: list[Any] = list(model.layers)
     for layer, after in zip(layers, layers[1:], strict=False):
         alive = layer.weight.detach().abs().sum(1) > 0

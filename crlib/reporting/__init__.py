@@ -19,6 +19,9 @@ from crlib.version import __version__
 
 __all__ = ["Report", "report"]
 
+# Of the finished sections in a file: raise it when a section gains a number.
+FORMAT = 2
+
 
 @dataclass(frozen=True)
 class Report:
@@ -182,7 +185,8 @@ def _kept(resume: str | Path | None, fingerprint: str) -> dict[str, Section]:
         return {}
     try:
         plain = json.loads(Path(resume).read_text(encoding="utf-8"))
-        if (plain["crlib"], plain["fingerprint"]) != (__version__, fingerprint):
+        told = plain["crlib"], plain.get("format", 1), plain["fingerprint"]
+        if told != (__version__, FORMAT, fingerprint):
             return {}
         return {s["name"]: Section.of(s) for s in plain["sections"]}
     except (ValueError, KeyError, TypeError) as error:
@@ -199,6 +203,7 @@ def _keep(
         return
     plain = {
         "crlib": __version__,
+        "format": FORMAT,
         "fingerprint": fingerprint,
         "sections": [s.plain() for s in kept.values()],
     }

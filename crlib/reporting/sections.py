@@ -2,17 +2,19 @@
 
 import math
 import platform
+from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crlib import attacks, certify, compress, figures, metrics
+from crlib import attacks, certify, compress, data, figures, metrics
 from crlib.asking import evaluating
 from crlib.attacks.universal import first_layer
-from crlib.claims import Interval, interval, median_interval
+from crlib.claims import Interval, interval, median_interval, wilson
 from crlib.reporting.parts import Section, Table, canvas, number, picture, rows
 from crlib.reporting.subject import LEAST, Subject, layers_of
 from crlib.version import __version__
@@ -111,7 +113,8 @@ def trust(subject: Subject) -> Section:
     """Whether the numbers can be trusted."""
     norm = next(iter(subject.eps))
     near, right = subject.near(norm), subject.right
-    x, y = (v[:100] for v in subject.few)
+    # In one batch: the checks compare answers of a sample in several.
+    x, y = (v[: min(100, subject.batch_size)] for v in subject.few)
     # At its own median distance an attack has half of the inputs to work on.
     eps = float(near.distance[right].median())
     lines, failed = [], []
@@ -137,7 +140,7 @@ def trust(subject: Subject) -> Section:
             " is strongly curved: look at the checks above.",
         ]
     )
-    numbers = {"failed": failed, "attack over estimate": ratio}
+    numbers: dict[str, Any] = {"failed": failed, "attack over estimate": ratio}
     if "linf" in subject.eps:
         fine = float((subject.near("linf").distance[right] < 0.5 / 255).double().mean())
         numbers["below half a grey level"] = fine
@@ -152,14 +155,44 @@ def trust(subject: Subject) -> Section:
                 " report the robust accuracy at 1/255 beside the distances.",
             ]
         )
+    tables = [Table("Checks", ["check", "number", "allowed", "a failure means"], lines)]
+    baseline = _damaged(subject)
+    if baseline:
+        numbers["damaged"] = {name: v.mean for name, v in baseline.items()}
+        told = [[name, v.format(".3f")] for name, v in baseline.items()]
+        worst = {f"attack, {NAMES[n]}": subject.worst(n).interval for n in subject.eps}
+        told += [[name, v.format(".3f")] for name, v in worst.items()]
+        title = "Accuracy under damage that nobody aimed, and under attack"
+        tables.append(Table(title, ["images", "accuracy, Wilson's 95 %"], told))
     return Section(
         "trust",
-        f"The checklist of the literature, in {NAMES[norm]} at the median distance.",
+        f"The checklist of the literature, in {NAMES[norm]} at the median distance, of"
+        f" the first {len(x)} inputs."
+        + (
+            " The damage is of severity 3 of 5, on the attacked inputs: a baseline, and"
+            " in no ball of the attacks."
+            if baseline
+            else ""
+        ),
         "A failed check does not say that the network is weak: the usual attack may not"
         " show it. Passed checks prove nothing.",
         numbers,
-        [Table("Checks", ["check", "number", "allowed", "a failure means"], lines)],
+        tables,
     )
+
+
+def _damaged(subject: Subject) -> dict[str, Interval]:
+    """Accuracy of attacked images under corruptions; none for what is no image."""
+    x, y = subject.few
+    if x.ndim != 4:
+        return {}
+    source, hits = subject.chance(), Counter[str]()
+    parts = (v.split(subject.batch_size) for v in (x, y))
+    for part, labels in zip(*parts, strict=True):
+        damage = data.corruptions(part, severity=3, generator=source)
+        for name, v in {"as they are": part, **damage}.items():
+            hits[name] += int((subject.labels(subject.model, v) == labels).sum())
+    return {name: wilson(n, len(y)) for name, n in hits.items()}
 
 
 def layers(subject: Subject) -> Section:
@@ -167,26 +200,24 @@ def layers(subject: Subject) -> Section:
     found, strange = layers_of(subject.model)
     if not found:
         raise LeftOut(UNSEEN)
+    forms, reasons = _forms(subject.model)
     lines, numbers, shown = [], {}, {}
     for name, layer in found:
-        w = layer.weight.detach().flatten(1)
-        s, norms = metrics.singular_values(w), metrics.row_norms(w).double()
-        about = {"layer": name, "shape": "×".join(map(str, w.shape))}
-        if s[0] == 0:
-            lines.append(about | dict.fromkeys(LAYER, "all zero"))
+        shape = "×".join(map(str, layer.weight.flatten(1).shape))
+        about = {"layer": name, "shape": shape}
+        told = _measured(layer.weight)
+        if told is None:
+            lines.append(about | dict.fromkeys((*LAYER, *_titles()), "all zero"))
             continue
-        shown[name] = s
-        k = [max(1, round(0.1 * len(v))) for v in (s, norms)]
-        measured = (
-            float(s[0] / s.norm()),
-            metrics.effective_rank(s) / len(s),
-            metrics.best_k_error(s, k[0]),
-            metrics.best_k_error(norms, k[1]),
-            float((norms <= 1e-6 * norms.max()).double().mean()),
-        )
-        numbers[name] = dict(zip(LAYER, measured, strict=True))
-        lines.append(about | {c: f"{v:.3f}" for c, v in numbers[name].items()})
-    columns, told = rows(lines)
+        shown[name] = metrics.singular_values(layer.weight.detach().flatten(1))
+        other = {form: _measured(w[name]) for form, w in forms.items() if name in w}
+        numbers[name] = {**told, **other}
+        cells = {c: f"{v:.3f}" for c, v in told.items()}
+        for form, column in product(FORMS, MOVED):
+            held = other.get(form)
+            cells[f"{column}, {form}"] = "–" if held is None else f"{held[column]:.3f}"
+        lines.append(about | cells)
+    columns, table = rows(lines)
     fig, ax = canvas()
     figures.spectrum(ax, dict(list(shown.items())[:6]))
     ax.set(xlabel="singular value, by rank", ylabel="over the largest")
@@ -196,12 +227,15 @@ def layers(subject: Subject) -> Section:
     return Section(
         "layers",
         "Best-k errors keep a tenth: zero is fully compressible, one not at all."
-        " Kernels are flattened, one row a filter." + more,
-        "These numbers are of raw weights. A positive factor moved from one layer to"
-        " the next changes them and not the function; normalisation layers hide a"
-        " factor a row. They do not rank networks by robustness.",
+        " Kernels are flattened, one row a filter. Folded: with the normalisation that"
+        " follows a layer as part of it. Balanced: with equal norms into and out of"
+        " each hidden neuron. " + reasons + more,
+        "A positive factor moved from one layer to the next changes raw weights and not"
+        " the function; normalisation layers hide a factor a row. So compare networks"
+        " by the folded or balanced columns where there are some. None of them ranks"
+        " networks by robustness.",
         numbers,
-        [Table("Layers", columns, told)],
+        [Table("Layers", columns, table)],
         [
             picture(
                 fig,
@@ -212,6 +246,38 @@ def layers(subject: Subject) -> Section:
     )
 
 
+def _measured(w: Tensor) -> dict[str, float] | None:
+    """How compressible a layer's weight is; None if it is all zero."""
+    w = w.detach().flatten(1)
+    s, norms = metrics.singular_values(w), metrics.row_norms(w).double()
+    if s[0] == 0:
+        return None
+    k = [max(1, round(0.1 * len(v))) for v in (s, norms)]
+    measured = (
+        float(s[0] / s.norm()),
+        metrics.effective_rank(s) / len(s),
+        metrics.best_k_error(s, k[0]),
+        metrics.best_k_error(norms, k[1]),
+        float((norms <= 1e-6 * norms.max()).double().mean()),
+    )
+    return dict(zip(LAYER, measured, strict=True))
+
+
+def _forms(model: Any) -> tuple[dict[str, dict[str, Tensor]], str]:
+    """The weights of forms that no factor between layers moves, and why not."""
+    found, reasons = {}, []
+    for form, make in FORMS.items():
+        try:
+            found[form] = {n: v.weight for n, v in layers_of(make(model))[0]}
+        except (ValueError, RuntimeError, TypeError) as error:
+            reasons.append(f"Not {form}: {str(error).splitlines()[0]}")
+    return found, " ".join(reasons)
+
+
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "folded": metrics.folded,
+    "balanced": metrics.balanced,
+}
 UNSEEN = (
     "no layer with weights is seen: give the network itself, not a function or script"
 )
@@ -222,6 +288,12 @@ LAYER = (
     "error, rows",
     "dead rows",
 )
+# What a factor between layers moves most, and the columns of the other forms.
+MOVED = ("error, directions", "error, rows")
+
+
+def _titles() -> list[str]:
+    return [f"{column}, {form}" for form, column in product(FORMS, MOVED)]
 
 
 def attention(subject: Subject) -> Section:
@@ -272,7 +344,12 @@ def universal(subject: Subject) -> Section:
     for norm in norms:
         eps = subject.eps[norm]
         found = attacks.universal(
-            subject.model, *subject.few, eps=eps, norm=norm, generator=subject.chance()
+            subject.model,
+            *subject.few,
+            eps=eps,
+            norm=norm,
+            batch_size=min(128, subject.batch_size),
+            generator=subject.chance(),
         )
         rates = {"searched": found.fooling_rate}
         try:
@@ -281,6 +358,7 @@ def universal(subject: Subject) -> Section:
                 *subject.few,
                 eps=eps,
                 norm=norm,
+                batch_size=subject.batch_size,
                 generator=subject.chance(),
             ).fooling_rate
         except ValueError:
@@ -360,7 +438,8 @@ def _tried(
         each = (subject.estimate(smaller, norm) / before)[both]
         ratio = median_interval(each.nan_to_num(nan=1.0).tolist())
     fooled = subject.worst(norm)
-    still = attacks.transfer(fooled, smaller, x, y).success[fooled.success & both]
+    moved = subject.labels(smaller, fooled.x_adv) != y
+    still = moved[fooled.success & both]
     again, rest = None, subject.x[len(x) :]
     if len(rest) >= LEAST["means"]:
         centred = compress.recentre(
@@ -368,9 +447,10 @@ def _tried(
         )
         again = float((subject.labels(centred) == labels).double().mean())
     size = _size(smaller, x)
+    right = subject.labels(smaller, subject.x) == subject.y
     numbers = {
         "not zero": None if size is None else size.nonzero,
-        "accuracy": metrics.accuracy(smaller, subject.x, subject.y),
+        "accuracy": float(right.double().mean()),
         "labels kept": float(kept.double().mean()),
         "kept, re-centred": again,
         "distance ratio": None if ratio is None else ratio.mean,
@@ -466,7 +546,9 @@ def _certificate(subject: Subject, norm: str) -> float | None:
         return None
     x, y = (v[subject.right] for v in subject.few)
     try:
-        radius = certify.lipschitz_radius(subject.model, x, y, norm=norm)
+        radius = certify.lipschitz_radius(
+            subject.model, x, y, norm=norm, batch_size=subject.batch_size
+        )
     except (ValueError, AttributeError, TypeError, RuntimeError):
         return None
     return float(radius.median())

@@ -1,6 +1,5 @@
 """Whom a report is about: network and inputs, refused if nothing can be said."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crlib import attacks, checks, metrics
-from crlib.asking import ask, evaluating, reached
+from crlib.asking import ask, evaluating, fingerprint
 from crlib.attacks import AttackResult
 from crlib.claims import Interval, wilson
 from crlib.compress.layers import STRANGE
@@ -124,20 +123,9 @@ class Subject:
     @cached_property
     def fingerprint(self) -> str:
         """Changes with any weight, input, label or option."""
-        digest = hashlib.sha256()
         networks = [m for m in (self.model, self.baseline) if m is not None]
-        tensors = [self.x, self.y]
-        for network in networks:
-            for module in reached(network)[0]:
-                tensors += [*module.parameters(recurse=False)]
-                tensors += [*module.buffers(recurse=False)]
-        for v in tensors:
-            digest.update(f"{v.dtype}{tuple(v.shape)}".encode())
-            flat = v.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
         options = [dict(self.eps), self.attacked, self.budget, self.seed]
-        digest.update(repr(options).encode())
-        return digest.hexdigest()[:16]
+        return fingerprint(networks, [self.x, self.y], repr(options))
 
 
 def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
@@ -179,10 +167,10 @@ def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
 
 def _answers(subject: Subject, model: Callable[[Tensor], Any]) -> None:
     """Refuse a network whose answers cannot be judged."""
-    x, y = (v[:64] for v in (subject.x, subject.y))
+    few = min(64, subject.batch_size)
+    x, y = (v[:few] for v in (subject.x, subject.y))
     with evaluating(model):
-        with torch.no_grad():
-            one, two = ask(model, x), ask(model, x)
+        one, two = _answer(model, x), _answer(model, x)
         checks.logits(one, len(x))
         checks.labels(subject.y, len(subject.y), classes=one.shape[1])
         if not torch.equal(one, two):
@@ -203,6 +191,21 @@ def _answers(subject: Subject, model: Callable[[Tensor], Any]) -> None:
             "No input has a gradient: a layer rounds, detaches or is saturated. No"
             " distance can be found by following one."
         )
+
+
+def _answer(model: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+    """Ask for logits; whatever is raised by inputs that do not fit is a refusal."""
+    try:
+        with torch.no_grad():
+            return ask(model, x)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"The model does not take a batch {tuple(x.shape)}: give inputs of the"
+            " shape that it was trained on, and a model that takes any number of them."
+            f" It said: {str(error).splitlines()[0] if str(error) else error!r}"
+        ) from error
 
 
 def layers_of(model: Any) -> tuple[list[tuple[str, Any]], list[str]]:

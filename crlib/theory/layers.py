@@ -326,9 +326,11 @@ def sharp_spectral_bounds(w: Tensor, k: int, *, q: float = 1) -> Bounds:
     s = singular_values(w)
     # Rounding noise for a zero is no small number to a root of it (q < 1).
     s[s < 1e-12 * s[0]] = 0
+    eps = best_k_error(s, k, q=q)
+    if s[0] == 0:
+        raise ValueError("The spread of the zero matrix is not defined.")
     # Not one minus the spread, which loses the digits of a small value.
-    b = float(s[k - 1] / s[0])
-    low, high = _sharp(k, len(s), best_k_error(s, k, q=q), b, q)
+    low, high = _sharp(k, len(s), eps, float(s[k - 1] / s[0]), q)
     scale = float(s.norm()) * unit
     return Bounds(low=low * scale, value=float(s[0]) * unit, high=high * scale)
 

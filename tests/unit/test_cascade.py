@@ -1,5 +1,6 @@
 """The cascade: budgets contain each other, and doubts about gradients raise them."""
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crlib.attacks import (
+    Doubt,
     deepfool,
     diagnose,
     evaluate,
@@ -21,10 +23,11 @@ from crlib.attacks import (
     worst_case,
 )
 from crlib.attacks.diagnosis import CHECKS, doubts
+from crlib.attacks.query import sparse_search
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.theory import linear_minimal
-from tests.unit.support import Affine, Changed, Counting, predictions, rng
+from tests.unit.support import Affine, Changed, Counting, Never, predictions, rng
 
 DEPENDS = ("crlib", "benchmarks")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "attacks"))
@@ -280,3 +283,152 @@ def test_minimal_sees_distances_of_any_size(norm: str, far: float) -> None:
         loud = Changed(model, lambda z: 1e3 * z)
         again = minimal(loud, x, y, eps=1.0, norm=norm, attack=pgd, steps=30)
         assert (again.distance / exact).max() <= 1.01
+
+
+def most_that_a_few_do(net: nn.Module, x: Tensor, y: Tensor, k: int) -> Tensor:
+    """Say who falls to some k coordinates at some of eleven values, by trying all."""
+    levels = torch.linspace(0, 1, 11)
+    fooled = predictions(net, x) != y
+    for places in itertools.combinations(range(x.shape[1]), k):
+        for values in itertools.product(levels, repeat=k):
+            z = x.clone()
+            z[:, list(places)] = torch.stack(values)
+            fooled |= predictions(net, z) != y
+    return fooled
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_count_of_coordinates_is_a_budget(k: int) -> None:
+    net = MLP((6, 8, 3), bias=True, seed=3)
+    x = torch.rand(24, 6, generator=rng(3))
+    y = predictions(net, x)
+    tried = most_that_a_few_do(net, x, y, k)
+    assert 0 < tried.sum() < 24
+    for budget in ("quick", "full"):
+        found = worst_case(net, x, y, eps=k, norm="l0", budget=budget)
+        # The judge: so many coordinates, and another label.
+        assert ((found.x_adv != x).sum(1) <= k).all()
+        assert found.success.equal(predictions(net, found.x_adv) != y)
+        assert found.distance[found.success].equal(
+            (found.x_adv != x).sum(1)[found.success].to(x.dtype)
+        )
+        missed = int((tried & ~found.success).sum())
+        assert missed <= (1 if budget == "quick" else 0)
+    each = torch.arange(24) % 3
+    own = worst_case(net, x, y, eps=each, norm="l0", budget="quick")
+    assert ((own.x_adv != x).sum(1) <= each).all()
+    assert not own.success[each == 0].any()
+
+
+def test_queries_alone_find_what_a_few_coordinates_do() -> None:
+    net = MLP((6, 8, 3), bias=True, seed=3)
+    x = torch.rand(24, 6, generator=rng(3))
+    y = predictions(net, x)
+    blind = Changed(net, lambda z: z.round(decimals=2).detach())
+    found = sparse_search(blind, x, y, eps=2, queries=400)
+    assert not found.n_backward.any()
+    tried = most_that_a_few_do(blind, x, y, 2)
+    assert int((tried & ~found.success).sum()) <= 2
+    with pytest.warns(Doubt, match="gradient was zero"):
+        full = worst_case(blind, x[:5], y[:5], eps=2, norm="l0")
+    assert "thorough" in full.notes[-1]
+    assert full.success.sum() >= found.success[:5].sum()
+    # All coordinates, and more than there are.
+    every = sparse_search(net, x, y, eps=6, queries=200)
+    more = sparse_search(net, x, y, eps=60, queries=200)
+    assert every.success.equal(more.success) and every.success.sum() >= tried.sum()
+
+
+def test_a_budget_that_is_no_count_is_refused() -> None:
+    x, y = torch.rand(2, 6, generator=rng(0)), torch.zeros(2, dtype=torch.int64)
+    for eps in (0.03, 1.5):
+        with pytest.raises(ValueError, match="counts the coordinates that change"):
+            worst_case(Never(), x, y, eps=eps, norm="l0")
+
+
+def spread_out(classes: int) -> tuple[Counting, Tensor, Tensor]:
+    """The same ten classes, beside others that never matter."""
+    g = rng(0)
+    weight = torch.zeros(classes, 30)
+    weight[:10] = torch.randn(10, 30, generator=g)
+    bias = torch.full((classes,), -1e3)
+    bias[:10] = -weight[:10] @ torch.full((30,), 0.5)
+    x = torch.rand(40, 30, generator=g)
+    model = Affine(weight, bias)
+    return Counting(model), x, predictions(model, x)
+
+
+def passes(classes: int, attack: Callable[..., Any], **options: Any) -> tuple[int, int]:
+    model, x, y = spread_out(classes)
+    attack(model, x, y, **options)
+    return len(model.forwards), len(model.backwards)
+
+
+def test_a_thousand_classes_cost_pgd_no_pass_more() -> None:
+    for norm, eps in {"linf": 0.02, "l2": 0.1, "l1": 0.4}.items():
+        few, many = (
+            passes(k, pgd, eps=eps, norm=norm, steps=20, restarts=2) for k in (10, 1000)
+        )
+        assert few == many and few[1] >= 20
+
+
+@pytest.mark.parametrize("norm", BUDGET)
+def test_a_thousand_classes_cost_a_walk_fifteen_backward_passes_more_at_most(
+    norm: str,
+) -> None:
+    few, many = (passes(k, fmn, norm=norm, walk=5) for k in (10, 1000))
+    assert few[1] <= many[1] <= few[1] + 15
+    assert many[0] == few[0]
+    # Beside no walk at all: the first step to twenty rivals, the others to two.
+    none = passes(1000, fmn, norm=norm, walk=0)
+    assert many[1] - none[1] == 20 + 2 * 4
+
+
+class Stops(nn.Module):
+    """Is stopped by Ctrl-C when it has been asked so many times."""
+
+    def __init__(self, model: nn.Module, calls: float) -> None:
+        super().__init__()
+        self.model, self.calls = model, calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls -= 1
+        if self.calls < 0:
+            raise KeyboardInterrupt
+        logits: Tensor = self.model(x)
+        return logits
+
+
+@pytest.mark.parametrize("norm", ["linf", "l0"])
+def test_a_cascade_goes_on_where_it_was_stopped(norm: str, tmp_path: Path) -> None:
+    net, x, y = small_task(1)
+    eps = {"linf": 0.05, "l0": 2}[norm]
+
+    def run(calls: float, **more: Any) -> tuple[Any, float]:
+        model = Stops(net, calls)
+        options = {"eps": eps, "norm": norm, "budget": "quick", "batch_size": 4}
+        found = evaluate(worst_case, model, x, y, **options | more)
+        return found, calls - model.calls
+
+    whole, cost = run(10_000, generator=rng(5))
+    kept = tmp_path / "kept.pt"
+    with pytest.raises(KeyboardInterrupt):
+        run(cost - 2, generator=rng(5), resume=kept)
+    rest, again = run(10_000, generator=rng(5), resume=kept)
+    # The same result to the last bit, for the cost of the last batch.
+    assert again < cost and rest.by == whole.by and rest.notes == whole.notes
+    assert rest.x_adv.equal(whole.x_adv) and rest.n_forward.equal(whole.n_forward)
+    assert run(0, generator=rng(5), resume=kept)[0].success.equal(whole.success)
+    # Another call is another: nothing kept is used.
+    others: list[dict[str, Any]] = [{"generator": rng(6)}, {"budget": "full"}]
+    for other in others:
+        with pytest.raises(KeyboardInterrupt):
+            run(0, **{"generator": rng(5)} | other, resume=kept)
+    with torch.no_grad():
+        net.layers[0].weight[0, 0] += 1e-3
+    with pytest.raises(KeyboardInterrupt):
+        run(0, generator=rng(5), resume=kept)
+    for what in (torch.save, lambda _, path: path.write_text("no")):
+        what({"a": 1}, kept)
+        with pytest.raises(ValueError, match="name another"):
+            run(0, resume=kept)

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from crlib import attacks, certify, metrics, theory
-from crlib.models import MLP, LowRankLinear, Normalize
+from crlib.models import MLP, LowRankLinear, Normalize, ResNet
 from tests.unit.support import Affine, Changed, Never, predictions, rng, with_walls
 
 
@@ -50,11 +50,37 @@ def convnet(seed: int = 0) -> nn.Module:
     return randomised(net, (2, 6, 6), seed)
 
 
+def leaky(seed: int = 0) -> nn.Module:
+    layers = [nn.Linear(5, 9), nn.LeakyReLU(0.3), nn.Linear(9, 9), nn.ReLU()]
+    last = [nn.Linear(9, 9), nn.LeakyReLU(1.0), nn.Linear(9, 4)]
+    return randomised(nn.Sequential(*layers, *last), (5,), seed)
+
+
+def padded(seed: int = 0) -> nn.Module:
+    """Every way of padding, inside a convolution and beside it."""
+    net = nn.Sequential(
+        nn.ReflectionPad2d((1, 0, 0, 1)),
+        nn.Conv2d(2, 3, 2, padding="same"),
+        nn.LeakyReLU(),
+        nn.ZeroPad2d((0, 1, 0, 1)),
+        nn.Conv2d(3, 3, 3, stride=2, padding=1, padding_mode="circular"),
+        nn.ReLU(),
+        nn.ReplicationPad2d(1),
+        nn.CircularPad2d(1),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(27, 3),
+    )
+    return randomised(net, (2, 3, 3), seed)
+
+
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: mlp(6, 3), (6,)),
     "shallow": (lambda: mlp(4, 12, 3), (4,)),
     "deep": (lambda: mlp(5, 10, 10, 10, 4), (5,)),
     "convolutional": (convnet, (2, 6, 6)),
+    "leaky": (leaky, (5,)),
+    "padded": (padded, (2, 3, 3)),
     "relu first": (
         lambda: randomised(nn.Sequential(nn.ReLU(), nn.Linear(4, 2)), (4,), 0),
         (4,),
@@ -437,6 +463,7 @@ class Residual(MLP):
     [
         nn.Sequential(nn.Linear(4, 3), nn.GELU(), nn.Linear(3, 2)),
         nn.Sequential(nn.Sequential(nn.LayerNorm(4)), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(4, 3), nn.SiLU(), nn.Linear(3, 2)),
         nn.Sequential(Doubled(4, 2)),
         Residual((4, 3, 2)),
         Never(),
@@ -454,6 +481,44 @@ def test_modules_that_are_not_known_are_refused(model: nn.Module) -> None:
     for call in calls:
         with pytest.raises(ValueError, match="not a module that can be bounded"):
             call()
+
+
+def test_what_images_go_through_is_bounded_or_refused_by_name() -> None:
+    images = torch.rand(2, 3, 8, 8, generator=rng(0))
+    for module in (nn.MaxPool2d(2), ResNet(2, width=4, blocks=(1,))):
+        model = nn.Sequential(module, nn.Flatten(), nn.Linear(48, 2))
+        with pytest.raises(ValueError, match="not a module that can be bounded"):
+            certify.crown_bounds(model, images, torch.tensor([0, 1]), eps=0.1)
+
+
+def test_a_leaky_relu_is_bounded_and_has_no_exact_distance() -> None:
+    model, x, y = task("leaky", 3)
+    with pytest.raises(ValueError, match="crown_bounds bounds it"):
+        certify.exact_distance(model, x, y)
+    for slope in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=r"slope in \[0, 1\]"):
+            certify.crown_bounds(
+                nn.Sequential(nn.Linear(5, 4), nn.LeakyReLU(slope)), x, y, eps=0.1
+            )
+    # A slope of one bends nothing: the bounds are those of the linear map, exactly.
+    flat = nn.Sequential(nn.Linear(5, 6), nn.LeakyReLU(1.0), nn.Linear(6, 3))
+    one = nn.Linear(5, 3)
+    with torch.no_grad():
+        one.weight.copy_(flat[2].weight @ flat[0].weight)
+        one.bias.copy_(flat[2].weight @ flat[0].bias + flat[2].bias)
+    y = predictions(one, x)
+    torch.testing.assert_close(
+        certify.crown_bounds(flat, x, y, eps=0.1),
+        certify.interval_bounds(one, x, y, eps=0.1),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+def test_the_radius_does_not_depend_on_the_batches() -> None:
+    model, x, y = task("padded")
+    parts = certify.lipschitz_radius(model, x, y, batch_size=3)
+    torch.testing.assert_close(parts, certify.lipschitz_radius(model, x, y))
 
 
 def test_a_parametrised_layer_is_read_as_it_computes() -> None:

@@ -340,3 +340,28 @@ def test_recentring_of_a_convolution_is_over_samples_and_places() -> None:
     assert torch.allclose(again(x).mean(0), net(x).mean(0), atol=1e-12)
     with pytest.raises(ValueError, match="same outputs"):
         compress.recentre(net, ConvNet((4, 5), 3, image=(2, 6, 6)).double(), x)
+
+
+class Remembers(nn.Module):
+    """Keeps its last activations, as feature extractors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = self.one(x).relu()
+        out: Tensor = self.head(self.last)
+        return out
+
+
+def test_activations_that_a_network_keeps_are_copied_as_values() -> None:
+    net = Remembers()
+    net(torch.rand(5, 3, generator=rng(0)))
+    assert net.last.grad_fn is not None
+    small = compress.prune(net, 0.5)
+    assert small.last.equal(net.last) and small.last.grad_fn is None
+    assert int((small.one.weight == 0).sum()) == 6 and net.one.weight.all()
+    net.all = [2 * net.last]
+    with pytest.raises(ValueError, match="cannot be copied"):
+        compress.prune(net, 0.5)

@@ -84,7 +84,7 @@ def test_the_attacks_stay_small_enough_to_be_read_aloud() -> None:
     files = (Path(crlib.__file__).parent / "attacks").glob("*.py")
     trees = [ast.parse(file.read_text()) for file in files]
     statements = sum(isinstance(n, ast.stmt) for tree in trees for n in ast.walk(tree))
-    assert len(trees) > 5 and 500 < statements <= 1500
+    assert len(trees) > 5 and 500 < statements <= 1600
 
 
 def test_the_profile_chooses_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 """One call, one report: its numbers, its file, what it refuses, how it goes on."""
 
+import copy
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -20,7 +22,7 @@ import crlib
 from crlib import __main__ as command
 from crlib import attacks, compress, data, metrics, models, reporting, train
 from crlib.reporting import loading, sections
-from tests.unit.support import rng
+from tests.unit.support import Counting, rng
 
 DEPENDS = ("crlib",)
 EPS = {"linf": 0.05, "l2": 0.5}
@@ -73,6 +75,109 @@ def test_its_numbers_are_those_of_separate_calls() -> None:
     assert found["compressed"]["a tenth of the weights"]["accuracy"] == pytest.approx(
         metrics.accuracy(smaller, x, y)
     )
+
+
+def test_damage_is_a_baseline_beside_the_attack() -> None:
+    model, x, y = trained()
+    told = whole().numbers["trust"]["damaged"]
+    few, labels = x[:60], y[:60]
+    damaged = {"as they are": few, **data.corruptions(few, severity=3)}
+    assert told == {k: metrics.accuracy(model, v, labels) for k, v in damaged.items()}
+    rows = {row[0]: row[1] for row in whole().sections["trust"].tables[1].rows}
+    worst = whole().numbers["distances"]["linf"]["robust accuracy"]
+    assert rows["attack, ℓ∞"].startswith(f"{worst:.3f}")
+    vectors = crlib.report(model, x.flatten(1), y, **OPTIONS | {"eps": {"l2": 0.5}})
+    assert "damaged" not in vectors.numbers["trust"]
+
+
+def columns(found: reporting.Report, layer: str) -> dict[str, str]:
+    table = found.sections["layers"].tables[0]
+    (row,) = (r for r in table.rows if r[0] == layer)
+    return dict(zip(table.columns, row, strict=True))
+
+
+def test_the_layers_stand_in_forms_that_no_factor_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    only = {"layers": sections.layers}
+    monkeypatch.setattr(sections, "SECTIONS", only)
+    raw, even = model.layers[0].weight, metrics.balanced(model).layers[0].weight
+    told = crlib.report(model, x, y, **OPTIONS)
+    numbers = told.numbers["layers"]["layers.0"]
+    for form, w in (("folded", raw), ("balanced", even)):
+        norms, s = metrics.row_norms(w), metrics.singular_values(w)
+        error = metrics.best_k_error(norms, 3)
+        assert numbers[form]["error, rows"] == pytest.approx(error)
+        assert numbers[form]["error, directions"] == pytest.approx(
+            metrics.best_k_error(s, 3)
+        )
+        assert columns(told, "layers.0")[f"error, rows, {form}"] == f"{error:.3f}"
+    # Neurons written larger and smaller: the same function, other raw rows.
+    scaled = copy.deepcopy(model)
+    c = torch.logspace(-1, 1, 32)
+    scaled.layers[0].weight.data *= c[:, None]
+    scaled.layers[1].weight.data /= c
+    moved = crlib.report(scaled, x, y, **OPTIONS).numbers["layers"]["layers.0"]
+    assert moved["error, rows"] < 0.8 * numbers["error, rows"]
+    assert moved["balanced"] == pytest.approx(numbers["balanced"], rel=1e-4)
+
+
+def test_a_normalisation_is_folded_and_nothing_else_balanced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    monkeypatch.setattr(sections, "SECTIONS", {"layers": sections.layers})
+    norm = nn.BatchNorm1d(32)
+    norm.running_var[:] = torch.logspace(-2, 2, 32)
+    norm.weight.data = (norm.running_var + norm.eps).sqrt()
+    one, two, head = model.layers
+    stack = [model.normalize, nn.Flatten(), one, norm, nn.ReLU(), two, nn.ReLU(), head]
+    net = nn.Sequential(*stack)
+    one.weight.data, kept = one.weight.data.clone(), one.weight.data
+    found = crlib.report(net, x, y, **OPTIONS)
+    numbers = found.numbers["layers"]["2"]
+    # Its factors undo each other: folded is what the raw one was.
+    assert numbers["folded"]["error, rows"] == pytest.approx(numbers["error, rows"])
+    norm.weight.data[:] = 1.0
+    one.weight.data = kept * (norm.running_var + norm.eps).sqrt()[:, None]
+    hidden = crlib.report(net, x, y, **OPTIONS)
+    one.weight.data = kept
+    assert hidden.numbers["layers"]["2"]["error, rows"] < 0.8 * numbers["error, rows"]
+    assert hidden.numbers["layers"]["2"]["folded"] == pytest.approx(
+        numbers["folded"], rel=1e-4
+    )
+    assert columns(hidden, "2")["error, rows, balanced"] == "–"
+    assert "Not balanced: Only a models.MLP" in hidden.sections["layers"].text
+
+
+def test_no_pass_holds_more_inputs_than_the_batch_size() -> None:
+    model, x, y = trained()
+    seen = Counting(model)
+    options = OPTIONS | {"eps": {"l2": 0.5}, "batch_size": 16}
+    found = crlib.report(seen, x, y, **options)
+    assert set(found.left_out) == {"against"}
+    assert max(seen.forwards) == 16 and max(seen.backwards) == 16
+    # What the batches are changes no distance.
+    one, other = (r.numbers["distances"]["l2"] for r in (found, whole()))
+    assert one["median"] == pytest.approx(other["median"], rel=1e-4)
+    assert one["robust accuracy"] == pytest.approx(other["robust accuracy"], abs=0.02)
+
+
+def test_three_hundred_thousand_weights_take_less_than_a_minute_of_one_core(
+    tmp_path: Path,
+) -> None:
+    images = data.fashion_mnist_sample()
+    x, y = images.x_test[:500], images.y_test[:500]
+    few = replace(images, x_train=images.x_train[:1500], y_train=images.y_train[:1500])
+    net = models.MLP((784, 256, 256, 256, 10), mean=0.286, std=0.353)
+    net = train.fit(net, few, epochs=1, progress=False).model
+    assert compress.size(net, (1, 28, 28)).parameters > 300_000
+    start = time.process_time()
+    found = crlib.report(net, x, y, progress=False)
+    assert time.process_time() - start < 60
+    assert set(found.left_out) == {"against"}
+    assert found.html(tmp_path / "r.html").stat().st_size < 3e6
 
 
 def test_a_gain_is_that_of_the_first_layer() -> None:
@@ -171,6 +276,13 @@ def test_it_goes_on_where_it_was_stopped(
         patch.setitem(sections.SECTIONS, "card", stop)
         other = crlib.report(*trained(), resume=kept, **OPTIONS | {"seed": 1})
     assert set(other.sections) == {"words"}
+    # So is what an older crlib kept, whose sections lack a number.
+    old = json.loads(kept.read_text()) | {"format": reporting.FORMAT - 1}
+    kept.write_text(json.dumps(old))
+    with monkeypatch.context() as patch:
+        patch.setitem(sections.SECTIONS, "card", stop)
+        other = crlib.report(*trained(), resume=kept, **OPTIONS | {"seed": 1})
+    assert set(other.sections) == {"words"}
     kept.write_text("{}")
     with pytest.raises(ValueError, match="name another"):
         crlib.report(*trained(), resume=kept, **OPTIONS)
@@ -245,6 +357,11 @@ REFUSED: dict[str, tuple[Callable[[nn.Module, Tensor, Tensor], Any], str]] = {
         "labelled right|guessing",
     ),
     "a NaN inside": (lambda m, x, y: (lambda z: m(z) * torch.nan, x, y), "NaN"),
+    "another shape": (lambda m, x, y: (m, x[..., :14], y), "does not take a batch"),
+    "a fixed batch": (
+        lambda m, x, y: (lambda z: m(z.view(8, 1, 28, 28)), x, y),
+        "does not take a batch",
+    ),
     "a tuple": (lambda m, x, y: (lambda z: (m(z),), x, y), "models.logits"),
     "no model": (lambda m, x, y: ("net", x, y), "maps x to logits"),
 }

@@ -47,7 +47,7 @@ def network() -> nn.Sequential:
 
 @cache
 def made() -> tuple[Tensor, Tensor]:
-    x = torch.rand(N, *SHAPE, generator=rng(1))
+    x = (255 * torch.rand(N, *SHAPE, generator=rng(1))).round() / 255
     y = network().eval()(x).argmax(1).detach()
     y[-1] = (y[-1] + 1) % K
     return x, y
@@ -81,6 +81,15 @@ ASKED: dict[str, Callable[..., Any]] = {
     "transfer": lambda model, x, y: attacks.transfer(
         attacks.fgsm(SHELF["other"], x, y, eps=EPS["linf"]), model, x, y
     ),
+    "as images": lambda model, x, y: attacks.as_images(
+        attacks.fgsm(SHELF["other"], x, y, eps=EPS["linf"]),
+        model,
+        x,
+        y,
+        eps=EPS["linf"],
+    ),
+    "patch": partial(attacks.patch, size=2, steps=3, places=2),
+    "worst case l0": partial(attacks.worst_case, eps=3, norm="l0", budget="quick"),
     "curve": partial(attacks.robustness_curve, eps=[0, 0.01, 0.03], steps=2),
     "universal": partial(attacks.universal, eps=0.1, epochs=1),
     "top direction": partial(attacks.top_direction, eps=0.5),
@@ -91,11 +100,15 @@ BALL = {
     **dict.fromkeys(("fgsm", "pgd", "apgd", "noise", "square"), ("linf", 0.03)),
     **dict.fromkeys(("worst case", "evaluate", "transfer"), ("linf", 0.03)),
     **{"pgd l2": ("l2", 0.2), "apgd l1": ("l1", 0.8), "minimal": ("linf", 0.1)},
+    **{"as images": ("linf", 0.03), "patch": ("l0", 12), "worst case l0": ("l0", 3)},
     **{"deepfool": ("l2", 1e9), "fmn": ("linf", 1e9), "sigma zero": ("l0", 1e9)},
 }
+# What is told the result of an attack on another model.
+TOLD = ("transfer", "as images")
 assert set(attacks.__all__) == {
     *("AttackResult", "Check", "Curve", "Diagnosis", "Doubt", "EOT"),
     *("UniversalResult", "project", "minimum_of", "random_noise", "sigma_zero"),
+    *("as_images", "patch"),
     *("fgsm", "pgd", "apgd", "square", "deepfool", "fmn", "minimal", "worst_case"),
     *("evaluate", "transfer", "robustness_curve", "universal", "top_direction"),
     "diagnose",
@@ -573,7 +586,7 @@ def in_float64() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("name", [k for k in ASKED if k != "transfer"])
+@pytest.mark.parametrize("name", [k for k in ASKED if k not in TOLD])
 def test_double_precision_by_default_is_no_place_to_fail(name: str) -> None:
     x = inputs()[0].double()
     y = network().eval()(x).argmax(1)
@@ -747,15 +760,18 @@ def test_bad_input_gets_one_sentence_that_names_the_cure(bad: str, name: str) ->
     x, y = inputs()
     arguments = change(x, y)
     ask = ASKED[name]
-    if name == "transfer":  # the attack before it refuses them too
+    if name in TOLD:  # the attack before it refuses them too
         found = attacks.fgsm(network(), x, y, eps=0.01)
-        ask = partial(attacks.transfer, found)
+        ask = {
+            "transfer": partial(attacks.transfer, found),
+            "as images": partial(attacks.as_images, found, eps=0.01),
+        }[name]
     with pytest.raises(ValueError, match=message):
         ask(network(), *arguments)
 
 
 @pytest.mark.parametrize("model", [None, 3, torch.zeros(3), "net"])
-@pytest.mark.parametrize("name", [k for k in ASKED if k != "transfer"])
+@pytest.mark.parametrize("name", [k for k in ASKED if k not in TOLD])
 def test_a_model_that_cannot_be_called_is_named(name: str, model: Any) -> None:
     with pytest.raises(ValueError, match=f"model is a {type(model).__name__}"):
         ASKED[name](model, *inputs())
@@ -765,7 +781,7 @@ def test_a_model_that_cannot_be_called_is_named(name: str, model: Any) -> None:
     "name", [k for k, (norm, eps) in BALL.items() if norm == "linf" and eps < 1]
 )
 def test_eps_in_levels_is_refused_in_linf(name: str) -> None:
-    if name == "transfer":
+    if name in TOLD:
         return
     with pytest.raises(ValueError, match="8/255"):
         ASKED[name](network(), *inputs(), eps=8)
