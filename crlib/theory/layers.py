@@ -326,6 +326,7 @@ def sharp_spectral_bounds(w: Tensor, k: int, *, q: float = 1) -> Bounds:
     s = singular_values(w)
     # Rounding noise for a zero is no small number to a root of it (q < 1).
     s[s < 1e-12 * s[0]] = 0
+    checks.at_least(1, k=k)
     eps = best_k_error(s, k, q=q)
     if s[0] == 0:
         raise ValueError("The spread of the zero matrix is not defined.")

@@ -273,6 +273,9 @@ def test_bad_input_of_the_layer_bounds_is_refused() -> None:
         theory.flatness_bounds(torch.zeros(2, 3), 1)
     with pytest.raises(ValueError, match="q is 3"):
         theory.sharp_spectral_bounds(w, 1, q=3)
+    for k in (0, 3):
+        with pytest.raises(ValueError, match=f"k is {k}"):
+            theory.sharp_spectral_bounds(w, k)
     with pytest.raises(ValueError, match="from 0 to 2"):
         theory.neuron_implies_spectral(w, 3)
     for bad in ({"k": 0, "eps": 0.1}, {"k": 1, "eps": 1.1}):
