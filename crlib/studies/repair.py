@@ -25,7 +25,7 @@ from crlib.studies.measures import (
     start_principal,
 )
 
-__all__ = ["STUDY", "WAYS", "build", "judge"]
+__all__ = ["EPS", "STUDY", "WAYS", "build", "fitted", "judge"]
 
 WAYS = ("plain", "rank", "rank, both")
 RANKS = {"MLP": 16, "ConvNet": 4}
@@ -68,13 +68,14 @@ def build(config: Config, images: Dataset) -> tuple[nn.Module, dict[str, Any]]:
     if network == "MLP":
         net = MLP((x[0].numel(), 128, 128, 128, 10), **options)
     else:
-        net = ConvNet((8, 16, 32), image=tuple(x.shape[1:]), **options)
+        channels, height, width = x.shape[1:]
+        net = ConvNet((8, 16, 32), image=(channels, height, width), **options)
     if way != "rank, both":
         return net, {}
     if network == "MLP":
-        compress.principal_start(net.layers[0], x)
+        compress.principal_start(net.layers[0].to(x.device), x)
     else:
-        start_principal(net.to(x.dtype), x[:SEEN])
+        start_principal(net.to(x), x[:SEEN])
     return net, {"constraint": compress.orthonormal_factors(), "constrain_every": 5}
 
 
@@ -118,28 +119,32 @@ def _images(name: str, count: int) -> Dataset:
     return halved(whole.subset(count, 1000)).double()
 
 
-def _run(configs: list[Config], device: str) -> list[Numbers]:
-    one = configs[0]
-    images = _images(one["data"], one["images"])
-    net, options = build(one, images)
-    images = images.to(device)
-    fitted = train.fit(
-        net.to(device),
+def fitted(config: Config, images: Dataset) -> train.Fit:
+    """Train one network of the study; both checkpoints are kept."""
+    net, options = build(config, images)
+    return train.fit(
+        net.to(images.x_train.device),
         images,
-        epochs=one["epochs"],
+        epochs=config["epochs"],
         lr=2e-3,
         batch_size=64,
         schedule="cosine",
         checkpoint="last",
-        match=MATCH[one["data"], one["network"]],
-        seed=one["seed"],
+        match=MATCH[config["data"], config["network"]],
+        seed=config["seed"],
         progress=False,
         **options,
     )
+
+
+def _run(configs: list[Config], device: str) -> list[Numbers]:
+    one = configs[0]
+    images = _images(one["data"], one["images"]).to(device)
+    eps, attacked = EPS[one["data"]], one["attacked"]
     return at_checkpoints(
-        fitted,
+        fitted(one, images),
         configs,
-        lambda at: judge(at.model, images, EPS[one["data"]], attacked=one["attacked"]),
+        lambda at: judge(at.model, images, eps, attacked=attacked),
     )
 
 

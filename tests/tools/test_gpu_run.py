@@ -2,7 +2,6 @@
 
 import csv
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +36,19 @@ def test_a_tiny_run_leaves_its_tables(
 def test_no_network_is_begun_that_would_not_end_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[Any] = []
+    begun: list[str] = []
+    clock = [0.0]
 
     def slow(study: Any, job: Any, *rest: Any, **options: Any) -> None:
         begun.append(job[0]["seed"])
-        time.sleep(0.2)
+        clock[0] += 10
 
+    plan = [[{"way": "plain", "seed": k}] for k in "abcd"]
+    monkeypatch.setattr(gpu.time, "time", lambda: clock[0])
     monkeypatch.setattr(studies, "sweep", slow)
-    monkeypatch.setattr(
-        gpu, "jobs", lambda tiny: [[{"way": "", "seed": k}] for k in "abcd"]
-    )
-    gpu.train_networks(tmp_path, "cpu", time.time() + 0.55, tiny=True)
-    # A third would need 0.24 seconds, and no more than 0.15 are left.
+    monkeypatch.setattr(gpu, "jobs", lambda tiny: plan)
+    gpu.train_networks(tmp_path, "cpu", deadline=30, tiny=True)
+    # A third may need twelve seconds, and ten are left.
     assert begun == ["a", "b"]
 
 
