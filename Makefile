@@ -2,7 +2,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help book pdf check test notebooks unit assignment course student grade \
-	address release lint lock serve study processors versions bench bench-attacks clean
+	address release lint lock serve study processors versions bench bench-attacks \
+	gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -77,6 +78,9 @@ bench: $(READY) ## time the training against plain loops
 
 bench-attacks: $(BENCH_READY) ## compare the attacks with other libraries (ARGS=--quick)
 	@$(BENCH_VENV)/bin/python benchmarks/attacks $(ARGS)
+
+gpu: $(BENCH_READY) ## tests, attacks and ResNet-18 on a GPU, in ten minutes, into gpu/
+	@$(BENCH_VENV)/bin/python benchmarks/gpu.py $(ARGS)
 
 # Newer versions of all but torch, whose default build is ten times as large.
 lock: ## remake requirements.lock from the bounds in pyproject.toml

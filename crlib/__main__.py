@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("name", help="of the study")
         command.add_argument("--out", type=Path, default=OUT, help="folder of results")
         command.add_argument("--csv", type=Path, help="also write the table to a file")
-    run.add_argument("--profile", choices=("quick", "full"), default="quick")
+    run.add_argument("--profile", default="quick", help="quick, full, or a grid's name")
     run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     run.add_argument("--jobs", type=int, default=1, help="runs at once, -1 for all")
     run.add_argument("--backend", default="loky", help="of joblib: loky, threading")
@@ -175,6 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         study = studies.find(chosen.name)
         if chosen.command == "run":
+            if chosen.profile not in study.grids:
+                raise studies.StudyError(
+                    f"{study.name} has no profile {chosen.profile!r}: choose one of"
+                    f" {', '.join(study.grids)}."
+                )
             with studies.cluster(chosen.cluster) as found:
                 table = studies.sweep(
                     study,

@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from crlib import attacks, data, metrics
+from crlib import attacks, compress, data, metrics
 from crlib.attacks import AttackResult
 from crlib.data import Dataset
+from crlib.models import LowRankConv2d, weight_layers
 from crlib.studies.engine import Config, Numbers, Study
 from crlib.train import Fit
 
@@ -25,6 +26,7 @@ __all__ = [
     "right_directions",
     "robustness",
     "row_space",
+    "start_principal",
     "surviving",
 ]
 
@@ -175,6 +177,30 @@ def row_space(net: Any) -> Tensor:
     # The right factor has the row space that is meant, without roundings.
     w = getattr(first, "right", first.weight).detach()  # (r, m)
     return right_directions(w, len(w))
+
+
+def start_principal(net: nn.Module, x: Tensor) -> None:
+    """Let every low-rank convolution start in the directions of what reaches it.
+
+    Args:
+        net: changed in place; a layer sees what those before it, started already, make
+            of the images.
+        x: ``(N, C, H, W)`` images.
+    """
+
+    def start(layer: nn.Module, given: tuple[Tensor]) -> None:
+        compress.principal_start(layer, given[0])
+
+    hooks = [
+        layer.register_forward_pre_hook(start)
+        for layer in weight_layers(net)
+        if isinstance(layer, LowRankConv2d)
+    ]
+    # Batch normalisation has no statistics of its own yet.
+    with torch.no_grad():
+        net.train()(x)
+    for hook in hooks:
+        hook.remove()
 
 
 def differences(x: Tensor, y: Tensor) -> Tensor:

@@ -36,6 +36,8 @@ def test_it_runs_a_profile_and_prints_the_table(
     assert "No finished run" in capsys.readouterr().err
     assert command.main(["run", *out]) == 0
     assert command.main(["run", *out, "--profile", "full"]) == 0
+    assert command.main(["run", *out, "--profile", "vast"]) == 1
+    assert "choose one of quick, full" in capsys.readouterr().err
     csv = tmp_path / "table.csv"
     assert command.main(["results", *out, "--csv", str(csv)]) == 0
     shown = capsys.readouterr().out

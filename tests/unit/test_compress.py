@@ -403,6 +403,32 @@ def test_a_principal_start_spans_the_principal_directions_at_the_same_scale() ->
     assert float(layer.weight.norm()) == pytest.approx(before, rel=1e-9)
 
 
+def test_a_principal_start_of_a_convolution_spans_its_windows() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 2, 7, 6, generator=g).double().cumsum(3) / 6
+    layer = LowRankConv2d(2, 5, 3, 4, stride=2, padding=1, seed=0).double()
+    before = float(layer.weight.norm())
+    compress.principal_start(layer, x)
+    padded = nn.functional.pad(x, (1, 1, 1, 1))
+    windows = torch.stack(
+        [
+            padded[n, :, i : i + 3, j : j + 3].flatten()
+            for n in range(4)
+            for i in range(0, 7, 2)
+            for j in range(0, 6, 2)
+        ]
+    )
+    top = torch.linalg.svd(windows - windows.mean(0)).Vh[:4]
+    rows = layer.right.detach()
+    assert torch.allclose(rows @ top.T @ top, rows, atol=1e-9)
+    assert torch.allclose(rows @ rows.T, rows[0].square().sum() * torch.eye(4).double())
+    assert float(layer.weight.norm()) == pytest.approx(before, rel=1e-9)
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
+        compress.principal_start(layer, windows)
+    with pytest.raises(ValueError, match="takes 18 inputs"):
+        compress.principal_start(layer, x[:, :1])
+
+
 def test_a_principal_start_refuses_what_has_none() -> None:
     layer = MLP((7, 6, 2), rank=3).layers[0]
     with pytest.raises(ValueError, match="LowRankLinear"):

@@ -159,10 +159,30 @@ def test_every_network_on_cifar10_is_judged(tiny: None, network: str) -> None:
     assert cifar10.STUDY.fingerprint(two[0])
 
 
+def test_a_larger_network_on_cifar10_meets_a_cascade(tiny: None) -> None:
+    grid = cifar10.STUDY.grids["large"]
+    first = [config for config in grid if config["seed"] == 0]
+    assert grid[: len(first)] == first and len({c["way"] for c in first}) == 5
+    cheap = {"network": "small ConvNet", "strength": 4, "epochs": 1, "bfloat16": True}
+    few = {"judged": 10, "attacked": 4, "cascade": 4}
+    one = next(
+        c for c in first if c["way"] == "rank, both" and c["checkpoint"] == "last"
+    )
+    found = cifar10.STUDY.run(one | cheap | few, "cpu")
+    assert 0 <= found["accuracy of all"] <= 1
+    for norm in cifar10.REPORTED:
+        assert 0 <= found[f"cascade {norm}"] <= found["right"]
+    # At budgets far above these no more images are right.
+    assert found["cascade linf"] <= found["robust linf"]
+
+
 def test_every_way_on_cifar10_builds_what_it_names() -> None:
     known = set(inspect.signature(train.fit).parameters)
     full = {c["network"]: c for c in cifar10.STUDY.grids["full"]}
     assert set(full) == {"ConvNet", "ResNet-18", "ViT"}
+    net, options = cifar10.build("ResNet-10", "rank, both", 8, 0)
+    assert sum(p.numel() for p in net.parameters()) == 44_250
+    assert options["constraint"]
     for way, strength in (("Frobenius", 1), ("spectral dial", 1), ("plain", 0)):
         net, options = cifar10.build("small ConvNet", way, strength, 0)
         assert net(torch.rand(2, 3, 32, 32)).shape == (2, 10)
@@ -183,7 +203,8 @@ def test_the_table_that_comes_with_crlib_is_the_whole_quick_grid(name: str) -> N
     for config, row in zip(grid, rows, strict=True):
         assert dict(row[list(config)]) == config
     assert set(table["study"]) == {name}
-    assert len(set(table["fingerprint"])) == 1
+    of = table["data"] if "data" in table else table["study"]
+    assert (table.groupby(of)["fingerprint"].nunique() == 1).all()
     # An experiment that was made anew has a newer crlib than its neighbours.
     parts = [p for _, p in table.groupby("experiment")] if "experiment" in table else []
     assert all(len(set(part["crlib"])) == 1 for part in parts or [table])

@@ -32,6 +32,10 @@ MUTATIONS = [
         "s.clamp_max(c)",
         "(s * min(1, c / float(s[0])))",
     ),
+    # The windows forgotten, as if it were a fully connected layer.
+    Mutation("prop-ways-windows", "setup", "return r * windows", "return r"),
+    # The filter's own centre missed.
+    Mutation("prop-ways-windows", "check", "torch.eye(9)[4:5]", "torch.eye(9)[3:4]"),
     # The neurons scaled, what reads them not.
     Mutation("prop-ways-rows", "setup", "after.weight.data /= c", "pass"),
     # A direction that the next layer reads most.

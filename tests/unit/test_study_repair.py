@@ -1,0 +1,99 @@
+"""The study of the repair builds what it names, and measures in four norms."""
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+
+from crlib import compress, data, metrics, studies, train
+from crlib.models import LowRankConv2d, weight_layers
+from crlib.studies import measures, repair
+from crlib.studies.engine import Config
+
+GRID = repair.STUDY.grids["quick"]
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> data.Dataset:
+    part = measures.halved(data.fashion_mnist_sample().subset(300, 40)).double()
+    monkeypatch.setattr(repair, "_images", lambda name, count: part)
+    return part
+
+
+def configs(network: str, way: str) -> list[Config]:
+    return [
+        {**c, "epochs": 2, "attacked": 12}
+        for c in GRID
+        if (c["data"], c["network"], c["way"], c["seed"]) == ("sample", network, way, 0)
+    ]
+
+
+@pytest.mark.parametrize("network", ["MLP", "ConvNet"])
+def test_a_training_is_judged_at_both_checkpoints(
+    few: data.Dataset, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(repair.MATCH, ("sample", network), 0.2)
+    two = configs(network, "rank, both")
+    matched, last = repair.STUDY.run_many(two, "cpu")  # type: ignore[misc]
+    assert matched["met"] and matched["train accuracy"] >= 0.2 and last["epoch"] == 2
+    for name in repair.EPS["sample"]:
+        assert last[name] > 0 and 0 <= last[f"robust {name}"] <= 1
+    assert last["linf"] <= last["l2"] <= last["l1"] and last["l0"] >= 1
+    # Eight bits round the weights by a percent: distances hardly move.
+    assert last["int8 l2"] == pytest.approx(last["l2"], rel=0.5)
+    assert last["int8 l2"] != last["l2"]
+    assert repair.STUDY.run(two[1], "cpu") == last
+    assert repair.STUDY.fingerprint is not None
+    assert repair.STUDY.fingerprint(two[0]) == few.fingerprint
+
+
+def test_each_layer_starts_in_the_directions_of_what_reaches_it(
+    few: data.Dataset,
+) -> None:
+    one = configs("ConvNet", "rank, both")[0]
+    net: Any
+    net, options = repair.build(one, few)
+    assert set(options) <= set(inspect.signature(train.fit).parameters)
+    layers = [m for m in weight_layers(net) if isinstance(m, LowRankConv2d)]
+    x, inner = few.x_train[: repair.SEEN], list(net)
+    for layer in layers:
+        with torch.no_grad():
+            for module in inner[: inner.index(layer)]:
+                x = module(x)
+            inner = inner[inner.index(layer) :]
+        fresh = LowRankConv2d(
+            layer.kernel_shape[0],
+            len(layer.left),
+            3,
+            len(layer.right),
+            stride=layer.stride,
+            padding=layer.padding,
+        ).double()
+        compress.principal_start(fresh, x)
+        top = measures.right_directions(fresh.right.detach(), len(fresh.right))
+        kept = metrics.energy_share(layer.right.detach(), top)
+        assert kept.min() > 1 - 1e-9
+    assert len(layers) == 2
+    mlp, _ = repair.build(configs("MLP", "rank, both")[0], few)
+    bare, options = repair.build(configs("MLP", "rank")[0], few)
+    spaces = [measures.row_space(each.double()) for each in (mlp, bare)]
+    assert not options and metrics.energy_share(spaces[0].T, spaces[1]).max() < 0.9
+
+
+def test_strangers_are_refused(few: data.Dataset) -> None:
+    for bad in ({"network": "ViT"}, {"way": "magic"}):
+        with pytest.raises(ValueError, match="choose"):
+            repair.build({"network": "MLP", "way": "rank", "seed": 0, **bad}, few)
+
+
+def test_the_table_is_sound() -> None:
+    table = studies.published("repair")
+    assert set(table["data"]) == {"sample", "CIFAR-10"}
+    met = table[table["met"]]
+    for name in repair.EPS["sample"]:
+        assert (met[f"robust {name}"] <= met["accuracy"] + 0.2).all()
+    assert (met["linf"] < met["l2"]).all() and (met["l2"] < met["l1"]).all()
+    last = table[table["checkpoint"] == "last"]
+    assert last["met"].all()
+    assert (last["int8 accuracy"] - last["accuracy"]).abs().max() < 0.05
