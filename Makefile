@@ -1,8 +1,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book pdf check test notebooks unit assignment grade address release \
-	lint lock serve study processors versions bench bench-attacks clean
+.PHONY: help book pdf check test notebooks unit assignment course student grade \
+	address release lint lock serve study processors versions bench bench-attacks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,7 +37,13 @@ unit: $(READY) ## the skeleton of a chapter or lab: make unit KIND=lab NAME=slug
 UNIT = $(if $(filter ch% lab%,$(CH)),$(CH),ch$(CH))
 
 assignment: $(READY) ## what students get and what grades it: make assignment CH=05
-	@$(BIN)/python -m crlib assign $(UNIT) $(ARGS)
+	@$(BIN)/python -m crlib assign $(UNIT) $(if $(EXTRA),--extra $(EXTRA)) $(ARGS)
+
+course: $(READY) ## assignments of all chapters and labs, with an index
+	@$(BIN)/python -m crlib assign --all $(ARGS)
+
+student: $(READY) ## notebooks without solutions; ARGS=--pages: the pages, too
+	@$(BIN)/python -m crlib student $(ARGS)
 
 grade: $(READY) ## grade a folder or a zip: make grade CH=05 SUBMITTED=in.zip
 	@$(BIN)/python -m crlib grade assignments/$(UNIT)/pack.json $(SUBMITTED) \

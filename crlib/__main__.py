@@ -45,13 +45,22 @@ def _parser() -> argparse.ArgumentParser:
     assign = commands.add_parser(
         "assign", help="make an assignment of a chapter or lab"
     )
-    assign.add_argument("unit", help="such as ch05 or lab03")
+    assign.add_argument("unit", nargs="?", help="such as ch05 or lab03")
+    assign.add_argument("--all", action="store_true", help="every chapter and lab")
     assign.add_argument("--out", type=Path, help="a folder, else assignments/UNIT")
     assign.add_argument("--gradescope", action="store_true", help="its zip, too")
+    assign.add_argument("--nbgrader", metavar="COURSE", help="enter it in a course")
+    assign.add_argument("--classroom", action="store_true", help="a template, too")
+    assign.add_argument("--seed", help="a number of your own for the hidden tests")
+    assign.add_argument("--extra", help="a folder of exercises of your own")
+    student = commands.add_parser("student", help="the book without its solutions")
+    student.add_argument("--out", type=Path, help="a folder, else assignments/student")
+    student.add_argument("--pages", action="store_true", help="its pages, too")
     grade = commands.add_parser("grade", help="grade the notebooks of a class")
     grade.add_argument("pack", type=Path, help="pack.json of the assignment")
     grade.add_argument("submitted", type=Path, help="a folder, or a zip of one")
     grade.add_argument("--out", type=Path, default=Path("graded"), help="a folder")
+    grade.add_argument("--nbgrader", type=Path, metavar="COURSE", help="tell it, too")
     grade.add_argument("--jobs", type=int, default=2, help="students at once")
     grade.add_argument("--seconds", type=int, default=10, help="for each answer")
     return parser
@@ -99,32 +108,40 @@ def _budget(told: str) -> tuple[str, float]:
         raise ValueError(f"{told!r}: write a budget as linf=8/255.") from None
 
 
-def _assign(unit: str, out: Path | None, gradescope: bool) -> int:
-    """Make an assignment with the tools of the repository, which is not installed."""
+def _made(chosen: argparse.Namespace) -> int:
+    """Make an assignment, or the student edition, with the tools of the repository.
+
+    They are not installed; options have the same names there.
+    """
     sys.path.insert(0, str(Path.cwd()))
+    name = "assignment" if chosen.command == "assign" else "student"
     try:
-        tool = importlib.import_module("book._tools.assignment")
+        tool = importlib.import_module(f"book._tools.{name}")
     except ModuleNotFoundError as error:
         print(f"{error}: run this in the book's repository.", file=sys.stderr)
         return 1
-    options = ["--out", str(out)] if out else []
-    options += ["--gradescope"] if gradescope else []
-    status: int = tool.main([unit, *options])
+    options: list[str] = []
+    for option, value in vars(chosen).items():
+        if option == "unit" and value:
+            options.append(value)
+        elif option not in ("command", "unit") and value:
+            options += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+    status: int = tool.main(options)
     return status
 
 
 def _grade(chosen: argparse.Namespace) -> int:
     from crlib import grading
+    from crlib.grading import nbgrader
 
     try:
         pack = grading.read(chosen.pack)
-        records = grading.grade(
-            pack,
-            chosen.submitted,
-            chosen.out,
-            jobs=chosen.jobs,
-            seconds=chosen.seconds,
-        )
+        submitted, course, out = chosen.submitted, chosen.nbgrader, chosen.out
+        how = {"jobs": chosen.jobs, "seconds": chosen.seconds}
+        if course:
+            records = nbgrader.grade(pack, submitted, course, out, **how)
+        else:
+            records = grading.grade(pack, submitted, out, **how)
     except grading.PackError as error:
         print(error, file=sys.stderr)
         return 1
@@ -132,6 +149,8 @@ def _grade(chosen: argparse.Namespace) -> int:
         print(f"\nStopped. What is graded is in {chosen.out}.", file=sys.stderr)
         return 130
     missing = sorted({wall for record in records for wall in record.missing})
+    if len(records) == 1:
+        print(records[0].text())
     print(
         f"{len(records)} students: {chosen.out / 'grades.csv'}, and feedback for each."
     )
@@ -142,8 +161,8 @@ def _grade(chosen: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     chosen = _parser().parse_args(arguments)
-    if chosen.command == "assign":
-        return _assign(chosen.unit, chosen.out, chosen.gradescope)
+    if chosen.command in ("assign", "student"):
+        return _made(chosen)
     if chosen.command == "grade":
         return _grade(chosen)
     if chosen.command == "report":

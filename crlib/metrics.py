@@ -9,7 +9,7 @@ Notation: :math:`v_{(1)} \ge v_{(2)} \ge \dots` are the sorted magnitudes of ``v
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ __all__ = [
     "layer_operator_norm",
     "margin",
     "operator_norm",
+    "principal_directions",
     "row_norms",
     "singular_values",
     "smallest_k",
@@ -434,24 +435,25 @@ Convolve = Callable[[Tensor, Tensor], Tensor]
 def symbol_norm(
     layer: nn.Conv2d | LowRankConv2d, input_shape: tuple[int, ...]
 ) -> float:
-    r"""Bound the l2 norm of a convolution of stride one by its symbol.
+    r"""Bound the l2 norm of a convolution by its symbol.
 
     .. math:: \|T\|_2 \le \max_\omega \|\hat W(\omega)\|_2, \qquad
-       \hat W(\omega) = \sum_u K_u e^{-i \omega \cdot u},
+       \hat W(\omega) = \Big[ \sum_v K_{s v + r}\, e^{-i \omega \cdot v} \Big]_r,
 
-    with :math:`K_u` the matrix ``(h, c)`` of the kernel at place u, and
-    :math:`\omega` on the grid of a picture that the kernel cannot wrap around:
-    H + k - 1 frequencies along a side. The mean of :math:`\|\hat W(\omega)\|_F^2` is
-    the square of the kernel's Frobenius norm. Nothing is drawn and nothing iterated.
-    Source: Sedghi et al. 2019 for pictures that wrap around.
+    with s the stride, :math:`K_u` the matrix ``(h, c)`` of the kernel at place u, and
+    one block for each place r in a square of s by s pixels. :math:`\omega` runs over
+    the grid of a picture that the kernel cannot wrap around: H + k - 1 frequencies
+    along a side for stride one, and about one part in s of them otherwise. The mean of
+    :math:`\|\hat W(\omega)\|_F^2` is the square of the kernel's Frobenius norm.
+    Nothing is drawn and nothing iterated. Source: Sedghi et al. 2019 for pictures that
+    wrap around and stride one; the blocks are the polyphase form of filter banks.
 
     Args:
-        layer: with stride one and zero padding of any width.
+        layer: with zero padding of any width.
         input_shape: ``(C, H, W)``.
 
     Raises:
-        ValueError: another stride, padding that is not zeros, or what
-            :func:`convolution` refuses.
+        ValueError: padding that is not zeros, or what :func:`convolution` refuses.
 
     Example:
         >>> import torch
@@ -467,21 +469,47 @@ def symbol_norm(
             f"Padding is {layer.padding_mode!r}: a symbol needs zeros, see"
             " layer_operator_norm."
         )
-    if layer.stride not in (1, (1, 1)):
-        raise ValueError(
-            f"The stride is {layer.stride}: a symbol needs stride one, see"
-            " layer_operator_norm."
-        )
+    kernel, strides = _phases(layer)
+    pads: Any = layer.padding
+    if isinstance(pads, str):
+        left, _, top, _ = layer._reversed_padding_repeated_twice
+        pads = (top, left)
+    grid = []
+    for n, s, p, taps in zip(
+        input_shape[1:], strides, _two(pads), kernel.shape[2:], strict=True
+    ):
+        squares = (p + n - 1) // s - p // s + 1  # that hold a pixel
+        grid.append(squares + taps - 1)
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    return _largest_symbol(kernel, grid, groups)
+
+
+def _two(pair: Any) -> tuple[int, int]:
+    return (pair, pair) if isinstance(pair, int) else pair
+
+
+def _phases(layer: nn.Conv2d | LowRankConv2d) -> tuple[Tensor, tuple[int, int]]:
+    """Return a kernel of stride one that reads squares of pixels, and their sides.
+
+    Input channel (c, r1, r2) of the kernel ``(h, c * s1 * s2, taps, taps)`` is pixel
+    (r1, r2) of the square in channel c.
+    """
     w = layer.weight.detach().double()
     across = layer.dilation if isinstance(layer, nn.Conv2d) else (1, 1)
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    strides = _two(layer.stride)
     sizes = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], across, strict=True)]
-    spread_out = w.new_zeros(*w.shape[:2], *sizes)
-    spread_out[:, :, :: across[0], :: across[1]] = w
-    grid = [n + k - 1 for n, k in zip(input_shape[1:], sizes, strict=True)]
+    whole = [-(-k // s) * s for k, s in zip(sizes, strides, strict=True)]
+    spread_out = w.new_zeros(*w.shape[:2], *whole)
+    spread_out[:, :, : sizes[0] : across[0], : sizes[1] : across[1]] = w
+    # (h, c, taps, s1, taps, s2)
+    apart = spread_out.unflatten(3, (-1, strides[1])).unflatten(2, (-1, strides[0]))
+    return apart.permute(0, 1, 3, 5, 2, 4).flatten(1, 3), strides
+
+
+def _largest_symbol(kernel: Tensor, grid: Sequence[int], groups: int) -> float:
     # The kernel is real: half of the frequencies have the norms of the other half.
-    symbol = torch.fft.rfft2(spread_out, s=grid).permute(2, 3, 0, 1)
-    symbol = symbol.unflatten(2, (groups, -1))  # (N, N/2, groups, h/groups, c/groups)
+    symbol = torch.fft.rfft2(kernel, s=list(grid)).permute(2, 3, 0, 1)
+    symbol = symbol.unflatten(2, (groups, -1))  # (N, N/2, groups, h/groups, c s s)
     return float(torch.linalg.matrix_norm(symbol, ord=2).max())
 
 
@@ -817,6 +845,45 @@ def energy_share(delta: Tensor, directions: Tensor) -> Tensor:
         raise ValueError("The columns of directions are not orthonormal.")
     inside = (flat @ directions).square().sum(1)
     return inside / flat.square().sum(1)
+
+
+def principal_directions(
+    x: Tensor, k: int | None = None, *, centred: bool = True
+) -> Tensor:
+    r"""Return the directions in which inputs vary most, strongest first.
+
+    They are the orthonormal eigenvectors of the covariance of the inputs, or, without
+    centring, of their second moment :math:`\sum_i x_i x_i^\top`: of all subspaces of a
+    dimension the first ones span the one that keeps most of the sum of squares
+    (Pearson 1901). A direction is its own but for a sign, which processors choose
+    differently; here its entries have a sum that is not negative.
+
+    Args:
+        x: ``(N, ...)`` inputs, flattened to ``(N, m)``.
+        k: how many, from 1 to m; None for all.
+        centred: whether the mean of the inputs is taken away first.
+
+    Returns:
+        ``(m, k)`` in float64, on the device of ``x``.
+
+    Raises:
+        ValueError: ``x`` is no batch of at least two inputs, or ``k`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> x = torch.tensor([[0.0, 0.5], [2.0, 0.5], [1.0, 0.5]])
+        >>> metrics.principal_directions(x, 1).tolist()
+        [[1.0], [0.0]]
+    """
+    checks.inputs(x, box=False)
+    checks.at_least(2, **{"the number of inputs": len(x)})
+    flat = x.detach().flatten(1).double()
+    if k is not None:
+        _check_k(k, flat.shape[1])
+    spread = torch.cov(flat.T) if centred else flat.T @ flat  # (m, m)
+    vectors = torch.linalg.eigh(spread).eigenvectors.flip(1)[:, :k]
+    return vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0).to(vectors)
 
 
 def balanced(model: MLP, *, rounds: int = 60) -> MLP:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -17,7 +18,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 from sphinx_proof.nodes import proof_node
 
-from book._tools import manuscript, notebooks
+from book._tools import manuscript, notebooks, plans
 from book._tools.manuscript import Block
 from book._tools.units import Unit
 from crlib.version import __version__
@@ -111,6 +112,9 @@ class FillInParts(SphinxPostTransform):
             for name, pages in parts(ROOT):
                 cards += self.card(name, pages)
             place.replace_self(cards)
+        for shown in list(self.document.findall(minutes_of)):
+            minutes = minutes_to_read(self.env, shown["page"])
+            shown.replace_self(nodes.Text(f"{minutes} min"))
 
     def card(self, name: str, pages: list[str]) -> nodes.Element:
         card, head = nodes.container(classes=["cr-part"]), nodes.paragraph()
@@ -135,11 +139,62 @@ class FillInParts(SphinxPostTransform):
         return f" · {minutes_to_read(self.env, page)} min"
 
 
+class minutes_of(nodes.General, nodes.Inline, nodes.Element):
+    """Stands for the minutes to read a page until they are known."""
+
+
+class Session(SphinxDirective):
+    """A plan for a session on a chapter; its minutes, exercises and usual mistakes."""
+
+    has_content = True
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        self.env.metadata[self.env.docname]["shows_times"] = True
+        name = self.arguments[0]
+        books = {m.unit.name: m for m in manuscript.chapters(ROOT) if m.unit}
+        if name not in books:
+            raise self.error(f"session: there is no unit {name!r}")
+        book = books[name]
+        page = f"book/{book.path.stem}"
+        head = link(self.env, self.env.docname, page, f"{book.number} {book.title}")
+        plan = nodes.container(classes=["cr-session"])
+        self.state.nested_parse(self.content, self.content_offset, plan)
+        times = nodes.paragraph("", "", minutes_of(page=page))
+        times += nodes.Text(self.effort(book))
+        said = plans.mistakes(ROOT, name)
+        wrong = nodes.bullet_list()
+        for label, title, *_ in plans.asked(book):
+            if label in said:
+                told = nodes.Text(": " + " ".join(said[label]))
+                shown, _ = self.state.inline_text(title, self.lineno)
+                line = nodes.paragraph("", "", nodes.emphasis("", "", *shown), told)
+                wrong += nodes.list_item("", line)
+        return [nodes.rubric("", "", head), plan, times, wrong]
+
+    def effort(self, book: manuscript.Manuscript) -> str:
+        """Return in words what the exercises ask for."""
+        found = plans.asked(book)
+        minutes = sum(minutes for *_, minutes, _ in found)
+        judged = sum(points for *_, kind, _, points in found if kind == "write")
+        by_hand = sum(points for *_, points in found) - judged
+        return (
+            f" to read; {len(found)} exercises of {minutes} min, {judged} points and"
+            f" {by_hand} more by hand. What goes wrong in them:"
+        )
+
+
 class ChapterMap(SphinxDirective):
-    """A picture of which chapter needs which, as their cards say."""
+    """A picture of which unit needs which, as their cards say, or chapters alone."""
+
+    option_spec = {"chapters": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         needs = needed(ROOT)
+        if "chapters" in self.options:
+            needs = {
+                label: n for label, n in needs.items() if not label.startswith("L")
+            }
         return [nodes.raw("", drawn(needs), format="html"), *in_words(needs)]
 
 
@@ -316,6 +371,8 @@ def address(app: Sphinx, config: Config) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_node(part_cards)
+    app.add_node(minutes_of)
+    app.add_directive("session", Session)
     app.add_directive("part-cards", PartCards)
     app.add_directive("chapter-map", ChapterMap)
     app.add_directive("list-of-results", ListOfResults)

@@ -22,9 +22,10 @@ from typing import TextIO
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 
-from book._tools import cache
+from book._tools import cache, plans
 from book._tools import run as runs
 from book._tools.depends import ROOT, Sources, digest, digest_of
+from book._tools.units import units
 
 HOME = "html/index.html"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -41,6 +42,8 @@ def made_of(folder: Path, config: Path, keys: list[str]) -> str:
         digest_of(folder, "book", *sorted(manuscript)),
         digest_of(ROOT, "book/_ext", "book/_static", "book/_tools"),
         digest_of(ROOT, "crlib", "requirements.lock"),
+        # The session plans tell them.
+        *(str(plans.mistakes(ROOT, unit.name)) for unit in units(ROOT)),
         digest_of(config.parent, config.name),
         *keys,
     )

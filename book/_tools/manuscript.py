@@ -53,6 +53,7 @@ TITLED = (
     "explore",
     "margin",
     "predict",
+    "session",
     "sidebar",
     "solution-start",
     "table",

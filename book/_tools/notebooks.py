@@ -238,6 +238,35 @@ def exercise(block: Block) -> tuple[str, int, int, int]:
     return block.argument, found["stars"], found["minutes"], found["points"]
 
 
+RUBRIC = "Rubric"
+# How a line of a rubric begins that is worth points.
+WORTH = {"*One point:*": 1, "*Two points:*": 2, "*Three points:*": 3}
+
+
+def rubric(blocks: list[Block], label: str) -> list[str]:
+    """Return the lines of the rubric of an exercise, which its solution ends with.
+
+    Empty if it has none. A line says what a full answer holds and begins with one of
+    ``WORTH``; the last one may name the usual wrong turn.
+    """
+    inside = False
+    for block in blocks:
+        if block.name == "solution-start":
+            inside = block.argument == label
+        if inside and block.name == "admonition" and block.argument == RUBRIC:
+            return items(block)
+    return []
+
+
+def worth(line: str) -> int:
+    """Return the points of a line of a rubric.
+
+    >>> worth("*Two points:* the sign."), worth("*Usual wrong turn:* none.")
+    (2, 0)
+    """
+    return next((n for start, n in WORTH.items() if line.startswith(start)), 0)
+
+
 def apart(blocks: list[Block]) -> tuple[list[Block], list[Block]]:
     """Return the blocks of a unit without its solutions, and those of the solutions.
 
@@ -362,7 +391,7 @@ class Derivation:
             cell.id = name if seen[name] == 1 else f"{name}-{seen[name]}"
 
     def cell(self, block: Block) -> None:
-        if "hidden-test" in block.tags:
+        if {"hidden-test", "wrong-answer"} & set(block.tags):
             return
         self.flush()
         metadata: dict[str, Any] = {"tags": block.tags} if block.tags else {}

@@ -31,8 +31,8 @@ def lipschitz_bound(
     :math:`\|z(x) - z(x')\| \le L \|x - x'\|` with ``norm`` on both sides (Szegedy et
     al. 2014). ReLU, leaky or not, and flattening count 1, normalisation its largest
     factor, average pooling and padding in l2 the root of the linf norm times the l1
-    norm. The l2 norm of a convolution of stride one and zero padding is bounded by
-    :func:`crlib.metrics.symbol_norm`. Of others it is the estimate of
+    norm. The l2 norm of a convolution with zero padding is bounded by
+    :func:`crlib.metrics.symbol_norm`. With another padding it is the estimate of
     :func:`crlib.metrics.layer_operator_norm` divided by ``1 - tol``, an upper bound
     that fails with probability at most 1e-9.
 
@@ -85,8 +85,7 @@ def _norm(
         return float(step.weight.abs().max())
     if not isinstance(layer, nn.Conv2d | LowRankConv2d) or norm != "l2":
         return layer_operator_norm(layer, shape, norm=norm)
-    zeros = getattr(layer, "padding_mode", "zeros") == "zeros"
-    if zeros and layer.stride in (1, (1, 1)):
+    if getattr(layer, "padding_mode", "zeros") == "zeros":
         return symbol_norm(layer, shape)
     return layer_operator_norm(layer, shape, tol=tol) / (1 - tol)
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crlib import checks
+from crlib import checks, metrics
 from crlib.models import LowRankLinear
 
 
@@ -39,16 +39,13 @@ def principal_start(layer: Any, x: Tensor) -> None:
             f" of MLP(..., rank=16), not {type(layer).__name__}."
         )
     checks.tensor(x, "x")
-    flat = x.flatten(1).double()
-    if flat.shape[1] != layer.right.shape[1]:
+    size = x.flatten(1).shape[1]
+    if size != layer.right.shape[1]:
         raise ValueError(
-            f"The layer takes {layer.right.shape[1]} inputs and x has {flat.shape[1]}."
+            f"The layer takes {layer.right.shape[1]} inputs and x has {size}."
         )
-    _, vectors = torch.linalg.eigh(torch.cov(flat.T))
     with torch.no_grad():
         before = torch.linalg.norm(layer.weight)
-        right = vectors.flip(1)[:, : len(layer.right)].T  # (rank, m)
-        # An eigenvector is its own but for a sign, which processors choose differently.
-        right = (right * right.sum(1, keepdim=True).sign()).to(layer.right)
+        right = metrics.principal_directions(x, len(layer.right)).T.to(layer.right)
         layer.right.copy_(right * torch.linalg.norm(layer.right) / len(right) ** 0.5)
         layer.left.mul_(before / torch.linalg.norm(layer.weight))

@@ -2,7 +2,8 @@
 
 ``check(test, answer)`` runs one and says what it found; ``grade(test, answer)`` raises
 instead. A test is a function of one argument that asserts; the text of a failed
-assertion is what the learner reads.
+assertion is what the learner reads. A further test, ``NAME_hidden``, also takes a
+``seed`` and draws inputs from it.
 """
 
 import importlib

@@ -1,5 +1,6 @@
 """Tests of the exercises of chapter 1, same accuracy, different fragility."""
 
+import random
 from collections.abc import Callable
 
 import torch
@@ -33,13 +34,15 @@ def accuracies(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     )
 
 
-def accuracies_hidden(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
+def accuracies_hidden(
+    answer: Callable[[Tensor, Tensor], Tensor], seed: int = 0
+) -> None:
     """Ties, budgets out of order, and many random samples."""
     tied = answer(torch.tensor([0.5, 0.5, 0.7]), torch.tensor([0.5]))
     assert torch.allclose(tied.float(), torch.tensor([1 / 3])), (
         "A sample that falls at exactly the budget has fallen."
     )
-    falls_at = torch.rand(101, generator=torch.Generator().manual_seed(0))
+    falls_at = torch.rand(101, generator=torch.Generator().manual_seed(seed))
     eps = torch.tensor([0.9, 0.1, 0.4])
     wanted = torch.stack([(falls_at > e).float().mean() for e in eps])
     found = answer(falls_at, eps).float()
@@ -59,11 +62,13 @@ def share(answer: Callable[[Tensor, Tensor, int], Tensor]) -> None:
         )
 
 
-def share_hidden(answer: Callable[[Tensor, Tensor, int], Tensor]) -> None:
+def share_hidden(
+    answer: Callable[[Tensor, Tensor, int], Tensor], seed: int = 0
+) -> None:
     """A square matrix without symmetry, and images, against the library."""
-    generator = torch.Generator().manual_seed(0)
-    w = torch.randn(9, 9, generator=generator)
-    delta = torch.randn(20, 1, 3, 3, generator=generator)
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(9, 9, generator=generator, dtype=torch.float64)
+    delta = torch.randn(20, 1, 3, 3, generator=generator, dtype=torch.float64)
     top = torch.linalg.svd(w).Vh[:4].T
     assert torch.allclose(
         answer(delta, w, 4), metrics.energy_share(delta, top), atol=1e-4
@@ -91,13 +96,25 @@ def fooling(answer: Callable[[Classifier, Tensor, Tensor, float], float]) -> Non
 
 
 def fooling_hidden(
-    answer: Callable[[Classifier, Tensor, Tensor, float], float],
+    answer: Callable[[Classifier, Tensor, Tensor, float], float], seed: int = 0
 ) -> None:
-    """The sign that fools less, a direction of another length, and the box."""
+    """The sign that fools less, directions of other lengths, and the box."""
     x = torch.tensor([[0.6, 0.5], [0.7, 0.6], [0.1, 0.9]])
     found = float(answer(_larger, x, torch.tensor([5.0, 0.0]), 0.2))
     assert abs(found - 2 / 3) < 1e-6, (
         "Try both signs, and give the direction the length eps first."
+    )
+    g = torch.Generator().manual_seed(seed)
+    x = 0.3 + 0.4 * torch.rand(50, 2, generator=g)
+    # Of unlike signs: whoever moves both coordinates alike fools nobody.
+    direction = (0.2 + torch.rand(2, generator=g)) * torch.tensor([1.0, -1.0])
+    step = 0.2 * direction / direction.norm()
+    ways = [(x + s * step).argmax(1) != x.argmax(1) for s in (1, -1)]
+    wanted = max(float(changed.float().mean()) for changed in ways)
+    found = float(answer(_larger, x, direction, 0.2))
+    assert abs(found - wanted) < 1e-6, (
+        f"On random inputs the better sign changes {wanted:.2f} of the labels; you"
+        f" returned {found:.2f}."
     )
     walled = torch.tensor([[0.3, 1.0], [0.0, 1.0]])
     found = float(answer(_handicap, walled, torch.tensor([1.0, 0.0]), 2.0))
@@ -109,10 +126,14 @@ def blind(answer: Callable[[int, int, float], Tensor]) -> None:
     _test_gains(answer, 4, 12, 6.0)
 
 
-def blind_hidden(answer: Callable[[int, int, float], Tensor]) -> None:
-    """Wide, tall, and both ends of the range."""
+def blind_hidden(answer: Callable[[int, int, float], Tensor], seed: int = 0) -> None:
+    """Wide, tall, both ends of the range, and ratios between them."""
     for h, m, ratio in ((5, 20, 4.0), (5, 20, 20.0), (30, 10, 3.0), (7, 7, 1.0)):
         _test_gains(answer, h, m, ratio)
+    rng = random.Random(seed)
+    for _ in range(5):
+        h, m = rng.randint(2, 30), rng.randint(2, 30)
+        _test_gains(answer, h, m, rng.uniform(m / min(h, m), m))
 
 
 def _test_gains(

@@ -1,6 +1,7 @@
 """Tests of the exercises of chapter 3, attacks."""
 
 import math
+import random
 from collections.abc import Callable
 
 import torch
@@ -39,10 +40,10 @@ def margin_loss(answer: Callable[..., Tensor]) -> None:
     )
 
 
-def margin_loss_hidden(answer: Callable[..., Tensor]) -> None:
+def margin_loss_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Random logits of several scales, and gradients."""
     for scale in (1e-3, 1.0, 1e3):
-        logits = (scale * _random(40, 7, seed=0)).requires_grad_()
+        logits = (scale * _random(40, 7, seed=seed)).requires_grad_()
         y = torch.arange(40) % 7
         kept = logits.detach().clone()
         loss = answer(logits, y)
@@ -65,10 +66,10 @@ def project_l1(answer: Callable[..., Tensor]) -> None:
         )
 
 
-def project_l1_hidden(answer: Callable[..., Tensor]) -> None:
+def project_l1_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Random points against the library, far from the walls of the box."""
     for d, eps in ((1, 0.5), (6, 0.3), (50, 0.5)):
-        v = 0.1 * _random(30, d, seed=d)
+        v = 0.1 * _random(30, d, seed=seed + d)
         middle = torch.full_like(v, 0.5)
         truth = attacks.project(middle + v, middle, eps=eps, norm="l1") - middle
         u = answer(v, eps)
@@ -87,9 +88,9 @@ def bisect(answer: Callable[..., Tensor]) -> None:
     )
 
 
-def bisect_hidden(answer: Callable[..., Tensor]) -> None:
+def bisect_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """The budget returned must be one at which the attack succeeded."""
-    falls = _random(50, seed=1).abs().float()
+    falls = _random(50, seed=seed + 1).abs().float()
     tried: list[tuple[Tensor, Tensor]] = []
 
     def attack(eps: Tensor) -> Tensor:
@@ -134,7 +135,14 @@ def weak_spots(answer: Callable[[Reports], set[str]]) -> None:
     assert found == {"huge"}, f"A huge budget leaves 0.6: {{'huge'}}, not {found}."
 
 
-def weak_spots_hidden(answer: Callable[[Reports], set[str]]) -> None:
+def _spots(
+    answer: Callable[[Reports], set[str]], reports: Reports, wanted: set[str]
+) -> None:
+    found = answer(dict(reports))
+    assert found == wanted, f"For {reports}: {wanted}, not {found}."
+
+
+def weak_spots_hidden(answer: Callable[[Reports], set[str]], seed: int = 0) -> None:
     """The edges of the rules, and several faults at once."""
     for change, wanted in (
         ({"twice": 0.40}, {"twice"}),
@@ -147,6 +155,17 @@ def weak_spots_hidden(answer: Callable[[Reports], set[str]]) -> None:
             {"clean", "noise", "one step", "twice", "black box"},
         ),
     ):
-        reports = {**_GOOD, **change}
-        found = answer(reports)
-        assert found == wanted, f"For {reports}: {wanted}, not {found}."
+        _spots(answer, {**_GOOD, **change}, wanted)
+    rng = random.Random(seed)
+    for _ in range(30):
+        drawn = {name: rng.random() for name in _GOOD}
+        steps = drawn["steps"]
+        drawn |= {"twice": steps + rng.uniform(-0.05, 0.05), "huge": rng.random() / 5}
+        wrong = {
+            "clean": max(drawn.values()) > drawn["clean"],
+            "twice": drawn["twice"] < steps - 0.02,
+            "huge": drawn["huge"] > 0.1,
+        }
+        for name in ("noise", "one step", "black box"):
+            wrong[name] = drawn[name] < steps
+        _spots(answer, drawn, {name for name, fault in wrong.items() if fault})

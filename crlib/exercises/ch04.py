@@ -1,6 +1,7 @@
 """Tests of the exercises of chapter 4, certificates and exact answers."""
 
 import math
+import random
 from collections.abc import Callable
 
 import torch
@@ -39,12 +40,12 @@ def box_layer(answer: Layer) -> None:
     )
 
 
-def box_layer_hidden(answer: Layer) -> None:
+def box_layer_hidden(answer: Layer, seed: int = 0) -> None:
     """Random layers against all corners, where the ends are attained."""
     bits = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 5).double()
-    for seed in range(10):
-        w, b = _random(7, 5, seed=seed), _random(7, seed=50 + seed)
-        ends = _random(2, 3, 5, seed=100 + seed).sort(dim=0).values
+    for i in range(seed, seed + 10):
+        w, b = _random(7, 5, seed=i), _random(7, seed=50 + i)
+        ends = _random(2, 3, 5, seed=100 + i).sort(dim=0).values
         low, high = answer(w, b, ends[0], ends[1])
         corners = ends[0][:, None] + bits * (ends[1] - ends[0])[:, None]
         values = (corners @ w.T + b).relu()
@@ -64,12 +65,12 @@ def balance(answer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
 
 
 def balance_hidden(
-    answer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    answer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], seed: int = 0
 ) -> None:
     """Random networks: equal norms, the same function, the same answer again."""
-    for seed in range(10):
-        w, v = _random(6, 4, seed=seed), 9 * _random(3, 6, seed=60 + seed)
-        x = _random(50, 4, seed=120 + seed)
+    for i in range(seed, seed + 10):
+        w, v = _random(6, 4, seed=i), 9 * _random(3, 6, seed=60 + i)
+        x = _random(50, 4, seed=120 + i)
         first, second = answer(w, v)
         assert torch.allclose(first.norm(dim=1), second.norm(dim=0)), "Not balanced."
         assert torch.allclose(
@@ -90,10 +91,21 @@ def radius_from(answer: Callable[[int, int, float, float], float]) -> None:
     assert answer(50, 100, 0.5, 0.001) == 0, "Half of the votes certify nothing."
 
 
-def radius_from_hidden(answer: Callable[[int, int, float, float], float]) -> None:
+def radius_from_hidden(
+    answer: Callable[[int, int, float, float], float], seed: int = 0
+) -> None:
     """No hits, several levels, and coverage under a binomial law."""
     assert answer(0, 100, 0.5, 0.001) == 0, "Without hits nothing is certified."
-    for n, hits, alpha in ((1000, 700, 0.01), (200, 199, 0.05), (500, 260, 0.3)):
+    rng = random.Random(seed)
+    drawn = [
+        (n, rng.randint(n // 2, n), rng.uniform(0.001, 0.3)) for n in (20, 99, 800)
+    ]
+    for n, hits, alpha in (
+        (1000, 700, 0.01),
+        (200, 199, 0.05),
+        (500, 260, 0.3),
+        *drawn,
+    ):
         low = float(stats.beta.ppf(alpha, hits, n - hits + 1))
         wanted = 0.25 * max(0.0, float(stats.norm.ppf(low)))
         found = float(answer(hits, n, 0.25, alpha))

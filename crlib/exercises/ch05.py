@@ -1,6 +1,7 @@
 """Tests for the exercises of chapter 5, Measuring compressibility."""
 
 import math
+import random
 from collections.abc import Callable
 
 import torch
@@ -41,9 +42,9 @@ def error_curve(answer: Callable[..., Tensor]) -> None:
     _same_curve(answer, torch.tensor([4.0, 3.0, 1.0]), 2)
 
 
-def error_curve_hidden(answer: Callable[..., Tensor]) -> None:
+def error_curve_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Test ``error_curve(v, q)`` on any order, signs, ties, zeros and exponents."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     vectors = (torch.randn(12, generator=g), torch.tensor([0.0, -2, 2, 0, 1]))
     for v in vectors:
         for q in (0.5, 1.0, 2.0, 3.0):
@@ -56,11 +57,11 @@ def effective_rank(answer: Callable[[Tensor], float]) -> None:
     _close(answer(3 * torch.ones(5)), 5.0, "The effective rank of five threes")
 
 
-def effective_rank_hidden(answer: Callable[[Tensor], float]) -> None:
+def effective_rank_hidden(answer: Callable[[Tensor], float], seed: int = 0) -> None:
     """Test ``effective_rank(s)`` with zeros and with uneven spectra."""
     _close(answer(torch.tensor([2.0, 2, 0, 0])), 2.0, "With two zeros, the rank")
     _close(answer(torch.tensor([7.0])), 1.0, "The rank of a single value")
-    g = torch.Generator().manual_seed(2)
+    g = torch.Generator().manual_seed(seed + 2)
     for _ in range(10):
         s = torch.rand(20, generator=g) ** 3
         _close(answer(s), metrics.effective_rank(s), "On a random spectrum, the rank")
@@ -88,12 +89,16 @@ def build(answer: Callable[..., Tensor]) -> None:
     _to_order(answer, 4, 0.5, 0.0, 20)
 
 
-def build_hidden(answer: Callable[..., Tensor]) -> None:
+def build_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Test ``build`` at the edges, and that it refuses where no vector exists."""
     _to_order(answer, 1, 0.6, 0.0, 5)
     _to_order(answer, 5, 0.0, 0.9, 6)
     _to_order(answer, 6, 0.1, 0.7, 200)
     _to_order(answer, 2, 0.5**0.5, 0.0, 4)
+    rng = random.Random(seed)
+    for _ in range(5):
+        k, eps, beta = rng.randint(2, 6), rng.uniform(0, 0.6), rng.uniform(0, 0.5)
+        _to_order(answer, k, eps, beta, k + rng.randint(40, 200))
     try:
         answer(2, 0.9, 0.5, 4)
     except ValueError:

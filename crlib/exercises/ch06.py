@@ -1,6 +1,7 @@
 """Tests for the exercises of chapter 6, Structure times scale."""
 
 import math
+import random
 from collections.abc import Callable
 
 import torch
@@ -34,9 +35,9 @@ def published_bound(answer: Callable[..., float]) -> None:
     _close(answer(s, 2), 1.5 * 24**0.5, "For 4, 2, 2, 0 and k = 2, the bound")
 
 
-def published_bound_hidden(answer: Callable[..., float]) -> None:
+def published_bound_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test ``published_bound`` on random spectra, and where it is infinite."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     for k in range(1, 8):
         w = torch.randn(7, 9, generator=g, dtype=torch.float64)
         s = metrics.singular_values(w)
@@ -59,7 +60,7 @@ def first_useful(answer: Callable[..., int | None]) -> None:
     _useful(answer, None, 4, 0.0, 0.9)
 
 
-def first_useful_hidden(answer: Callable[..., int | None]) -> None:
+def first_useful_hidden(answer: Callable[..., int | None], seed: int = 0) -> None:
     """Test ``first_useful`` at ties, at the ends, and without a head."""
     _useful(answer, 20, 400, 0.0, 0.0)
     _useful(answer, 3, 9, 0.0, 0.0)
@@ -68,6 +69,11 @@ def first_useful_hidden(answer: Callable[..., int | None]) -> None:
     _useful(answer, None, 9, 0.1, 0.71)
     _useful(answer, None, 100, 0.5, 1.0)
     _useful(answer, 1, 16, 0.75, 0.0)
+    rng = random.Random(seed)
+    for _ in range(20):
+        d, eps, beta = rng.randint(2, 500), rng.random(), rng.random()
+        least = math.ceil((1 - eps) * math.sqrt(d) / (1 - beta))
+        _useful(answer, least if least <= d else None, d, eps, beta)
 
 
 def _shares(
@@ -88,9 +94,9 @@ def shares(answer: Callable[..., Tensor]) -> None:
     _shares(answer, factors, gaps, torch.tensor([0.25, 0.75, 0.0]))
 
 
-def shares_hidden(answer: Callable[..., Tensor]) -> None:
+def shares_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Test ``shares`` on factors that pull against each other."""
-    g = torch.Generator().manual_seed(1)
+    g = torch.Generator().manual_seed(seed + 1)
     for _ in range(5):
         factors = 0.5 + torch.rand(12, 3, generator=g, dtype=torch.float64)
         factors[:, 0] = 1 / factors[:, 1:].prod(1) ** 2
@@ -116,10 +122,13 @@ def layer_with(answer: Callable[..., Tensor]) -> None:
     _layer(answer, 2.0, 4, 9)
 
 
-def layer_with_hidden(answer: Callable[..., Tensor]) -> None:
+def layer_with_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Test ``layer_with`` over the whole range, ends included."""
-    for h, m in ((2, 2), (5, 3), (3, 20)):
+    rng = random.Random(seed)
+    for h, m in ((2, 2), (5, 3), (3, 20), (rng.randint(2, 9), rng.randint(2, 9))):
         for t in torch.linspace(h**-0.5, m**0.5, 9).tolist():
             _layer(answer, min(max(t, h**-0.5), m**0.5), h, m)
         _layer(answer, h**-0.5, h, m)
         _layer(answer, m**0.5, h, m)
+        for _ in range(3):
+            _layer(answer, rng.uniform(h**-0.5, m**0.5), h, m)

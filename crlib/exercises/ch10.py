@@ -54,11 +54,12 @@ def survives(answer: Callable[..., float]) -> None:
     _close(answer(w, _tensor(0.0, 3, 4)), 0.6, "For (0, 3, 4), the fraction")
 
 
-def survives_hidden(answer: Callable[..., float]) -> None:
+def survives_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test ``survives`` on matrices of low rank, one row, and full rank."""
-    for seed, (h, k, m) in enumerate(((6, 2, 9), (1, 1, 5), (4, 4, 4), (9, 3, 8))):
-        w = _normal(seed, h, k) @ _normal(seed + 10, k, m)
-        d = _normal(seed + 20, m)
+    shapes = ((6, 2, 9), (1, 1, 5), (4, 4, 4), (9, 3, 8))
+    for i, (h, k, m) in enumerate(shapes, start=seed):
+        w = _normal(i, h, k) @ _normal(i + 10, k, m)
+        d = _normal(i + 20, m)
         right = float(theory.surviving_fraction(w, d))
         _close(answer(w, d), right, f"For rank {k} of {m} inputs, the fraction")
 
@@ -76,12 +77,12 @@ def cheapest(answer: Callable[..., Tensor]) -> None:
     _cheapest(answer, _tensor([1.0, 0]), _tensor(0.0, 0), others, torch.arange(3) < 2)
 
 
-def cheapest_hidden(answer: Callable[..., Tensor]) -> None:
+def cheapest_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Test ``cheapest`` on random layers of low rank and several labels."""
-    for seed in range(10):
-        w = _normal(seed, 5, 2) @ _normal(seed + 50, 2, 12)
-        others, labels = _normal(seed + 100, 20, 12), torch.arange(20) % 3
-        _cheapest(answer, w, _normal(seed + 150, 12), others, labels)
+    for i in range(seed, seed + 10):
+        w = _normal(i, 5, 2) @ _normal(i + 50, 2, 12)
+        others, labels = _normal(i + 100, 20, 12), torch.arange(20) % 3
+        _cheapest(answer, w, _normal(i + 150, 12), others, labels)
 
 
 def _bypass(answer: Callable[..., Tensor], w: Tensor, s: Tensor, seed: int) -> None:
@@ -104,11 +105,12 @@ def bypass(answer: Callable[..., Tensor]) -> None:
     _bypass(answer, _tensor([1.0, 0, 0, 0]), _tensor([1.0, 1, 0, 0]), 1)
 
 
-def bypass_hidden(answer: Callable[..., Tensor]) -> None:
+def bypass_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Test ``bypass`` on random layers and on an identity skip."""
-    for seed in range(5):
-        _bypass(answer, _normal(seed, 2, 9), _normal(seed + 10, 4, 9), seed)
-    _bypass(answer, _normal(5, 2, 6), torch.eye(6, dtype=torch.float64), 6)
+    for i in range(seed, seed + 5):
+        _bypass(answer, _normal(i, 2, 9), _normal(i + 10, 4, 9), i)
+    eye = torch.eye(6, dtype=torch.float64)
+    _bypass(answer, _normal(seed + 5, 2, 6), eye, seed + 6)
 
 
 def _fewest(
@@ -130,13 +132,13 @@ def fewest_directions(answer: Callable[..., int]) -> None:
     _fewest(answer, w, _tensor(1.0, 1, 1), 5.0, 0)
 
 
-def fewest_directions_hidden(answer: Callable[..., int]) -> None:
+def fewest_directions_hidden(answer: Callable[..., int], seed: int = 0) -> None:
     """Test ``fewest_directions`` where the bound is far from the residual."""
     w = torch.diag(_tensor(4.0, 2, 1))
     _fewest(answer, w, _tensor(1.0, 0, 3), 3.5, 1)
     _fewest(answer, w, _tensor(0.0, 0, 3), 3.5, 0)
-    for seed in range(10):
-        w, d = _normal(seed, 6, 10), _normal(seed + 50, 10)
+    for i in range(seed, seed + 10):
+        w, d = _normal(i, 6, 10), _normal(i + 50, 10)
         start = torch.zeros_like(d)
         left = [float((w @ d).norm())]
         left += [

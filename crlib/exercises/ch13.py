@@ -32,10 +32,10 @@ def dialled(answer: Callable[[Tensor, float], Tensor]) -> None:
     )
 
 
-def dialled_hidden(answer: Callable[[Tensor, float], Tensor]) -> None:
+def dialled_hidden(answer: Callable[[Tensor, float], Tensor], seed: int = 0) -> None:
     """Test scale, spectrum and singular vectors on random matrices."""
     for h, m, alpha in ((5, 9, 0.5), (9, 5, 1), (4, 4, 2), (3, 8, 0)):
-        w = 3 * _normal(h, m)
+        w = 3 * _normal(h, m, seed=seed)
         found = answer(w, alpha)
         assert torch.allclose(found.norm(), w.norm()), "The Frobenius norm moved."
         s = torch.linalg.svdvals(found)
@@ -61,10 +61,11 @@ def cleared(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     )
 
 
-def cleared_hidden(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
+def cleared_hidden(answer: Callable[[Tensor, Tensor], Tensor], seed: int = 0) -> None:
     """Test on inputs that depend on each other, fewer and more than columns."""
     for n, k in ((4, 4), (4, 2), (20, 3)):
-        w, x = _normal(5, 9), _normal(n, k, seed=1) @ _normal(k, 9, seed=2)
+        w = _normal(5, 9, seed=seed)
+        x = _normal(n, k, seed=seed + 1) @ _normal(k, 9, seed=seed + 2)
         found = answer(w, x)
         assert torch.allclose(x @ found.T, x @ w.T, atol=1e-8), (
             "The outputs on the inputs changed."
@@ -92,12 +93,12 @@ def concentration(answer: Callable[..., float]) -> None:
     )
 
 
-def concentration_hidden(answer: Callable[..., float]) -> None:
+def concentration_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test on random vectors of very different lengths."""
-    for seed, k in enumerate((1, 3, 6)):
-        w = _normal(6, 12, seed=seed)
+    for i, k in enumerate((1, 3, 6), start=seed):
+        w = _normal(6, 12, seed=i)
         lengths = torch.logspace(-2, 2, 7).double()[:, None]
-        delta, x = _normal(7, 12, seed=9) * lengths, _normal(7, 12, seed=8) * lengths
+        delta, x = (_normal(7, 12, seed=seed + j) * lengths for j in (9, 8))
         pairs = torch.stack([a - b for i, a in enumerate(x) for b in x[:i]])
         wanted = float(_shares(w, delta, k).mean() / _shares(w, pairs, k).mean())
         found = float(answer(w, delta, x, k))

@@ -1,6 +1,7 @@
 """Tests for the exercises of chapter 14, CIFAR-10."""
 
 import math
+import random
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,9 +19,13 @@ __all__ = [
 
 def _fold(answer: Callable[..., tuple[Tensor, Tensor]], seed: int, eta: float) -> None:
     g = torch.Generator().manual_seed(seed)
-    kernel, x = (torch.randn(n, generator=g) for n in ((5, 3, 3, 3), (4, 3, 8, 8)))
-    gamma, beta, mean = torch.randn(3, 5, generator=g)
-    variance = torch.rand(5, generator=g) + 0.01
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    kernel, x = draw(5, 3, 3, 3), draw(4, 3, 8, 8)
+    gamma, beta, mean = draw(3, 5)
+    variance = torch.rand(5, generator=g, dtype=torch.float64) + 0.01
     parts = (kernel, gamma, beta, mean, variance)
     found, bias = answer(*(v.clone() for v in parts), eta)
     assert found.shape == kernel.shape, "The kernel should keep its shape."
@@ -45,10 +50,10 @@ def fold(answer: Callable[..., tuple[Tensor, Tensor]]) -> None:
     _fold(answer, 0, 1e-5)
 
 
-def fold_hidden(answer: Callable[..., tuple[Tensor, Tensor]]) -> None:
+def fold_hidden(answer: Callable[..., tuple[Tensor, Tensor]], seed: int = 0) -> None:
     """Test ``fold(kernel, gamma, beta, mean, variance, eta)`` at large and zero eta."""
-    for seed, eta in enumerate((0.0, 0.3, 2.0), start=1):
-        _fold(answer, seed, eta)
+    for i, eta in enumerate((0.0, 0.3, 2.0), start=1):
+        _fold(answer, seed + i, eta)
 
 
 def _windows(answer: Callable[..., int], size: int, k: int, s: int, p: int) -> None:
@@ -77,7 +82,7 @@ def windows(answer: Callable[..., int]) -> None:
     _windows(answer, 32, 4, 4, 0)
 
 
-def windows_hidden(answer: Callable[..., int]) -> None:
+def windows_hidden(answer: Callable[..., int], seed: int = 0) -> None:
     """Test ``windows(size, k, stride, padding)`` on short axes, for every layout."""
     for size in range(1, 8):
         for k in range(1, 6):
@@ -85,6 +90,11 @@ def windows_hidden(answer: Callable[..., int]) -> None:
                 for padding in range((k + 1) // 2):
                     if size + 2 * padding >= k:
                         _windows(answer, size, k, stride, padding)
+    rng = random.Random(seed)
+    for _ in range(10):
+        k = rng.randint(1, 9)
+        size, padding = rng.randint(9, 60), rng.randrange((k + 1) // 2)
+        _windows(answer, size, k, rng.randint(1, 9), padding)
 
 
 def _at_fit(
@@ -113,9 +123,17 @@ def at_fit(answer: Callable[..., float]) -> None:
     _at_fit(answer, (0.2, 0.4, 0.8), (8.0, 4.0, 1.0), 0.9, math.nan)
 
 
-def at_fit_hidden(answer: Callable[..., float]) -> None:
+def at_fit_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test ``at_fit(fits, distances, level)`` where the fit falls, and at the ends."""
     _at_fit(answer, (0.2, 0.6, 0.4, 0.8), (9.0, 4.0, 7.0, 2.0), 0.4, 6.0)
     _at_fit(answer, (0.5, 0.3, 0.7), (3.0, 5.0, 1.0), 0.4, math.nan)
     _at_fit(answer, (0.5, 0.3, 0.7), (3.0, 5.0, 1.0), 0.5, 3.0)
     _at_fit(answer, (0.5, 0.3, 0.7), (3.0, 5.0, 1.0), 0.7, 1.0)
+    rng = random.Random(seed)
+    for _ in range(10):
+        low, level, high = sorted(rng.uniform(0.1, 0.9) for _ in range(3))
+        far, near = rng.uniform(2, 9), rng.uniform(0.5, 2)
+        right = far * (near / far) ** ((level - low) / (high - low))
+        # Later the fit falls below the level, and passes it again.
+        fits, distances = (low / 2, low, high, low, high), (9.0, far, near, 5.0, 0.1)
+        _at_fit(answer, fits, distances, level, right)

@@ -39,10 +39,10 @@ def head_spread(answer: Callable[[Tensor], Tensor]) -> None:
     _spread(answer, torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.6, 0.8]]).double())
 
 
-def head_spread_hidden(answer: Callable[[Tensor], Tensor]) -> None:
+def head_spread_hidden(answer: Callable[[Tensor], Tensor], seed: int = 0) -> None:
     """Test ``head_spread(c)`` on random heads, two classes and equal rows."""
     for k, h in ((2, 3), (5, 4), (10, 16)):
-        _spread(answer, 3 * _normal(k, h, seed=k))
+        _spread(answer, 3 * _normal(k, h, seed=seed + k))
     _spread(answer, torch.ones(3, 4).double())
 
 
@@ -70,11 +70,12 @@ def head_step(answer: Callable[..., Tensor]) -> None:
     _step(answer, torch.zeros(3, 2).double(), features, torch.tensor([0, 2]), 0.5)
 
 
-def head_step_hidden(answer: Callable[..., Tensor]) -> None:
+def head_step_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Test ``head_step(...)`` on random samples, one and many, at any rate."""
     for n, k, h, rate in ((1, 2, 3, 1.0), (40, 5, 7, 0.1), (9, 3, 2, 4.0)):
         y = torch.arange(n) % k
-        _step(answer, _normal(k, h), _normal(n, h, seed=1), y, rate)
+        c, features = _normal(k, h, seed=seed), _normal(n, h, seed=seed + 1)
+        _step(answer, c, features, y, rate)
 
 
 def _radius(answer: Callable[..., float], w: Tensor, x: Tensor, y: Tensor) -> None:
@@ -98,8 +99,9 @@ def best_radius(answer: Callable[..., float]) -> None:
     _radius(answer, w, x, torch.tensor([0, 1, 0]))
 
 
-def best_radius_hidden(answer: Callable[..., float]) -> None:
+def best_radius_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test ``best_radius(w, x, y)`` at low rank, at full rank, and on many inputs."""
     for h, m, k in ((4, 7, 2), (7, 4, 4), (5, 9, 5)):
-        w = _normal(h, k) @ _normal(k, m, seed=1)
-        _radius(answer, w, _normal(20, m, seed=2), torch.arange(20) % 3)
+        w = _normal(h, k, seed=seed) @ _normal(k, m, seed=seed + 1)
+        x = _normal(20, m, seed=seed + 2)
+        _radius(answer, w, x, torch.arange(20) % 3)

@@ -1,6 +1,7 @@
 """Tests for the exercises of chapter 19, Universal perturbations."""
 
 import math
+import random
 from collections.abc import Callable
 
 import torch
@@ -35,15 +36,20 @@ def crosses(answer: Callable[..., float]) -> None:
     _close(answer(3.0, 1.0, 2.0, 5), 0.0, "Out of reach, it")
 
 
-def crosses_hidden(answer: Callable[..., float]) -> None:
+def crosses_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test ``crosses`` in one dimension, with no share, and in many dimensions."""
     _close(answer(1.0, 0.5, 3.0, 1), 1.0, "In one dimension and within reach, it")
     _close(answer(2.0, 0.5, 3.0, 1), 0.0, "In one dimension and out of reach, it")
     _close(answer(0.1, 0.0, 3.0, 4), 0.0, "Without a share, it")
+    rng = random.Random(seed)
     for r in (2, 7, 64, 784):
         d = torch.tensor([0.37], dtype=torch.float64)
         right = float(theory.universal_law(d, 0.8, 2.0, r))
         _close(answer(0.37, 0.8, 2.0, r), right, f"In {r} dimensions it")
+        # Of the size of a coordinate, where the law is neither zero nor one.
+        p, d = rng.random(), torch.tensor([2 * rng.random() / r**0.5]).double()
+        right = float(theory.universal_law(d, p, 2.0, r))
+        _close(answer(float(d), p, 2.0, r), right, f"In {r} dimensions it")
 
 
 def _length(answer: Callable[..., float], rate: float, d: Tensor, r: int) -> None:
@@ -66,9 +72,9 @@ def length_for(answer: Callable[..., float]) -> None:
     _length(answer, 0.4, torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64), 5)
 
 
-def length_for_hidden(answer: Callable[..., float]) -> None:
+def length_for_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test ``length_for`` at several rates, dimensions and scales."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     for rate, r, scale in ((0.05, 2, 1.0), (0.9, 64, 1e-3), (0.5, 300, 50.0)):
         d = scale * (0.05 + torch.rand(20, generator=g, dtype=torch.float64))
         _length(answer, rate, d, r)
@@ -83,10 +89,24 @@ def smallest_shift(answer: Callable[..., float]) -> None:
     assert found == math.inf, "No shift moves both classes at once: it is infinite."
 
 
-def smallest_shift_hidden(answer: Callable[..., float]) -> None:
+def smallest_shift_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test ``smallest_shift`` where the other class is nearer, and at the ends."""
     scores = torch.tensor([5.0, 6, 7, -0.5, -0.2, -0.1], dtype=torch.float64)
     _close(answer(scores, 0.5), 0.5, "Where the second class is nearer, it")
     _close(answer(scores, 0.34), 0.5, "Three of six are at least 34 percent: it")
     _close(answer(scores, 0.0), 0.0, "For nobody, it")
     assert answer(-scores.abs(), 1.0) == 7, "With one class, it reaches the farthest."
+    g = torch.Generator().manual_seed(seed)
+    for n in (5, 20, 60):
+        scores = torch.randn(n, generator=g, dtype=torch.float64)
+        for j in (1, n // 3, n // 2, n - 1):
+            ways = [scores[scores > 0], -scores[scores <= 0]]
+            reach = [float(v.sort().values[j - 1]) for v in ways if len(v) >= j]
+            # Half an input short of j: nobody depends on how shares are rounded.
+            found, right = (
+                float(answer(scores, (j - 0.5) / n)),
+                min(reach, default=math.inf),
+            )
+            assert math.isclose(found, right, rel_tol=1e-9), (
+                f"To move {j} of {n} random scores it is {right:.5f}, not {found:.5f}."
+            )

@@ -53,10 +53,10 @@ def even(answer: Callable[[Tensor, int], Tensor]) -> None:
     _even(answer, torch.diag(torch.tensor([4.0, 3.0, 0.5])).double(), 2)
 
 
-def even_hidden(answer: Callable[[Tensor, int], Tensor]) -> None:
+def even_hidden(answer: Callable[[Tensor, int], Tensor], seed: int = 0) -> None:
     """Test ``even(w, k)`` on wide and tall matrices, at rank one and at full rank."""
     for h, m, k in ((4, 7, 3), (7, 4, 4), (5, 6, 1)):
-        _even(answer, 3 * _normal(h, m, seed=k), k)
+        _even(answer, 3 * _normal(h, m, seed=seed + k), k)
 
 
 def _onto(row: Tensor, c: float) -> Tensor:
@@ -85,10 +85,10 @@ def clip_rows(answer: Callable[[Tensor, float], Tensor]) -> None:
     _clip(answer, torch.tensor([[0.2, -0.3, 0.0], [3.0, -1.0, 0.5]]).double(), 2.0)
 
 
-def clip_rows_hidden(answer: Callable[[Tensor, float], Tensor]) -> None:
+def clip_rows_hidden(answer: Callable[[Tensor, float], Tensor], seed: int = 0) -> None:
     """Test ``clip_rows(w, c)`` on random matrices, equal entries and tight balls."""
     for h, m, c in ((3, 8, 1.0), (6, 2, 0.01), (2, 30, 10.0)):
-        _clip(answer, 2 * _normal(h, m, seed=m), c)
+        _clip(answer, 2 * _normal(h, m, seed=seed + m), c)
     _clip(answer, torch.full((2, 4), -1.0).double(), 1.0)
 
 
@@ -122,9 +122,9 @@ def surely_beaten(answer: Front) -> None:
     _front(answer, small, right, far)
 
 
-def surely_beaten_hidden(answer: Front) -> None:
+def surely_beaten_hidden(answer: Front, seed: int = 0) -> None:
     """Test ``surely_beaten(...)`` on random points, ties and beaten by several."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for n, s in ((12, 2), (30, 3)):
         _front(answer, rng.integers(1, 5, n), rng.random((n, s)), rng.random((n, s)))
     # One other point each seed is not one for all.

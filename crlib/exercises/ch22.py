@@ -1,5 +1,6 @@
 """Tests for the exercises of chapter 22, The debate."""
 
+import random
 from collections.abc import Callable
 
 import torch
@@ -41,9 +42,11 @@ def relative_norms(answer: Callable[[Tensor], tuple[float, float]]) -> None:
     _norms(answer, mask)
 
 
-def relative_norms_hidden(answer: Callable[[Tensor], tuple[float, float]]) -> None:
+def relative_norms_hidden(
+    answer: Callable[[Tensor], tuple[float, float]], seed: int = 0
+) -> None:
     """Test ``relative_norms(mask)`` on columns, on chance, and on the full pattern."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     columns = torch.zeros(6, 10, dtype=torch.bool)
     columns[:, 3] = True
     for mask in (
@@ -77,10 +80,14 @@ def scattered(answer: Callable[[int, int, int], Tensor]) -> None:
     _scattered(answer, 4, 4, 2)
 
 
-def scattered_hidden(answer: Callable[[int, int, int], Tensor]) -> None:
+def scattered_hidden(answer: Callable[[int, int, int], Tensor], seed: int = 0) -> None:
     """Test ``scattered(h, m, n)`` on wide, tall and full patterns."""
     for h, m, n in ((4, 12, 3), (12, 8, 2), (16, 16, 1), (3, 3, 3), (32, 98, 49)):
         _scattered(answer, h, m, n)
+    rng = random.Random(seed)
+    for _ in range(10):
+        n, q, p = (rng.randint(1, 7) for _ in range(3))
+        _scattered(answer, p * q, n * q, n)
 
 
 def _change(answer: Callable[..., float], w: Tensor, k: int, t: float) -> None:
@@ -101,8 +108,8 @@ def change(answer: Callable[..., float]) -> None:
     _change(answer, torch.diag(torch.tensor([3.0, 2.0, 1.0]).double()), 1, 1.0)
 
 
-def change_hidden(answer: Callable[..., float]) -> None:
+def change_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test ``change(w, k, t, scale)`` on random matrices, and where t is zero."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     for h, m, k, t in ((5, 8, 2, 0.5), (7, 4, 1, 0.9), (6, 6, 6, 0.7), (4, 9, 2, 0)):
         _change(answer, torch.randn(h, m, generator=g).double(), k, t)

@@ -38,9 +38,9 @@ def balance(answer: Rescaling) -> None:
     _balanced(answer, w_in, w_out, x)
 
 
-def balance_hidden(answer: Rescaling) -> None:
+def balance_hidden(answer: Rescaling, seed: int = 0) -> None:
     """Test ``balance(w_in, w_out)`` on random layers with dead neurons."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g, dtype=torch.float64)

@@ -28,9 +28,9 @@ def spike_time(answer: Answer) -> None:
     _fires(answer, w, torch.tensor([5.0, 0.0], dtype=torch.float64))
 
 
-def spike_time_hidden(answer: Answer) -> None:
+def spike_time_hidden(answer: Answer, seed: int = 0) -> None:
     """Test ``spike_time(w, t)`` on random weights and times."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     for m in (1, 2, 6, 20) * 5:
         w = (1.5 * torch.randn(m, generator=g, dtype=torch.float64)).exp()
         _fires(answer, w, 3 * torch.randn(m, generator=g, dtype=torch.float64))

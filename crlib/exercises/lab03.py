@@ -1,5 +1,6 @@
 """Tests of the exercise of lab 3, Conjugate variables."""
 
+import random
 from collections.abc import Callable
 
 import torch
@@ -33,7 +34,7 @@ def corrected_bound(answer: Answer) -> None:
     _bound(answer, -0.3, 0.3, 0.0, 0.2)
 
 
-def corrected_bound_hidden(answer: Answer) -> None:
+def corrected_bound_hidden(answer: Answer, seed: int = 0) -> None:
     """Test ``corrected_bound(psi, t)`` on Gaussians off the middle."""
     for low, high, centre, width in (
         (0.0, 1.0, 0.2, 0.3),
@@ -41,3 +42,8 @@ def corrected_bound_hidden(answer: Answer) -> None:
         (1.0, 3.0, 3.0, 0.5),
     ):
         _bound(answer, low, high, centre, width)
+    rng = random.Random(seed)
+    for _ in range(5):
+        low = rng.uniform(-2, 2)
+        high = low + rng.uniform(1, 2)
+        _bound(answer, low, high, rng.uniform(low, high), rng.uniform(0.3, 0.8))

@@ -46,8 +46,8 @@ def tree_weights(answer: Answer) -> None:
     _heaviest(answer, w)
 
 
-def tree_weights_hidden(answer: Answer) -> None:
+def tree_weights_hidden(answer: Answer, seed: int = 0) -> None:
     """Test ``tree_weights(w)`` against all 432 trees of random layers."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     for _ in range(10):
         _heaviest(answer, torch.rand(3, 4, generator=g, dtype=torch.float64))

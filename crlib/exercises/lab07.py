@@ -30,9 +30,9 @@ def mean_norm(answer: Answer) -> None:
     _over_all(answer, torch.tensor(three, dtype=torch.float64))
 
 
-def mean_norm_hidden(answer: Answer) -> None:
+def mean_norm_hidden(answer: Answer, seed: int = 0) -> None:
     """Test ``mean_norm(deltas, k)`` on random vectors with a shared part."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     for m in (2, 4, 6):
         deltas = torch.randn(m, 30, generator=g, dtype=torch.float64)
         _over_all(answer, deltas + torch.randn(30, generator=g, dtype=torch.float64))

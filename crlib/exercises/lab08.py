@@ -64,18 +64,19 @@ def first_order_radius(answer: Answer) -> None:
     _unmoved(answer, net, x, net(x).argmax(1))
 
 
-def first_order_radius_hidden(answer: Answer) -> None:
+def first_order_radius_hidden(answer: Answer, seed: int = 0) -> None:
     """Test ``first_order_radius(model, x, y)`` along its own direction."""
-    for seed in range(3):
-        net, x, y = _task(seed, 16, 16)
+    for i in range(seed, seed + 3):
+        net, x, y = _task(i, 16, 16)
         found = _unmoved(answer, net, x, y)
         z = x.clone().requires_grad_()
         (g,) = torch.autograd.grad(metrics.margin(net(z), y).sum(), z)
-        # A small part of the way lowers the margin by the same part.
-        step = 1e-6 * found[:, None] * g / g.norm(dim=1, keepdim=True)
+        # A small part of the way lowers the margin by the same part, unless a kink of
+        # the network lies within it: so it is very small.
+        step = 1e-7 * found[:, None] * g / g.norm(dim=1, keepdim=True)
         with torch.no_grad():
             before, after = (metrics.margin(net(v), y) for v in (x, x - step))
         lost = (before - after) / before
-        assert torch.allclose(lost, torch.full_like(lost, 1e-6), rtol=1e-3), (
-            "A millionth of the way should take a millionth of the margin away."
+        assert torch.allclose(lost, torch.full_like(lost, 1e-7), rtol=1e-3, atol=0), (
+            "A tiny part of the way should take the same part of the margin away."
         )

@@ -33,9 +33,9 @@ def kept_gain(answer: Answer) -> None:
     _kept(answer, pair, torch.ones(2, dtype=torch.float64))
 
 
-def kept_gain_hidden(answer: Answer) -> None:
+def kept_gain_hidden(answer: Answer, seed: int = 0) -> None:
     """Test ``kept_gain(w, slope)`` on random layers with neurons that are off."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     for h, m in ((1, 5), (6, 4), (20, 30)):
         w = torch.randn(h, m, generator=g, dtype=torch.float64)
         slope = torch.randn(h, generator=g, dtype=torch.float64)

@@ -1,5 +1,7 @@
 """Tests of the exercise of lab 12, The mathematics of adversarial attacks."""
 
+import math
+import random
 from collections.abc import Callable
 
 import torch
@@ -24,10 +26,16 @@ def certainly_flipped(answer: Answer) -> None:
     _is(answer, 8, [16], 0)
 
 
-def certainly_flipped_hidden(answer: Answer) -> None:
+def certainly_flipped_hidden(answer: Answer, seed: int = 0) -> None:
     """Test it on deep networks, and against tents that are folded."""
     _is(answer, 20, [3, 3], 12)
     _is(answer, 3, [40, 40], 0)
+    rng = random.Random(seed)
+    for _ in range(10):
+        widths = [rng.randint(1, 6) for _ in range(rng.randint(1, 4))]
+        pieces = math.prod(h + 1 for h in widths)
+        s = rng.randint(1, pieces)
+        _is(answer, s, widths, max(0, s - pieces // 2))
     t = torch.linspace(0, 1, 4001, dtype=torch.float64)
     v = t
     for depth in (1, 2, 3):

@@ -45,9 +45,9 @@ def safe_budget(answer: Answer) -> None:
     _is_largest(answer, torch.randn(50, 3, generator=g, dtype=torch.float64))
 
 
-def safe_budget_hidden(answer: Answer) -> None:
+def safe_budget_hidden(answer: Answer, seed: int = 0) -> None:
     """Test it on other numbers of classes, negative logits and large ones."""
-    g = torch.Generator().manual_seed(1)
+    g = torch.Generator().manual_seed(seed + 1)
     for classes, shift, scale in ((2, -5.0, 1.0), (10, 0.0, 30.0), (10, -80.0, 3.0)):
         f = torch.randn(100, classes, generator=g, dtype=torch.float64)
         _is_largest(answer, scale * f + shift)

@@ -40,7 +40,7 @@ def split(answer: Answer) -> None:
     )
 
 
-def split_hidden(answer: Answer) -> None:
+def split_hidden(answer: Answer, seed: int = 0) -> None:
     """Test it by hand on two networks, and on other numbers of classes."""
     p = torch.tensor([[[0.8, 0.2]], [[0.5, 0.5]]], dtype=torch.float64)
     y = torch.tensor([0])
@@ -52,4 +52,4 @@ def split_hidden(answer: Answer) -> None:
     )
     _adds_up(answer, p, y)
     for m, k in ((2, 10), (9, 3)):
-        _adds_up(answer, *_drawn(m, 30, k, seed=m))
+        _adds_up(answer, *_drawn(m, 30, k, seed=seed + m))

@@ -25,13 +25,15 @@ def kernel_floor(answer: Answer) -> None:
     _is(answer, 3, 4, 3, 1 - 3 / 9)
 
 
-def kernel_floor_hidden(answer: Answer) -> None:
+def kernel_floor_hidden(answer: Answer, seed: int = 0) -> None:
     """Test it beyond the dimension, and against a count of independent harmonics."""
     _is(answer, 3, 2, 9, 0.0)
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(80, 5, generator=g, dtype=torch.float64)
+    g = torch.Generator().manual_seed(seed)
+    d = int(torch.randint(3, 7, (1,), generator=g))
+    x = torch.randn(120, d, generator=g, dtype=torch.float64)
     x = x / x.norm(dim=1, keepdim=True)
     u = x @ x.T
-    # Harmonics of degree three around eighty axes, on five coordinates.
-    rank = int(torch.linalg.matrix_rank(u**3 - 3 / 7 * u, rtol=1e-9))
-    _is(answer, 5, 3, 12, 1 - 12 / rank)
+    # Harmonics of degree three around 120 axes, on d coordinates.
+    rank = int(torch.linalg.matrix_rank(u**3 - 3 / (d + 2) * u, rtol=1e-9))
+    n = int(torch.randint(1, rank, (1,), generator=g))
+    _is(answer, d, 3, n, 1 - n / rank)

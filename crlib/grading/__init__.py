@@ -5,7 +5,8 @@ wanted functions are taken by name, and no cell runs (``extract``). Each functio
 judged in processes of its own (``judge``): the student's code in one (``worker``),
 behind walls (``walls``), the tests in another (``tester``), and what passes between
 them is plain values (``wire``). The marks of a class go into a table (``marks``) and a
-page for each student (``feedback``).
+page for each student (``feedback``). The same verdicts go to Gradescope
+(``gradescope``), to nbgrader (``nbgrader``) and to GitHub Classroom (``classroom``).
 
 ``crlib grade PACK SUBMITTED`` does all this.
 """
@@ -15,4 +16,13 @@ from crlib.grading.marks import grade
 from crlib.grading.packs import Pack, PackError, Task, read
 from crlib.grading.walls import WALLS
 
-__all__ = ["WALLS", "Pack", "PackError", "Task", "Verdict", "grade", "judge", "read"]
+__all__ = [
+    "WALLS",
+    "Pack",
+    "PackError",
+    "Task",
+    "Verdict",
+    "grade",
+    "judge",
+    "read",
+]

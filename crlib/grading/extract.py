@@ -9,7 +9,7 @@ import ast
 import json
 import re
 import symtable
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from crlib.grading.packs import Task, uses
@@ -56,6 +56,42 @@ def cells(raw: bytes) -> list[str]:
     Raises:
         Unreadable: it is neither.
     """
+    return [source for kind, source in _cells(raw) if kind == "code"]
+
+
+def written(raw: bytes, given: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return what a student wrote to questions that a hand grades, as Markdown.
+
+    What stands in new or changed cells below a question, and above the next cell that
+    students were given, was written to it.
+
+    Args:
+        raw: the file.
+        given: the cells that students were given: the label of the question to which a
+            cell belongs, or nothing, and its source.
+
+    Raises:
+        Unreadable: it is no notebook.
+    """
+    known = {source.strip(): label for label, source in given}
+    # Who types into the question itself leaves its first line.
+    heads = {s.strip().partition("\n")[0]: label for label, s in given if label}
+    found: dict[str, list[str]] = {}
+    label = ""
+    for kind, source in _cells(raw):
+        text = source.strip()
+        if text in known:
+            label = known[text]
+            continue
+        label = heads.get(text.partition("\n")[0], label)
+        if label and text:
+            shown = f"```python\n{text}\n```" if kind == "code" else text
+            found.setdefault(label, []).append(shown)
+    return {label: "\n\n".join(texts) for label, texts in found.items()}
+
+
+def _cells(raw: bytes) -> list[tuple[str, str]]:
+    """Return the type and the source of each cell."""
     text = raw.decode(errors="replace").strip()
     if not text:
         raise Unreadable("Your file is empty.")
@@ -64,14 +100,15 @@ def cells(raw: bytes) -> list[str]:
     if text[0] == "<":
         raise Unreadable("Your file is a web page: download the notebook as .ipynb.")
     if text[0] != "{":
-        return [text]
+        return [("code", text)]
     try:
         notebook = json.loads(text)
         sheets = [notebook, *notebook.get("worksheets", [])]
         found = [cell for sheet in sheets for cell in sheet.get("cells", [])]
-        code = [cell for cell in found if cell.get("cell_type") == "code"]
-        sources = [cell.get("source", cell.get("input", "")) for cell in code]
-        return [s if isinstance(s, str) else "".join(s) for s in sources]
+        kinds = [str(cell.get("cell_type")) for cell in found]
+        sources = [cell.get("source", cell.get("input", "")) for cell in found]
+        texts = [s if isinstance(s, str) else "".join(s) for s in sources]
+        return list(zip(kinds, texts, strict=True))
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise Unreadable(
             "Your file is damaged or no notebook: download it again as .ipynb."

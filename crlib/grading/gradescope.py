@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,13 @@ def wheel(root: Path, folder: Path) -> Path:
 
 
 def bundle(pack: Path, wheel: Path, file: Path) -> Path:
-    """Write the zip that is uploaded as an autograder; return its path."""
+    """Write the zip that is uploaded as an autograder; return its path.
+
+    Its pack has no rubrics: these are solutions, and the judge has no use for them.
+    """
+    told = read(pack)
+    tasks = tuple(replace(task, rubric=()) for task in told.tasks)
+    bare = json.dumps(asdict(replace(told, tasks=tasks)))
     early = json.dumps(_failed("it was stopped"))
     scripts = {"setup.sh": SETUP, "run_autograder": RUN.format(early=early)}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -148,7 +155,7 @@ def bundle(pack: Path, wheel: Path, file: Path) -> Path:
             info = zipfile.ZipInfo(name)
             info.external_attr = 0o755 << 16  # to be run
             packed.writestr(info, text)
-        packed.write(pack, "pack.json")
+        packed.writestr("pack.json", bare)
         packed.write(wheel, wheel.name)
     return file
 

@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -67,6 +67,18 @@ class Record:
         """What could be had from the exercises that are judged."""
         return sum(row.points for row in self.rows if row.score is not None)
 
+    def text(self) -> str:
+        """Return what a student is told, in lines."""
+        lines = [f"{self.score} of {self.points} points. {self.note}".strip()]
+        for row in self.rows:
+            if row.score is None:
+                lines.append(f"{row.title}: {row.points} points, graded by hand")
+            else:
+                lines.append(f"{row.title}: {row.score} of {row.points}")
+                lines.append(f"  open test: {row.public}")
+                lines.append(f"  further test: {row.hidden}")
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -107,7 +119,10 @@ def grade(
     def one(submission: Submission) -> Record:
         return graded(pack, submission, out, seconds, walled)
 
-    with _folder(submitted) as place:
+    # Here and not in the threads, which must not parse at once.
+    processes(pack)
+
+    with opened(submitted) as place:
         found = submissions(place, pack.notebook)
         if not found:
             raise PackError(f"{submitted} holds no notebook: give a folder or a zip.")
@@ -167,7 +182,7 @@ def student(parts: tuple[str, ...]) -> str:
 
 
 @contextmanager
-def _folder(submitted: Path) -> Iterator[Path]:
+def opened(submitted: Path) -> Iterator[Path]:
     """Give a folder as it is; unpack of a zip what may be a submission."""
     if submitted.is_dir():
         yield submitted
@@ -242,13 +257,18 @@ def _judged(
         record.missing = list(verdict.missing)
 
 
-def extracted(pack: Pack, raw: bytes, seconds: int) -> dict[str, Answer] | str:
-    """Read a file in a process of its own, which it may crash; return why it cannot."""
+def extracted(
+    pack: Pack, raw: bytes, seconds: int, given: Sequence[tuple[str, str]] = ()
+) -> dict[str, Answer] | str:
+    """Read a file in a process of its own, which it may crash; return why it cannot.
+
+    With the cells that students were ``given`` also what they wrote to the questions
+    that a hand grades (``extract.written``).
+    """
     context = processes(pack)
     end, told = context.Pipe(duplex=False)
-    reader = context.Process(
-        target=_extract, args=(told, raw, pack.judged, seconds), daemon=True
-    )
+    job = (told, raw, pack.judged, list(given), seconds)
+    reader = context.Process(target=_extract, args=job, daemon=True)
     reader.start()
     told.close()
     try:
@@ -267,12 +287,18 @@ def extracted(pack: Pack, raw: bytes, seconds: int) -> dict[str, Answer] | str:
 
 
 def _extract(
-    end: Connection, raw: bytes, tasks: list[Task], seconds: int
+    end: Connection,
+    raw: bytes,
+    tasks: list[Task],
+    given: list[tuple[str, str]],
+    seconds: int,
 ) -> None:  # pragma: no cover - a process of its own, which no coverage sees
     walls.build(["limits"], seconds)
     found: dict[str, Any]
     try:
         answers = extract.answers(raw, tasks)
+        texts = extract.written(raw, given) if given else {}
+        answers |= {label: Answer(text) for label, text in texts.items()}
         found = {label: asdict(answer) for label, answer in answers.items()}
     except Unreadable as error:
         found = {"unreadable": str(error)}

@@ -5,15 +5,18 @@ judge, the pack is enough.
 """
 
 import ast
+import functools
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import crlib
 
+# The module of tests that a pack brings along; see Task.tests.
+OWN = "own"
 # Rooms of crlib that hold answers to exercises.
 ROOMS = "attacks certify compress exercises metrics models theory train".split()
 
@@ -32,9 +35,14 @@ class Task:
         kind: ``"write"`` is judged here; anything else is graded by hand.
         points: in all.
         function: the name of the function to write, empty if there is none.
-        public, hidden: tests, as ``"crlib.exercises.ch05:build"``.
+        public, hidden: tests, as ``"crlib.exercises.ch05:build"``; ``"own:tail"`` is
+            in ``tests``.
         public_points, hidden_points: what each test is worth.
         uses: what of crlib the solution itself calls, as ``"metrics.spread"``.
+        seed: what the hidden test draws its inputs from; 0 in the book, a secret of
+            whoever grades elsewhere.
+        tests: source of tests that crlib does not hold.
+        rubric: of what is graded by hand: what a full answer says, and for how much.
     """
 
     label: str
@@ -47,6 +55,9 @@ class Task:
     public_points: int = 0
     hidden_points: int = 0
     uses: tuple[str, ...] = ()
+    seed: int = 0
+    tests: str = ""
+    rubric: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ def read(path: Path) -> Pack:
     """
     try:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        tasks = (Task(**{**task, "uses": tuple(task["uses"])}) for task in raw["tasks"])
+        tasks = map(_task, raw["tasks"])
         pack = Pack(**{**raw, "setup": tuple(raw["setup"]), "tasks": tuple(tasks)})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise PackError(
@@ -102,6 +113,35 @@ def read(path: Path) -> Pack:
             f" {crlib.__version__}: install that one, or make the pack anew."
         ) from None
     return pack
+
+
+def _task(raw: dict[str, Any]) -> Task:
+    lists = {name: tuple(raw.get(name, ())) for name in ("uses", "rubric")}
+    return Task(**{**raw, **lists})
+
+
+def tests(task: Task, setup: Collection[str]) -> dict[str, Callable[[Any], None]]:
+    """Return the ``"public"`` and the ``"hidden"`` test of a task, the latter seeded.
+
+    Args:
+        task: one that asks for a function.
+        setup: of its pack, which tests of its own may use.
+
+    Raises:
+        PackError: there is no such test.
+    """
+    places = (task.public, task.hidden)
+    if task.tests:
+        own: dict[str, Any] = {"__name__": OWN}
+        for cell in (*setup, task.tests):
+            exec(compile(cell, f"<tests of {task.label}>", "exec"), own)
+        names = [place.partition(":")[2] for place in places]
+        if not set(names) <= set(own):
+            raise PackError(f"The tests of {task.label} do not define {names}.")
+        public, hidden = (own[name] for name in names)
+    else:
+        public, hidden = map(test, places)
+    return {"public": public, "hidden": functools.partial(hidden, seed=task.seed)}
 
 
 def test(place: str) -> Callable[[Any], None]:

@@ -38,7 +38,7 @@ def examine(
         report.send_bytes(json.dumps(found).encode())
 
     try:
-        tests = {kind: packs.test(getattr(task, kind)) for kind in TESTS}
+        tests = packs.tests(task, setup)
         remote = Remote(link, task.public.partition(":")[0])
         say(missing=remote.ready())
         function = remote.call

@@ -8,9 +8,10 @@ adversarial training on few images does along the way, by epoch and by stopping 
 import functools
 from typing import Any
 
-from crlib import attacks, checks, compress, metrics, train
+from crlib import attacks, checks, metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP
+from crlib.studies import networks
 from crlib.studies.engine import Config, Numbers
 from crlib.studies.measures import (
     SETS,
@@ -33,7 +34,7 @@ WAYS = (
     "width",
     "rows, scale-invariant",
 )
-DIM, WIDTH = 196, 128
+WIDTH = 128
 EPS = {"linf": 0.05, "l2": 1.0}  # of training and of judging, input units
 STEPS = 3  # of the inner attack
 BUDGETS = (0.0125, 0.025, 0.0375, 0.05, 0.075, 0.1, 0.15, 0.2)  # linf
@@ -57,7 +58,16 @@ def build(config: Config) -> tuple[MLP, Dataset, dict[str, Any]]:
     checks.one_of("train", config["train"], TRAININGS)
     checks.one_of("experiment", config["experiment"], ("damage", "overfitting"))
     images = _part(config["data"], config["images"])
-    net, options = _network(config["way"], config["strength"], config["seed"], images)
+    checks.one_of("way", config["way"], WAYS)
+    net, options = networks.build(
+        config["way"],
+        config["strength"],
+        config["seed"],
+        images,
+        width=WIDTH,
+        mean=0.29,
+        std=0.35,
+    )
     options |= {"epochs": config["epochs"], "seed": config["seed"], "lr": 2e-3}
     norm = config["train"]
     if norm != "standard":
@@ -68,27 +78,6 @@ def build(config: Config) -> tuple[MLP, Dataset, dict[str, Any]]:
         return net, images, options | {"schedule": "cosine", "checkpoint": "last"}
     long = {"validation": 0.2, "keep": STOPS, "checkpoint": "robust"}
     return net, images, options | long
-
-
-def _network(
-    way: str, strength: float, seed: int, images: Dataset
-) -> tuple[MLP, dict[str, Any]]:
-    """Return what :func:`crlib.studies.networks.build` does, in small."""
-    checks.one_of("way", way, WAYS)
-    width = int(strength) if way == "width" else WIDTH
-    rank = int(strength) if way.startswith("rank") else None
-    sizes = (DIM, width, width, width, 10)
-    net = MLP(sizes, rank=rank, mean=0.29, std=0.35, seed=seed)
-    if way in ("rank, principal", "rank, both"):
-        compress.principal_start(net.layers[0], images.x_train)
-    if way in ("rank, orthonormal", "rank, both"):
-        return net, {
-            "constraint": compress.orthonormal_factors(),
-            "constrain_every": 5,
-        }
-    if way == "rows, scale-invariant":
-        return net, {"penalty": compress.group_lasso(strength, scale_invariant=True)}
-    return net, {}
 
 
 @functools.cache

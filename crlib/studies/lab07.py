@@ -190,9 +190,8 @@ def _recognised(
     means, classifier = class_means(images), judge(images)
     ways = _unit(means[aim] - means[y])
     cosine = pair_cosine(wanted)
-    x = images.x_train.flatten(1)
     # (784, 100): where nearly all of the images' variance is.
-    axes = torch.linalg.eigh((x - x.mean(0)).T @ (x - x.mean(0))).eigenvectors[:, -100:]
+    axes = metrics.principal_directions(images.x_train, 100)
     found = {"pair cosine": cosine}
     for k in (1, 2, MODELS):
         groups = [wanted[i : i + k].mean(0) for i in range(0, MODELS, k)]

@@ -9,7 +9,7 @@ from crlib import metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.studies.engine import Config, Numbers
-from crlib.studies.measures import of_sample, right_directions
+from crlib.studies.measures import of_sample
 
 __all__ = [
     "BUDGETS",
@@ -77,10 +77,7 @@ def fitted(way: str, images: Dataset, seed: int) -> Group:
     rows.append(order[-n:])  # Other images, where there are enough.
     basis = None
     if way == "shared rank":
-        x = images.x_train[base].flatten(1)
-        basis = right_directions(x - x.mean(0), RANK).T  # (4, 784)
-        # A direction is its own but for a sign, which processors choose differently.
-        basis = basis * basis.sum(1, keepdim=True).sign()
+        basis = metrics.principal_directions(images.x_train[base], RANK).T  # (4, 784)
     sets = [_seen(images, chosen, basis) for chosen in rows]
     inputs = 784 if basis is None else RANK
     models = [

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from crlib import attacks, metrics, train
+from crlib import attacks, geometry, metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.studies.engine import Config, Numbers
@@ -16,6 +16,7 @@ from crlib.studies.measures import of_sample
 __all__ = [
     "DEPTHS",
     "DIMS",
+    "NORMS",
     "RANKS",
     "SETTINGS",
     "SIDES",
@@ -36,8 +37,7 @@ __all__ = [
 DIMS, RANKS, DEPTHS = (64, 256, 1024), (1, 4, 16, 64, 0), (1, 4, 8)
 TRAINED, SIDES = (4, 8, 32, 0), (7, 14, 28, 56)
 WIDTH, NETS = 256, 300
-DUAL = {"l1": math.inf, "l2": 2.0, "linf": 1.0}
-OWN = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
+NORMS = ("l1", "l2", "linf")
 SETTINGS: list[Config] = [
     *({"part": "size", "strength": d} for d in DIMS),
     *({"part": "rank", "strength": k} for k in RANKS),
@@ -109,9 +109,9 @@ def radii(weights: Sequence[Tensor], x: Tensor) -> dict[str, float]:
     score, slope = linearised(weights, x)
     return {
         norm: abs(score)
-        / float(torch.linalg.vector_norm(slope, DUAL[norm]))
-        / float(torch.linalg.vector_norm(x, OWN[norm]))
-        for norm in DUAL
+        / float(geometry.norm_of(slope[None], geometry.DUALS[norm]))
+        / float(geometry.norm_of(x[None], norm))
+        for norm in NORMS
     }
 
 
@@ -153,7 +153,7 @@ def _random(seed: int, *, d: int = 784, depth: int = 2, rank: int = 0) -> Number
             reached.append(far / found[-1]["l2"])
     medians = {
         norm: float(torch.tensor([row[norm] for row in found]).double().median())
-        for norm in DUAL
+        for norm in NORMS
     }
     numbers = {norm: value * math.sqrt(d) for norm, value in medians.items()}
     # Infinite if most networks give one label everywhere, as at rank one.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crlib import attacks, certify, compress, data, metrics, train
+from crlib import attacks, certify, checks, compress, data, metrics, train
 from crlib.models import MLP
 from crlib.studies.engine import Config, Numbers
 from crlib.studies.measures import (
@@ -50,7 +50,14 @@ FROBENIUS = 10.0
 
 
 def build(
-    way: str, strength: float, seed: int, images: data.Dataset
+    way: str,
+    strength: float,
+    seed: int,
+    images: data.Dataset,
+    *,
+    width: int = 256,
+    mean: float = 0.286,
+    std: float = 0.353,
 ) -> tuple[MLP, dict[str, Any]]:
     """Return a network and the options of :func:`crlib.train.fit` that make it so.
 
@@ -59,19 +66,22 @@ def build(
         strength: of the way: a learning rate, rank, width, penalty or exponent;
             nothing for plain.
         seed: of the initialisation.
-        images: their principal directions are where the first layer can start.
+        images: as many inputs as their pixels; their principal directions are where
+            the first layer can start.
+        width: of the three hidden layers, unless the way is a width.
+        mean: of a pixel, for the normalisation.
+        std: of a pixel, likewise.
 
     Raises:
         ValueError: an unknown way.
     """
-    if way not in WAYS:
-        raise ValueError(f"way is {way!r}: choose one of {', '.join(WAYS)}.")
-    width = int(strength) if way == "width" else 256
+    checks.one_of("way", way, WAYS)
+    width = int(strength) if way == "width" else width
     net = MLP(
-        (784, width, width, width, 10),
+        (images.x_train[0].numel(), width, width, width, 10),
         rank=int(strength) if way.startswith("rank") else None,
-        mean=0.286,
-        std=0.353,
+        mean=mean,
+        std=std,
         seed=seed,
     )
     if way in ("rank, principal", "rank, both"):
@@ -87,7 +97,7 @@ def build(
         "l1": compress.l1(strength),
         "Frobenius": compress.squared_frobenius(strength),
     }
-    options: dict[str, Any] = {"penalty": penalties.get(way)}
+    options: dict[str, Any] = {"penalty": penalties[way]} if way in penalties else {}
     if way == "learning rate":
         options["lr"] = strength
     if way == "nuclear, fixed scale":

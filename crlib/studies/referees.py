@@ -170,6 +170,7 @@ def estimated(
 def principal(images: Dataset, count: int) -> Tensor:
     """Return the first principal directions ``(m, count)`` of the training images."""
     flat = images.x_train.flatten(1)
+    # With the signs that came: the directions of the table's queries are drawn in them.
     return torch.linalg.eigh(torch.cov(flat.T))[1].flip(1)[:, :count]
 
 

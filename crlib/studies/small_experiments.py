@@ -217,9 +217,7 @@ def history(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
 def _principal(images: Dataset) -> tuple[Tensor, Tensor]:
     """Return normalised training images, and their directions, strongest first."""
     pixels = (images.x_train.flatten(1) - MEAN) / STD
-    directions = torch.linalg.eigh(pixels.T @ pixels).eigenvectors.flip(1)
-    # A direction has no sign of its own, and a start in it must have one.
-    return pixels, directions * directions.sum(0).sign()
+    return pixels, metrics.principal_directions(pixels, centred=False)
 
 
 def _with_history(way: str, rank: int, seed: int, images: Dataset) -> MLP:

@@ -3,6 +3,7 @@ r"""What a compressible layer can and must do to its operator norms."""
 import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from crlib import checks
@@ -228,18 +229,16 @@ def sharp_spectral_interval(
     r"""Return the range of :math:`\|W\|_2 / \|W\|_F` at given compressibility (M3).
 
     For singular values that are strictly :math:`(q, k, \epsilon)`-compressible with
-    spread :math:`\beta`, with :math:`H = 1 + (k-1)(1-\beta)^q` and
-    :math:`c = \epsilon^q / (1-\epsilon^q)`, the ratio lies between
+    spread :math:`\beta`, with :math:`b = 1-\beta`, :math:`H = 1 + (k-1) b^q` and
+    :math:`c = \epsilon^q / (1-\epsilon^q)`, the ratio lies between the inverse length
+    of the longest such spectrum and
 
-    .. math:: \big[k-1 + (1-\beta)^2 + c\, (k-1+(1-\beta)^q) (1-\beta)^{2-q}
-       \big]^{-1/2}
+    .. math:: \big[1 + (k-1) b^2 + (c H)^{2/q} (d-k)^{1-2/q} \big]^{-1/2} .
 
-    and
-
-    .. math:: \big[1 + (k-1)(1-\beta)^2 + (c H)^{2/q} (d-k)^{1-2/q} \big]^{-1/2} .
-
-    The upper end is attained. The lower end is attained if
-    :math:`c\, (k-1+(1-\beta)^q) / (1-\beta)^q` is an integer up to d - k. Source: ours.
+    Of the longest one, with largest value one, the head has the sum of q-th powers
+    :math:`S = \min\{k - 1 + b^q, (d-k) b^q / c\}`: as many ones as fit, one value
+    between, and b for the rest. The tail has :math:`c S`: as many b as fit, one value
+    below, and zeros. Both ends are attained. Source: ours.
 
     Args:
         k: dominant values, from 1 to d.
@@ -272,7 +271,7 @@ def sharp_spectral_interval(
             f"No spectrum has k = {k}, eps = {eps}, beta = {beta} (q = {q}) and only"
             f" {d} values: the tail would exceed the k-th."
         )
-    return _sharp(k, d, eps, beta, q)
+    return _sharp(k, d, eps, 1 - beta, q)
 
 
 def _check_exponent(q: float) -> None:
@@ -280,14 +279,25 @@ def _check_exponent(q: float) -> None:
         raise ValueError(f"q is {q}: these bounds hold for exponents in (0, 2].")
 
 
-def _sharp(k: int, d: int, eps: float, beta: float, q: float) -> tuple[float, float]:
-    last = 1 - beta
-    odds = eps**q / (1 - eps**q)
-    low = k - 1 + last**2 + odds * (k - 1 + last**q) * last ** (2 - q)
-    high = 1 + (k - 1) * last**2
+def _sharp(k: int, d: int, eps: float, b: float, q: float) -> tuple[float, float]:
+    """The ends of the interval; ``b`` is the k-th value over the first."""
+    last, odds = b**q, eps**q / (1 - eps**q)
+    shortest = 1 + (k - 1) * b**2
     if k < d:
-        high += (odds * (1 + (k - 1) * last**q)) ** (2 / q) * (d - k) ** (1 - 2 / q)
-    return low**-0.5, high**-0.5
+        shortest += (odds * (1 + (k - 1) * last)) ** (2 / q) * (d - k) ** (1 - 2 / q)
+    return _longest(k, d, last, odds).pow(2 / q).sum().item() ** -0.5, shortest**-0.5
+
+
+def _longest(k: int, d: int, last: float, odds: float) -> Tensor:
+    """Return the q-th powers ``(d,)`` of the longest spectrum, ``last`` of the k-th."""
+    least = 1 + (k - 1) * last
+    # What a full tail allows; a rounding below what every head has.
+    room = max(least, (d - k) * last / odds) if odds else math.inf
+    head = min(k - 1 + last, room)
+    steps = torch.arange(d, dtype=torch.float64)
+    more = (head - least - (1 - last) * steps[: k - 1]).clamp(0, 1 - last)
+    tail = (odds * head - last * steps[: d - k]).clamp(0, last)
+    return torch.cat([torch.ones(1, dtype=torch.float64), last + more, tail])
 
 
 def sharp_spectral_bounds(w: Tensor, k: int, *, q: float = 1) -> Bounds:
@@ -316,7 +326,9 @@ def sharp_spectral_bounds(w: Tensor, k: int, *, q: float = 1) -> Bounds:
     s = singular_values(w)
     # Rounding noise for a zero is no small number to a root of it (q < 1).
     s[s < 1e-12 * s[0]] = 0
-    low, high = _sharp(k, len(s), best_k_error(s, k, q=q), spread(s, k), q)
+    # Not one minus the spread, which loses the digits of a small value.
+    b = float(s[k - 1] / s[0])
+    low, high = _sharp(k, len(s), best_k_error(s, k, q=q), b, q)
     scale = float(s.norm()) * unit
     return Bounds(low=low * scale, value=float(s[0]) * unit, high=high * scale)
 

@@ -360,6 +360,9 @@ def exercises(book: Manuscript, shelf: Shelf) -> Iterator[tuple[int, str]]:
         wanted += ["solution-start", "solution", "solution-end"]
         if notebooks.asks(block.classes) != "write":
             # Words answer it, and a folded answer in words, perhaps with a cell.
+            told = sum(map(notebooks.worth, notebooks.rubric(book.blocks, label)))
+            if told not in (0, points):
+                yield block.line, f"{label}: its rubric gives {told} of {points} points"
             cells = ("exercise", "public-test", "hidden-test", "solution")
             parts = [part for part in parts if part != "solution"]
             wanted = [part for part in wanted if part not in cells]
@@ -368,6 +371,9 @@ def exercises(book: Manuscript, shelf: Shelf) -> Iterator[tuple[int, str]]:
                 yield block.line, f"{label} has no {part}: add it"
         if set(wanted) <= set(parts) and parts != wanted:
             yield block.line, f"{label}: bring its parts in this order: {wanted}"
+    graded = [b for _, b in starts if notebooks.rubric(book.blocks, b.label)]
+    if rules(book).asks and not graded:
+        yield 1, "no exercise has a rubric: end a solution in words with one"
     for cell in book.tagged("hidden-test"):
         if "remove-cell" not in cell.tags:
             yield cell.line, "a hidden test on the page: tag it remove-cell too"

@@ -1,16 +1,25 @@
 """An assignment of each unit: its solution has all points, what students get none."""
 
+import contextlib
+import csv
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from book._tools import assignment, notebooks
-from book._tools.manuscript import Manuscript, ManuscriptError
-from crlib import grading
+from book._tools import assignment, extras, leaks, notebooks
+from book._tools.manuscript import ManuscriptError
+from crlib import __main__ as command
+from crlib import exercises, grading
+from crlib.grading import extract, gradescope, nbgrader, packs
+from tests.unit.test_grading_nbgrader import autograded, points, released
 
-DEPENDS = ("book", "crlib", "_config.yml")
+DEPENDS = ("book", "crlib", "_config.yml", "tests/unit/test_grading_nbgrader.py")
 ROOT = Path(__file__).parents[2]
 
 
@@ -19,57 +28,201 @@ def book() -> notebooks.Book:
     return notebooks.load(ROOT)
 
 
-def read(book: notebooks.Book, name: str) -> Manuscript:
-    (found,) = (m for m in book.chapters if m.unit and m.unit.name == name)
-    return found
+@pytest.fixture(scope="module")
+def secrets(book: notebooks.Book) -> dict[str, frozenset[str]]:
+    return leaks.secrets(book)
 
 
-def given_away(unit: Manuscript, notebook: Path) -> list[str]:
-    """Return the labels of exercises whose solution or hidden test a notebook shows."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    text = "\n".join("".join(cell["source"]) for cell in cells)
-    found = ["words"] if "**Solution of" in text else []
-    for cell in unit.cells:
-        secret = {"solution", "hidden-test"} & set(cell.tags)
-        if secret and (cell.body in text or re.search(r"_hidden\b", text)):
-            found += [tag for tag in cell.tags if tag.startswith("ex-")]
-    return found
+def open_only(pack: grading.Pack, solution: Path) -> bytes:
+    """Return the solutions, each of which gives up after the calls of the open test."""
+    told = json.loads(solution.read_text(encoding="utf-8"))
+    sources = extract.answers(solution.read_bytes(), pack.judged)
+    for task in pack.judged:
+        space: dict[str, Any] = {"__name__": "notebook"}
+        exec("\n\n".join([*pack.setup, sources[task.label].source]), space)
+        solved, calls = space[task.function], []
+
+        def counted(*args: Any, **options: Any) -> Any:
+            calls.append(1)  # noqa: B023
+            return solved(*args, **options)  # noqa: B023
+
+        assert exercises.check(packs.test(task.public), counted).passed
+        source = GIVES_UP.format(name=task.function, most=len(calls))
+        told["cells"].append({"cell_type": "code", "source": source})
+    return json.dumps(told).encode()
 
 
+GIVES_UP = """
+solved_{name} = {name}
+calls_{name} = [0]
+def {name}(*args, **options):
+    calls_{name}[0] += 1
+    if calls_{name}[0] > {most}:
+        raise ValueError("enough")
+    return solved_{name}(*args, **options)
+"""
 UNITS = [m.unit.name for m in notebooks.load(ROOT).chapters if m.unit]
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_the_solution_has_all_points_and_the_stub_none(
-    book: notebooks.Book, name: str, tmp_path: Path
+def test_solution_half_and_stub_get_their_points_through_every_door(
+    book: notebooks.Book,
+    secrets: dict[str, frozenset[str]],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    files = assignment.make(ROOT, name, tmp_path / "made")
+    files = assignment.write(book, name, tmp_path / "made")
     pack, student, solution = files
-    assert not given_away(read(book, name), student)
-    for who, notebook in (("solution", solution), ("stub", student)):
-        (tmp_path / "in" / who).mkdir(parents=True)
-        (tmp_path / "in" / who / "x.ipynb").write_bytes(notebook.read_bytes())
+    course = tmp_path / "course"
     made = grading.read(pack)
+    source, _ = nbgrader.enter(made, student, course)
+    assert leaks.found([student, source], secrets) == []
+    release = course / "release" / name / made.notebook
+    release.parent.mkdir(parents=True)
+    release.write_text(json.dumps(released(json.loads(source.read_text("utf-8")))))
+    handed_in = {
+        "half": open_only(made, solution),
+        "solution": solution.read_bytes(),
+        "stub": student.read_bytes(),
+    }
+    for who, raw in handed_in.items():
+        (tmp_path / "in" / who).mkdir(parents=True)
+        (tmp_path / "in" / who / "x.ipynb").write_bytes(raw)
     assert made.judged, "nothing to judge"
     assert all(t.public_points + t.hidden_points == t.points for t in made.judged)
-    full, none = grading.grade(made, tmp_path / "in", tmp_path / "out")
+    graded = [t for t in made.tasks if t.rubric]
+    assert f"**{notebooks.RUBRIC}.**" not in student.read_text(encoding="utf-8")
+    assert not graded or notebooks.RUBRIC in solution.read_text(encoding="utf-8")
+    assert graded or name.startswith("lab"), "no question has a rubric"
+    assert all(sum(map(notebooks.worth, t.rubric)) == t.points for t in graded)
+    where = (tmp_path / "in", course, tmp_path / "out")
+    half, full, none = nbgrader.grade(made, *where)
     assert full.score == full.points == sum(t.points for t in made.judged), full
+    assert half.score == sum(t.public_points for t in made.judged), half
     assert none.score == 0
-    for record in (full, none):
+    for record in (full, half, none):
         assert all(not row.flags for row in record.rows), record
+        told = gradescope.results(made, record)["tests"]
+        assert sum(test["score"] for test in told) == record.score
+        assert sum(test["max_score"] for test in told) == record.points
+        shown = autograded(course, record.student, name, made.notebook, monkeypatch)
+        assert points(shown) == record.score
+    with (tmp_path / "out" / "grades.csv").open(encoding="utf-8") as table:
+        scores = [int(row["score"]) for row in csv.DictReader(table)]
+    assert scores == [half.score, full.score, none.score]
     assert {row.public for row in none.rows} <= {"Not written yet.", ""}
 
 
-def test_a_solution_that_is_given_away_is_found(
+@pytest.mark.parametrize("name", ["ch02", "lab03"])
+def test_gradescopes_program_comes_to_the_same_points(
+    name: str, tmp_path: Path
+) -> None:
+    pack, student, solution = assignment.make(ROOT, name, tmp_path / "made")
+    most = sum(task.points for task in grading.read(pack).judged)
+    for notebook, score in ((solution, most), (student, 0)):
+        (tmp_path / "submission").mkdir(exist_ok=True)
+        (tmp_path / "submission" / "x.ipynb").write_bytes(notebook.read_bytes())
+        results = tmp_path / "results.json"
+        gradescope.main([str(pack), str(tmp_path / "submission"), str(results)])
+        told = json.loads(results.read_text(encoding="utf-8"))
+        assert sum(test["score"] for test in told["tests"]) == score
+
+
+def test_gradescopes_zip_gives_no_solution_away(
     book: notebooks.Book, tmp_path: Path
 ) -> None:
-    _, student, solution = assignment.make(ROOT, "ch05", tmp_path)
-    unit = read(book, "ch05")
-    assert "words" in given_away(unit, solution)
-    planted = json.loads(student.read_text(encoding="utf-8"))
-    planted["cells"].append({"source": [unit.tagged("solution", "ex-build")[0].body]})
-    student.write_text(json.dumps(planted), encoding="utf-8")
-    assert given_away(unit, student) == ["ex-build"]
+    made, _, _ = assignment.write(book, "ch05", tmp_path)
+    # crlib holds the hidden tests, and its wheel is in the zip.
+    known = leaks.secrets(book, "ch05", tests=False)
+    assert leaks.found([made], known), "a rubric is a solution"
+    planted = Path(shutil.copy(made, tmp_path / "wheel.json"))
+    zipped = gradescope.bundle(made, planted, tmp_path / "gradescope.zip")
+    assert leaks.found([zipped], known), "planted in place of the wheel"
+    (tmp_path / "wheel").write_bytes(b"")
+    gradescope.bundle(made, tmp_path / "wheel", zipped)
+    assert leaks.found([zipped], known) == []
+
+
+def test_every_open_question_has_room_for_its_answer(tmp_path: Path) -> None:
+    pack, student, _ = assignment.make(ROOT, "ch05", tmp_path)
+    cells = json.loads(student.read_text(encoding="utf-8"))["cells"]
+    asked = [t.label for t in grading.read(pack).tasks if t.kind != "write"]
+    rooms = [c["metadata"]["tags"][1] for c in cells
+             if c["metadata"].get("tags", [""])[0] == "answer"]  # fmt: skip
+    assert asked and rooms == asked
+
+
+def test_all_assignments_are_made_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = notebooks.load(ROOT)
+    few = [m for m in whole.chapters if m.unit and m.unit.name in ("ch05", "lab03")]
+    monkeypatch.setattr(notebooks, "load", lambda _: replace(whole, chapters=few))
+    line = ["--all", "--out", str(tmp_path / "all"), "--classroom"]
+    assert assignment.main([*line, "--nbgrader", str(tmp_path / "course")]) == 0
+    page = (tmp_path / "all" / "index.html").read_text(encoding="utf-8")
+    for unit in few:
+        assert unit.unit is not None
+        link = f"{unit.unit.name}/{unit.unit.notebook}.ipynb"
+        assert f'href="{link}"' in page and (tmp_path / "all" / link).exists()
+        source = tmp_path / "course" / "source" / unit.unit.name
+        assert (source / f"{unit.unit.notebook}.ipynb").exists()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        assignment.main(["ch05", "--all"])
+    assert "name a unit, or take --all" in capsys.readouterr().err
+
+
+def test_a_class_of_github_sees_the_points_of_each_push(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert assignment.main(["lab03", "--out", str(tmp_path), "--classroom"]) == 0
+    workflow = tmp_path / "classroom" / ".github" / "workflows" / "points.yml"
+    steps = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]["grade"][
+        "steps"
+    ]
+    # As the machine of GitHub checks the repository out, in the folder of a class.
+    shutil.copytree(tmp_path / "classroom", tmp_path / steps[0]["with"]["path"])
+    solution = next((tmp_path / "solution").iterdir())
+    shutil.copy(solution, tmp_path / "class" / "student")
+    words = steps[-1]["run"].partition("|")[0].split()
+    assert words[:3] == ["python", "-m", "crlib"]
+    capsys.readouterr()
+    with contextlib.chdir(tmp_path):
+        assert command.main(words[3:]) == 0
+    most = sum(t.points for t in grading.read(tmp_path / "pack.json").judged)
+    assert f"{most} of {most} points" in capsys.readouterr().out
+
+
+def test_a_template_holds_nothing_that_only_the_course_knows(tmp_path: Path) -> None:
+    folder = own(tmp_path / "ours", example())
+    line = ["ch05", "--out", str(tmp_path / "made"), "--classroom", "--seed", "271828"]
+    assert assignment.main([*line, "--extra", str(folder)]) == 0
+    template = tmp_path / "made" / "classroom"
+    whole = grading.read(tmp_path / "made" / "pack.json")
+    given = grading.read(template / ".github" / "pack.json")
+    assert [t.label for t in given.judged] == [t.label for t in whole.judged[:-1]]
+    assert {t.seed for t in given.judged} == {0}
+    assert leaks.found([template], {}, 271828) == []
+    whole.write(template / ".github" / "pack.json")
+    assert leaks.found([template], {}, 271828) != []
+
+
+def test_every_solution_is_a_secret_and_seen_where_it_is_shown(
+    book: notebooks.Book,
+) -> None:
+    known = leaks.secrets(book, tests=False)
+    exercises_of = {
+        f"{m.unit.name}, {block.label}"
+        for m in book.chapters
+        for block in m.blocks
+        if m.unit and block.name == "exercise-start"
+    }
+    assert set(known) == exercises_of
+    told = leaks.found([ROOT / "chapters"], known)
+    seen = {line.partition("gives away ")[2].partition(":")[0] for line in told}
+    assert seen == exercises_of
 
 
 def test_an_unknown_unit_is_an_error(
@@ -80,3 +233,108 @@ def test_an_unknown_unit_is_an_error(
     line = ["77", "--root", str(ROOT), "--out", str(tmp_path)]
     assert assignment.main(line) == 1
     assert "no unit 'ch77'" in capsys.readouterr().err
+
+
+def test_a_seed_goes_into_the_pack_and_nowhere_else(tmp_path: Path) -> None:
+    plain = assignment.make(ROOT, "ch05", tmp_path / "plain")
+    seeded = assignment.make(ROOT, "ch05", tmp_path / "seeded", seed=271828)
+    assert {t.seed for t in grading.read(plain[0]).judged} == {0}
+    assert {t.seed for t in grading.read(seeded[0]).judged} == {271828}
+    for one, other in zip(plain[1:], seeded[1:], strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    place = tmp_path / "in" / "ada"
+    place.mkdir(parents=True)
+    (place / "x.ipynb").write_bytes(seeded[2].read_bytes())
+    (found,) = grading.grade(grading.read(seeded[0]), tmp_path / "in", tmp_path / "out")
+    assert found.score == found.points > 0
+
+
+@pytest.mark.parametrize("told", ["x", "-1", "1.5", str(2**31)])
+def test_a_seed_is_a_number_that_generators_take(
+    told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        assignment.main(["ch05", "--seed", told])
+    assert "a whole number" in capsys.readouterr().err
+
+
+def example() -> str:
+    """Return the file of exercises that the page on teaching shows."""
+    page = (ROOT / "book/teaching.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"^````md\n(.*?)^````$", page, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+def own(place: Path, text: str) -> Path:
+    place.mkdir()
+    (place / "ours.md").write_text(text, encoding="utf-8")
+    return place
+
+
+def test_exercises_of_your_own_are_assigned_and_graded(tmp_path: Path) -> None:
+    folder = own(tmp_path / "ours", example())
+    files = assignment.make(ROOT, "ch05", tmp_path / "made", 7, folder)
+    pack, student, solution = files
+    made = grading.read(pack)
+    assert [t.label for t in made.judged][-1] == "ex-tail-share"
+    assert made.judged[-1].seed == 7
+    told = student.read_text(encoding="utf-8")
+    assert "def tail(answer)" in told and "What truncation leaves out" in told
+    for secret in ("tail_hidden", "sizes", "squares[k:]", "Square, sort"):
+        assert secret not in told, secret
+    assert "tail_hidden" not in solution.read_text(encoding="utf-8")
+    wrong = re.findall(r"\[wrong-answer, .*?\]\n(.*?)```", example(), re.DOTALL)[0]
+    for who, raw in (
+        ("full", solution.read_bytes()),
+        ("stub", student.read_bytes()),
+        ("wrong", wrong.encode()),
+    ):
+        (tmp_path / "in" / who).mkdir(parents=True)
+        name = "x.py" if who == "wrong" else "x.ipynb"
+        (tmp_path / "in" / who / name).write_bytes(raw)
+    full, none, half = grading.grade(made, tmp_path / "in", tmp_path / "out")
+    rows = [next(r for r in x.rows if r.label == "ex-tail-share") for x in (full, half)]
+    assert full.score == full.points and rows[0].score == rows[0].points == 4
+    assert none.score == half.score == 0
+    assert rows[1].public == "Of 3, 0, -4 it is 9/25, not 0.429."
+    assert rows[1].hidden.startswith("With k = 2 it is ")
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "told"),
+    [
+        ("    raise NotImplementedError", "    return 0.36", "the stub passes"),
+        ("return float(squares[k:]", "return float(squares[:k]", "the solution fails"),
+        ("sizes = v.abs()", "sizes = v.square()", "the wrong answer passes both"),
+        ("[wrong-answer, ex-tail-share]", "[]", "no cell tagged wrong-answer"),
+        ("[hidden-test, ex-tail-share]", "[]", "no cell tagged hidden-test"),
+        ("(answer, seed=0)", "(answer)", "its hidden-test takes a seed"),
+        ("manual_seed(seed)", "manual_seed(3)", "draws nothing from its seed"),
+        ("check(tail, tail_share)", "check(tail)", "end its public-test with"),
+        (" points-4", "", "points-N"),
+        ("```{solution-start} ex-tail-share", "```{note}", "no solution-start"),
+        (":label: ex-tail-share", ":label: ex-build", "choose another"),
+        ("Write `tail_share", "{nothing}`x` `tail_share", "has no form in a notebook"),
+        ("squares = v.square().sort", "squares = w.square().sort", "NameError"),
+    ],
+)
+def test_an_exercise_that_proves_nothing_is_refused(
+    book: notebooks.Book, tmp_path: Path, find: str, replace: str, told: str
+) -> None:
+    assert find in example()
+    folder = own(tmp_path / "ours", example().replace(find, replace))
+    with pytest.raises(ManuscriptError, match=rf"ours\.md:\d+: .*{told}"):
+        extras.added(book, "ch05", folder)
+
+
+def test_a_folder_without_exercises_is_refused(
+    book: notebooks.Book, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ManuscriptError, match=r"no \.md file"):
+        extras.added(book, "ch05", tmp_path)
+    folder = own(tmp_path / "ours", "# Nothing\n\nNo exercise.\n")
+    out = tmp_path / "made"
+    line = ["5", "--root", str(ROOT), "--out", str(out), "--extra", str(folder)]
+    assert assignment.main(line) == 1
+    assert "ours.md:1: no exercise is here" in capsys.readouterr().err
+    assert not out.exists()

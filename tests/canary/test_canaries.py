@@ -11,17 +11,17 @@ import nbformat
 import pytest
 
 import crlib
-from book._tools import manuscript, notebooks
+from book._tools import gates, manuscript, notebooks
 from tests.book import lints, symbols
-from tests.units import Mutation, cells, mutating
+from tests.units import Mutation, mutating
 
 DEPENDS = ("tests/canary/sample", "book/_tools", "crlib/version.py")
 SAMPLE = Path(__file__).parent / "sample"
 CHAPTER = "book/ch07_sample.md"
 WRONG = {
-    "ex-sum": "def sum_abs(v):\n    return sum(v)",
-    "ex-max": "def max_abs(v):\n    return max(v)",
-    "ex-dot": "def inner(u, v):\n    return sum(u) * sum(v)",
+    "ex-sum": ["def sum_abs(v):\n    return sum(v)", "def sum_abs(v):\n    return 0"],
+    "ex-max": ["def max_abs(v):\n    return max(v)"],
+    "ex-dot": ["def inner(u, v):\n    return sum(u) * sum(v)"],
 }
 LONG = " ".join(["word"] * 50)
 
@@ -85,6 +85,8 @@ FAULTS = [
     ("exercises", ":class: judge stars-1", ":class: stars-1"),
     ("exercises", ":class: change stars-1", ":class: derive stars-1"),
     ("exercises", "{solution-start} ex-claim", "{note} ex-claim"),
+    ("exercises", "{admonition} Rubric", "{admonition} Marks"),
+    ("exercises", "*Two points:* a vector", "*One point:* a vector"),
     ("failures", ":tags: [failure]\nassert", ":tags: [setup]\nassert"),
     ("failures", 'assert l1([]) == 0, "an', 'print("an'),
     ("failures", ":tags: [claim]", ":tags: [hide-input]"),
@@ -337,34 +339,41 @@ def test_what_has_no_notebook_form_is_named(
 
 def setup(root: Path) -> tuple[manuscript.Manuscript, dict[str, Any]]:
     book = manuscript.chapters(root)[0]
-    names = cells.fresh()
-    cells.run_all(book.tagged("setup"), names)
+    names = gates.fresh()
+    gates.run_all(book.tagged("setup"), names)
     return book, names
 
 
 def test_good_exercises_are_clean(root: Path) -> None:
     book, names = setup(root)
-    for label in cells.exercise_labels(book):
-        assert cells.faults(book, label, names, WRONG[label]) == []
+    for label in gates.exercise_labels(book):
+        assert gates.faults(book, label, names, WRONG[label]) == []
 
 
 @pytest.mark.parametrize(
     ("find", "replace", "wrong", "finding"),
     [
         ("f([1, 2]) == 3", "1", WRONG["ex-sum"], "the stub passes the public"),
-        ("f([1, -2]) == 3", "1", WRONG["ex-sum"], "the stub passes the hidden"),
+        ("f([1, -k]) == 1 + k", "1", WRONG["ex-sum"], "the stub passes the hidden"),
         ("f([1, 2]) == 3", "f([1, 2]) == 4", WRONG["ex-sum"], "the solution fails"),
-        ("f([1, -2]) == 3", "f([2]) == 2", WRONG["ex-sum"], "the wrong answer passes"),
+        (
+            "f([1, -k]) == 1 + k",
+            "f([k]) == k",
+            WRONG["ex-sum"],
+            "the wrong answer passes",
+        ),
+        ("k = 2 + seed % 5", "k = 2", WRONG["ex-sum"], "draws nothing from its seed"),
         ("f([1, 2]) == 3", "f([1, 2]) in (None, 3)", WRONG["ex-sum"], "None passes"),
-        ("Three and eight", "They", None, "no wrong answer"),
+        ("Three and eight", "They", [], "no wrong answer is given"),
+        ("Three and eight", "They", WRONG["ex-sum"][:1], "fails the public test"),
     ],
 )
 def test_exercise_gate(
-    root: Path, find: str, replace: str, wrong: str | None, finding: str
+    root: Path, find: str, replace: str, wrong: list[str], finding: str
 ) -> None:
     plant(root, find, replace)
     book, names = setup(root)
-    found = cells.faults(book, "ex-sum", names, wrong)
+    found = gates.faults(book, "ex-sum", names, wrong)
     assert any(finding in problem for problem in found)
 
 

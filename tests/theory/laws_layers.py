@@ -80,8 +80,8 @@ def structure_times_scale_is_exact_for_flat_matrices() -> None:
 
 
 @law(
-    Mistake("crlib.theory.layers._sharp", "k - 1 + last**2 +", "k - 2 + last**2 +"),
-    Mistake("crlib.theory.layers._sharp", "(2 / q)", "(1 / q)"),
+    Mistake("crlib.theory.layers._longest", "(0, last)", "(0, last / 2)"),
+    Mistake("crlib.theory.layers._sharp", "** (2 / q)", "** (1 / q)"),
     Mistake("crlib.theory.layers._sharp", "(1 - 2 / q)", "(2 / q - 1)"),
     Mistake("crlib.theory.layers._sharp", "eps**q / (1 - eps**q)", "eps / (1 - eps)"),
 )
@@ -102,22 +102,34 @@ def the_sharp_interval_holds_the_spectral_norm() -> None:
             equal(old.high, high, w)
 
 
+SHARP, LONGEST = "crlib.theory.layers._sharp", "crlib.theory.layers._longest"
+
+
 @law(
-    Mistake("crlib.theory.layers._sharp", "(1 - 2 / q)", "-1"),
-    Mistake("crlib.theory.layers._sharp", "last ** (2 - q)", "last"),
-    Mistake("crlib.theory.layers._sharp", "(k - 1 + last**q)", "(k - last**q)"),
-    Mistake("crlib.theory.layers._sharp", "(1 + (k - 1) * last**q)", "k"),
+    Mistake(SHARP, "(1 - 2 / q)", "-1"),
+    Mistake(SHARP, "(1 + (k - 1) * last)", "k"),
+    Mistake(LONGEST, "min(k - 1 + last, room)", "k - 1 + last"),
+    Mistake(LONGEST, "- (1 - last) * steps", "- steps"),
+    Mistake(LONGEST, "odds * head", "odds * least"),
 )
 def the_ends_of_the_sharp_interval_are_attained() -> None:
-    for n in range(400):
+    for n in range(2000):
         g = torch.Generator().manual_seed(n)
-        k, tail, q = integer(g, 1, 6), integer(g, 0, 6), (0.5, 1.0, 1.5, 2.0)[n % 4]
-        rest = integer(g, 0, 3) if tail else 0
-        last = 1.0 if k == 1 else 0.1 + 0.9 * float(torch.rand((), generator=g))
-        weak = last * float(torch.rand((), generator=g))
-        for head, entry, zeros in ((1.0, last, rest), (last, weak, 0)):
-            top = [1.0] + [head] * (k - 2) + [last] * (k > 1)
-            v = torch.tensor(top + [entry] * tail + [0.0] * zeros, dtype=torch.double)
+        k, more, q = integer(g, 1, 6), integer(g, 1, 6), (0.5, 1.0, 1.5, 2.0)[n % 4]
+        shares = torch.rand(3, generator=g).double().tolist()
+        b = 1.0 if k == 1 else 0.1 + 0.9 * shares[0]
+        weak, between = b * shares[1], b + (1 - b) * shares[2]
+        ones = integer(g, 1, max(k - 2, 1))
+        full_head = [1.0] * (k - 1) + [b]
+        # A head that is not full goes with a tail that is.
+        part_head = [1.0] * ones + [between] + [b] * (k - 1 - ones)
+        ends = {
+            "low": full_head + [b] * (more - 1) + [weak] + [0.0] * (n % 3),
+            "low too": (part_head if k > 2 else full_head) + [b] * more,
+            "high": [1.0] + [b] * (k - 1) + [weak] * more,
+        }
+        for name, values in ends.items():
+            v = torch.tensor(values, dtype=torch.double)
             low, high = theory.sharp_spectral_interval(
                 k,
                 d=len(v),
@@ -125,7 +137,7 @@ def the_ends_of_the_sharp_interval_are_attained() -> None:
                 beta=metrics.spread(v, k),
                 q=q,
             )
-            equal(1 / float(v.norm()), low if entry == last else high)
+            equal(1 / float(v.norm()), high if name == "high" else low, (name, v))
 
 
 @law(Mistake("crlib.theory.spectral_floor", "1 - eps**q", "1 - eps"))
@@ -177,33 +189,39 @@ def strong_neurons_imply_strong_directions() -> None:
     equal(*theory.neuron_implies_spectral(w, 2))
 
 
-SYMBOL = "crlib.metrics.symbol_norm"
+SYMBOL, PHASES = "crlib.metrics._largest_symbol", "crlib.metrics._phases"
+
+
+def dense(layer: torch.nn.Conv2d, channels: int, size: int) -> torch.Tensor:
+    """Return a convolution as a matrix, from what it makes of each pixel."""
+    pixels = torch.eye(channels * size**2).double().view(-1, channels, size, size)
+    return layer(pixels).flatten(1).detach().T
 
 
 @law(
     Mistake(SYMBOL, "(symbol, ord=2).max()", "(symbol, ord=2).mean()"),
-    Mistake(SYMBOL, "[n + k - 1 for", "[k for"),
+    Mistake("crlib.metrics.symbol_norm", "squares + taps - 1", "taps"),
     Mistake(SYMBOL, "(groups, -1)", "(1, -1)"),
+    Mistake(PHASES, "permute(0, 1, 3, 5, 2, 4)", "permute(0, 1, 2, 4, 3, 5)"),
 )
 def no_convolution_stretches_more_than_its_symbol() -> None:
-    for case in range(300):
+    for case in range(400):
         g = torch.Generator().manual_seed(case)
-        k, size, padding, d = (
-            integer(g, *ends) for ends in ((1, 3), (1, 6), (0, 3), (1, 2))
+        k, size, padding, d, stride = (
+            integer(g, *ends) for ends in ((1, 4), (1, 6), (0, 3), (1, 2), (1, 3))
         )
         groups, channels = ((1, 1), (1, 2), (2, 4))[case % 3]
         size = max(size, (k - 1) * d + 1 - 2 * padding)
-        layer = torch.nn.Conv2d(
-            channels, 2, k, padding=padding, dilation=d, groups=groups, bias=False
-        ).double()
+        options = {"padding": padding, "dilation": d, "groups": groups}
+        layer = torch.nn.Conv2d(channels, 2, k, stride, bias=False, **options).double()
         kernel = torch.randn(layer.weight.shape, generator=g).double()
         layer.weight.data = kernel.abs() if case % 5 == 0 else kernel
-        pixels = torch.eye(channels * size**2).double()
-        dense = layer(pixels.view(-1, channels, size, size)).flatten(1).detach()
-        truth = float(torch.linalg.matrix_norm(dense, ord=2))
+        truth = float(torch.linalg.matrix_norm(dense(layer, channels, size), ord=2))
         bound = metrics.symbol_norm(layer, (channels, size, size))
         at_most(truth, bound, case)
-        if k == 1:  # One matrix at every pixel.
+        if k == 1 and padding == 0:  # One matrix at every pixel that is read.
+            equal(truth, bound, case)
+        if k <= stride and d == 1 and padding == 0:  # Patches that do not overlap.
             equal(truth, bound, case)
     # A kernel of ones on a large picture reaches its symbol in the limit.
     blur = torch.nn.Conv2d(1, 1, 3, padding=1, bias=False).double()
@@ -211,3 +229,29 @@ def no_convolution_stretches_more_than_its_symbol() -> None:
     equal(metrics.symbol_norm(blur, (1, 40, 40)), 9.0)
     known = (1 + 2 * math.cos(math.pi / 41)) ** 2
     assert 9.0 / known < 1.01
+
+
+@law(
+    Mistake(PHASES, "permute(0, 1, 3, 5, 2, 4)", "permute(0, 1, 2, 4, 3, 5)"),
+    Mistake(SYMBOL, "(symbol, ord=2).max()", "(symbol, ord=2)[0, 0].max()"),
+)
+def on_a_picture_that_wraps_around_the_symbol_is_the_norm() -> None:
+    for case in range(200):
+        g = torch.Generator().manual_seed(case)
+        stride, squares = integer(g, 1, 3), integer(g, 2, 4)
+        padding = integer(g, 0, 2)
+        # As many outputs as squares.
+        k = integer(g, 2 * padding + 1, 2 * padding + stride)
+        size = stride * squares
+        if k > size or padding >= size:
+            continue
+        layer = torch.nn.Conv2d(
+            2, 3, k, stride, padding, bias=False, padding_mode="circular"
+        ).double()
+        layer.weight.data = torch.randn(layer.weight.shape, generator=g).double()
+        truth = float(torch.linalg.matrix_norm(dense(layer, 2, size), ord=2))
+        kernel, _ = metrics._phases(layer)
+        equal(float(kernel.norm()), float(layer.weight.detach().norm()), case)
+        energy = torch.fft.fft2(kernel, s=[squares] * 2).abs().square().sum((0, 1))
+        equal(float(energy.mean()), float(kernel.square().sum()), case)
+        equal(metrics._largest_symbol(kernel, [squares] * 2, 1), truth, case)

@@ -201,13 +201,13 @@ def test_the_spectral_norm_lies_in_the_sharp_interval(
 
 def test_the_sharp_interval_has_the_documented_values() -> None:
     low, high = theory.sharp_spectral_interval(5, d=400, eps=0.05, beta=0.3)
-    assert low == pytest.approx((4 + 0.49 + 0.7 * 4.7 * 0.05 / 0.95) ** -0.5)
+    assert low == pytest.approx((4 + 0.49 + (4.7 * 0.05 / 0.95) ** 2) ** -0.5)
     assert high == pytest.approx((2.96 + (0.05 / 0.95 * 3.8) ** 2 / 395) ** -0.5)
     assert theory.sharp_spectral_interval(3, d=3, eps=0, beta=0) == pytest.approx(
         (3**-0.5, 3**-0.5)
     )
     low, _ = theory.sharp_spectral_interval(1, d=9, eps=0.2, beta=0)
-    assert low == pytest.approx(0.8**0.5)
+    assert low == pytest.approx((1 + 0.25**2) ** -0.5)
     assert theory.spectral_floor(5, eps=0.05, q=1) == pytest.approx(0.19**0.5)
 
 

@@ -1,11 +1,13 @@
 """A class is graded once, whatever it is handed in as; packs and the command line."""
 
+import ast
 import csv
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from dataclasses import replace
@@ -69,6 +71,46 @@ def test_a_pack_of_another_version_is_refused(tmp_path: Path) -> None:
 def test_a_test_that_is_not_there_is_said_so(place: str) -> None:
     with pytest.raises(PackError, match="no test"):
         packs.test(place)
+
+
+OWN_TESTS = """
+def double(x):
+    return 2 * x
+
+def twice(answer):
+    assert answer(double, 3) == 12, "Six, then twelve."
+
+def twice_hidden(answer, seed=0):
+    assert answer(lambda x: x + seed, 1) == 1 + 2 * seed, f"With {seed}."
+"""
+TWICE = packs.Task(
+    "ex-twice", "Twice", "write", 2, "twice_over", "own:twice", "own:twice_hidden",
+    1, 1, seed=7, tests=OWN_TESTS,
+)  # fmt: skip
+
+
+def test_a_pack_brings_tests_and_a_seed_of_its_own() -> None:
+    pack = replace(PACK, tasks=(TWICE,))
+    # Functions of these tests are called back, as those of crlib's are.
+    right = "def twice_over(f, x):\n    return f(f(x))"
+    assert grading.judge(pack, TWICE, right, seconds=2).hidden.passed
+    knows = "def twice_over(f, x):\n    return 12 if x == 3 else 1"
+    found = grading.judge(pack, TWICE, knows, seconds=2)
+    assert found.public.passed and found.hidden.message == "With 7."
+
+
+def test_tests_that_a_pack_does_not_bring_are_said_so() -> None:
+    with pytest.raises(PackError, match="do not define"):
+        packs.tests(replace(TWICE, hidden="own:gone"), ())
+
+
+def test_a_task_with_a_seed_and_a_rubric_is_read_as_it_was_written(
+    tmp_path: Path,
+) -> None:
+    words = packs.Task("ex-say", "Say", "judge", 3, rubric=("*Three points:* why.",))
+    pack = replace(PACK, tasks=(TWICE, words))
+    pack.write(tmp_path / "pack.json")
+    assert grading.read(tmp_path / "pack.json") == pack
 
 
 def test_students_are_found_in_folders_flat_and_hidden(tmp_path: Path) -> None:
@@ -184,6 +226,116 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert table(fresh) == table(tmp_path / "out")
 
 
+def test_no_two_threads_parse_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = sys.modules["crlib.grading.judge"]
+    room.imports.cache_clear()
+    threads: list[str] = []
+    parse = ast.parse
+
+    def watched(*args: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return parse(*args, **options)
+
+    monkeypatch.setattr(ast, "parse", watched)
+    for name in ("ada", "bob"):
+        put(tmp_path / f"in/{name}.ipynb", notebook(STUBS[1]))
+    marks.grade(SMALL, tmp_path / "in", tmp_path / "out", seconds=2)
+    assert threads == [threading.main_thread().name]
+
+
+def killed_at(moment: int, place: Path, out: Path) -> bool:
+    """Grade in a process that is killed at a moment; say whether it came to its end.
+
+    Moments are counted before and amid each write of a file, before each move, and
+    before each cell of the table. Whom it judges it notes down.
+    """
+
+    def judged(record: marks.Record, pack: Pack, raw: bytes, *_: object) -> None:
+        with open(out / "judged", "a") as file:
+            file.write(f"{record.student}\n")
+        task = pack.tasks[0]
+        row = marks.Row(task.label, task.title, task.points, len(raw))
+        record.rows.append(row)
+
+    left = moment
+
+    def tick() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    write, move, cell = Path.write_text, Path.replace, marks._harmless
+
+    def torn(self: Path, text: str, **options: Any) -> int:
+        tick()
+        write(self, text[: len(text) // 2], **options)
+        tick()
+        return write(self, text, **options)
+
+    def moved(self: Path, target: Path) -> Path:
+        tick()
+        return move(self, target)
+
+    def written(value: object) -> object:
+        tick()
+        return cell(value)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            Path.write_text, Path.replace = torn, moved  # type: ignore[assignment]
+            marks._judged, marks._harmless = judged, written
+            out.mkdir(exist_ok=True)
+            marks.grade(SMALL, place, out, jobs=1)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFEXITED(status)
+
+
+def test_a_kill_at_any_moment_changes_no_table_and_judges_nobody_twice(
+    tmp_path: Path,
+) -> None:
+    for k in range(3):
+        put(tmp_path / f"in/student{k}.ipynb", b"x" * (k + 1))
+    place, whole = tmp_path / "in", tmp_path / "0"
+    assert killed_at(0, place, whole)
+    moment, ended = 0, False
+    while not ended:
+        moment += 1
+        out = tmp_path / str(moment)
+        ended = killed_at(moment, place, out)
+        kept = [file.stem for file in (out / "verdicts").glob("*.json")]
+        assert killed_at(0, place, out)
+        assert table(out) == table(whole)
+        judged = (out / "judged").read_text().split()
+        assert all(judged.count(student) == 1 for student in kept), moment
+        assert len(judged) <= 3 + 1, "no more than the one who was in the works"
+        names = [page.name for page in (out / "feedback").iterdir()]
+        pages = [(out / "feedback" / name).read_text() for name in sorted(names)]
+        assert len(pages) == 3 and all(page.endswith("</html>\n") for page in pages)
+    # Three records with a write and a move, the cells of the table, three pages.
+    assert moment > 3 * 3 + 3 * 5 + 3 * 2
+
+
+def test_sixty_students_take_less_than_three_minutes(tmp_path: Path) -> None:
+    for k in range(60):
+        mine = f"# by student {k}\n" + (EFFECTIVE_RANK if k % 2 else STUBS[1])
+        put(tmp_path / f"in/student{k}.ipynb", notebook(ERROR_CURVE, mine))
+    began = time.monotonic()
+    records = marks.grade(PACK, tmp_path / "in", tmp_path / "out")
+    seconds = time.monotonic() - began
+    assert sum(record.score for record in records) == 30 * 6 + 30 * 3
+    # By the clock of two quiet cores; where others compute as well it goes slower.
+    busy = max(1, os.getloadavg()[0] / 2)
+    assert seconds < 180 * busy
+
+
 def test_a_file_that_ends_its_reader_costs_only_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,8 +386,9 @@ def test_an_assignment_is_made_in_the_repository_only(
     root = Path(crlib.__file__).parents[1]
     monkeypatch.chdir(root)
     out = tmp_path / "made"
-    assert command.main(["assign", "ch05", "--out", str(out)]) == 0
-    assert isinstance(grading.read(out / "pack.json"), Pack)
+    assert command.main(["assign", "ch05", "--out", str(out), "--seed", "7"]) == 0
+    made = grading.read(out / "pack.json")
+    assert isinstance(made, Pack) and {task.seed for task in made.judged} == {7}
 
     def absent(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")

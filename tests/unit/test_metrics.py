@@ -239,6 +239,33 @@ def test_accuracy_counts_in_evaluation_mode_and_leaves_the_model() -> None:
         metrics.accuracy(Never(), x, y)
 
 
+@pytest.mark.parametrize("centred", [True, False])
+def test_principal_directions_keep_most_of_the_squares(centred: bool) -> None:
+    x = 1 + torch.randn(40, 2, 3, generator=rng(0)) * torch.tensor([1.0, 2.0, 4.0])
+    ways = metrics.principal_directions(x, centred=centred)
+    flat = x.flatten(1).double()
+    flat = flat - flat.mean(0) if centred else flat
+    s, vh = torch.linalg.svd(flat)[1:]
+    torch.testing.assert_close((flat @ ways).norm(dim=0), s)
+    torch.testing.assert_close((ways * vh.T).sum(0).abs(), torch.ones(6).double())
+    assert (ways.sum(0) >= 0).all()
+    first = metrics.principal_directions(x, 2, centred=centred)
+    torch.testing.assert_close(first, ways[:, :2])
+
+
+def test_a_direction_whose_entries_cancel_is_one() -> None:
+    x = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    ways = metrics.principal_directions(x)
+    torch.testing.assert_close(ways.norm(dim=0), torch.ones(2).double())
+
+
+def test_principal_directions_need_two_inputs_and_a_count() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        metrics.principal_directions(torch.rand(1, 3))
+    with pytest.raises(ValueError, match="k is 4: choose it from 1 to 3"):
+        metrics.principal_directions(torch.rand(5, 3), 4)
+
+
 @given(SEEDS, st.integers(1, 6))
 def test_energy_share_is_what_the_projection_keeps(seed: int, k: int) -> None:
     g = rng(seed)

@@ -1,8 +1,9 @@
 """What belongs to one unit of the book: ``ch01.py``, ``lab01.py`` and so on.
 
 Such a file holds ``MUTATIONS``, for each theorem a mistake that its check must notice;
-``WRONG``, for each exercise a plausible wrong answer that its tests must refuse; and
-tests that what the unit writes from scratch equals crlib.
+``WRONG``, for each exercise a plausible wrong answer that its tests must refuse, or a
+list of them, of which the public test refuses one, each below a comment that names the
+mistake; and tests that what the unit writes from scratch equals crlib.
 """
 
 from dataclasses import dataclass

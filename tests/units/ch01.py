@@ -36,12 +36,24 @@ def energy_in(delta, w, k):
     return (flat @ columns).square().sum(1) / flat.square().sum(1)
 """,
     # One sign only.
-    "ex-fooling": """
+    "ex-fooling": [
+        """
 def fooling_rate(net, x, direction, eps):
     step = eps * direction / direction.norm()
     label = net((x + step).clamp(0, 1)).argmax(1)
     return float((label != net(x).argmax(1)).float().mean())
 """,
+        # Who is fooled by either sign counted: that is not one change for all.
+        """
+def fooling_rate(net, x, direction, eps):
+    step = eps * direction / direction.norm()
+    either = torch.zeros(len(x), dtype=torch.bool)
+    for sign in (1, -1):
+        moved = (x + sign * step).clamp(0, 1)
+        either |= net(moved).argmax(1) != net(x).argmax(1)
+    return float(either.float().mean())
+""",
+    ],
     # The square root forgotten.
     "ex-blind": """
 def matrix_with(h, m, ratio):

@@ -45,7 +45,8 @@ def project_l1(v, eps):
     return v * (eps / size).clamp_max(1)
 """,
     # The middle of the last bracket, at which nothing was tried.
-    "ex-bisect": """
+    "ex-bisect": [
+        """
 def bisect(attack, high, rounds):
     ever = attack(high)
     low = torch.zeros_like(high)
@@ -56,6 +57,18 @@ def bisect(attack, high, rounds):
         low = torch.where(fooled, low, middle)
     return ((low + high) / 2).masked_fill(~ever, math.inf)
 """,
+        # Who never falls left at the largest budget.
+        """
+def bisect(attack, high, rounds):
+    low = torch.zeros_like(high)
+    for _ in range(rounds):
+        middle = (low + high) / 2
+        fooled = attack(middle)
+        high = torch.where(fooled, middle, high)
+        low = torch.where(fooled, low, middle)
+    return high
+""",
+    ],
     # A stronger rival taken for a higher report.
     "ex-weak-spots": """
 def weak_spots(reports):

@@ -34,17 +34,15 @@ MUTATIONS = [
     ),
     # A tail as heavy as its largest value allows, where the least is meant.
     Mutation("thm-sharp", "crlib.theory.layers._sharp", "(1 - 2 / q)", "0"),
-    # The head without its last value.
-    Mutation("thm-sharp", "crlib.theory.layers._sharp", "k - 1 + last**2 +", "k - 1 +"),
     # The head filled without a look at what the tail can hold.
     Mutation(
-        "prop-left-end",
-        "setup",
-        "min(k - 1 + least, (d - k) * least / odds)",
-        "k - 1 + least",
+        "thm-sharp",
+        "crlib.theory.layers._longest",
+        "min(k - 1 + last, room)",
+        "k - 1 + last",
     ),
     # A head with a value too short.
-    Mutation("prop-left-end", "setup", "extra - (1 - least)", "extra - least"),
+    Mutation("thm-sharp", "setup", "extra - (1 - least)", "extra - least"),
     # The error in place of its power.
     Mutation("cor-floor", "crlib.theory.spectral_floor", "1 - eps**q", "1 - eps"),
     # The mean of all values for that of the head.

@@ -18,6 +18,10 @@ MUTATIONS = [
     Mutation("thm-random-head", "setup", "float(2 * excess", "float(excess"),
     # Both sides of the boundary counted.
     Mutation("prop-score", "check", "(40 - 1) / 2) / 2", "(40 - 1) / 2)"),
+    # Noise to one side only.
+    Mutation("prop-noise-slope", "check", "torch.cat([a, -a,", "torch.cat([a, a,"),
+    # Inputs for neurons.
+    Mutation("prop-noise-slope", "check", "len(w) ** 0.5", "w.shape[1] ** 0.5"),
     # A mask of signs in place of zeros and ones.
     Mutation("prop-never", "check", "< 0.5).double()", "< 0.5).double() * 2"),
     # The gain in the flat direction, which is only a lower bound of the norm.
@@ -70,17 +74,33 @@ def typical(h, k):
     return float(stats.chi2.median(k) / k)
 """,
     # Keeps what is positive in the matrix, whatever the vectors.
-    "ex-best-mask": """
+    "ex-best-mask": [
+        """
 def best_mask(w, a, b):
     return (w > 0).to(w.dtype)
 """,
+        # The largest entries kept, as pruning does.
+        """
+def best_mask(w, a, b):
+    return (w.abs() >= w.abs().median()).to(w.dtype)
+""",
+    ],
     # The length of w forgotten.
-    "ex-any-direction": """
+    "ex-any-direction": [
+        """
 def robust_accuracy(w, mean, noise, eps):
     from scipy import stats
 
     return float(stats.norm.cdf((float(w @ mean) - eps) / noise))
 """,
+        # The variance for the deviation.
+        """
+def robust_accuracy(w, mean, noise, eps):
+    from scipy import stats
+
+    return float(stats.norm.cdf((float(w @ mean / w.norm()) - eps) / noise**2))
+""",
+    ],
 }
 
 

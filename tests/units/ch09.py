@@ -83,11 +83,19 @@ def most_classes(d, ratio):
     return min(d, math.floor(d + 1 - d * ratio + 1e-9))
 """,
     # A bias that enters the norm as one more weight.
-    "ex-bias": """
+    "ex-bias": [
+        """
 def bias_radii(x):
     w = torch.linalg.pinv(torch.cat([x, torch.ones_like(x[:1])]))[:, :-1]
     return 1 / (w[:, None] - w).norm(dim=2)
 """,
+        # No bias: the distances depend on where the origin is.
+        """
+def bias_radii(x):
+    w = torch.linalg.pinv(x)
+    return 1 / (w[:, None] - w).norm(dim=2)
+""",
+    ],
     # The mean over the corners.
     "ex-worst-corner": """
 def worst_corner(w, a):

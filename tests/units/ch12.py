@@ -26,18 +26,34 @@ MUTATIONS = [
 
 WRONG = {
     # The strongest row taken for the one of largest sum.
-    "ex-rows-share": """
+    "ex-rows-share": [
+        """
 def row_share(w):
     strongest = w[w.norm(dim=1).argmax()]
     share = strongest.abs().sum() / w.norm()
     return float(share), float(strongest.norm() / w.norm())
 """,
+        # The squared Frobenius norm.
+        """
+def row_share(w):
+    total = w.square().sum()
+    return float(w.abs().sum(1).max() / total), float(w.norm(dim=1).max() / total)
+""",
+    ],
     # The mean of the norms for the limit.
-    "ex-rows-giants": """
+    "ex-rows-giants": [
+        """
 def inflated(w):
     rho = w.norm(dim=1)
     return rho > rho.mean()
 """,
+        # Squared norms compared with a limit for norms.
+        """
+def inflated(w):
+    rho = w.norm(dim=1)
+    return rho.square() > rho.square().sum() / rho.sum()
+""",
+    ],
     # Not paired: the scatter of the seeds hides the effect.
     "ex-rows-stories": """
 def stories(table, setting, control, column):

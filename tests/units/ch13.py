@@ -24,19 +24,36 @@ def dialled(w, alpha):
     return u * (w.norm() * torch.arange(1, len(s) + 1, dtype=w.dtype) ** -alpha) @ vh
 """,
     # The inputs taken for orthonormal.
-    "ex-few-unseen": """
+    "ex-few-unseen": [
+        """
 def cleared(w, x):
     x = x / x.norm(dim=1, keepdim=True)
     return w @ x.T @ x
 """,
+        # What the inputs see taken out, and the rest kept.
+        """
+def cleared(w, x):
+    return w - w @ torch.linalg.pinv(x) @ x
+""",
+    ],
     # Energies added up before they are divided: long vectors count more.
-    "ex-few-twice": """
+    "ex-few-twice": [
+        """
 def concentration(w, delta, x, k):
     v = torch.linalg.svd(w, full_matrices=False).Vh[:k].T
     i, j = torch.triu_indices(len(x), len(x), 1)
     shares = [(d @ v).square().sum() / d.square().sum() for d in (delta, x[i] - x[j])]
     return float(shares[0] / shares[1])
 """,
+        # Lengths in place of their squares.
+        """
+def concentration(w, delta, x, k):
+    v = torch.linalg.svd(w, full_matrices=False).Vh[:k].T
+    i, j = torch.triu_indices(len(x), len(x), 1)
+    seen = [(d @ v).norm(dim=1) / d.norm(dim=1) for d in (delta, x[i] - x[j])]
+    return float(seen[0].mean() / seen[1].mean())
+""",
+    ],
 }
 
 

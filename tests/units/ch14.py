@@ -7,9 +7,16 @@ MUTATIONS = [
     # The mean over the frequencies, which bounds nothing.
     Mutation(
         "prop-symbol",
-        "crlib.metrics.symbol_norm",
+        "crlib.metrics._largest_symbol",
         "(symbol, ord=2).max()",
         "(symbol, ord=2).mean()",
+    ),
+    # Pixels of a square mistaken for places of the kernel.
+    Mutation(
+        "prop-symbol",
+        "crlib.metrics._phases",
+        "permute(0, 1, 3, 5, 2, 4)",
+        "permute(0, 1, 2, 4, 3, 5)",
     ),
     # The fewest windows in place of the most.
     Mutation(
@@ -34,12 +41,20 @@ def fold(kernel, gamma, beta, mean, variance, eta):
     return scale.view(-1, 1, 1, 1) * kernel, beta - mean
 """,
     # The bound, which a short axis does not reach.
-    "ex-cifar-windows": """
+    "ex-cifar-windows": [
+        """
 def windows(size, k, stride, padding):
     return math.ceil(k / stride)
 """,
+        # Rounded down.
+        """
+def windows(size, k, stride, padding):
+    return k // stride
+""",
+    ],
     # Sorted by fit: a second crossing is taken for the first.
-    "ex-cifar-fit": """
+    "ex-cifar-fit": [
+        """
 def at_fit(fits, distances, level):
     if not fits[0] <= level <= max(fits):
         return math.nan
@@ -47,4 +62,12 @@ def at_fit(fits, distances, level):
     fits, distances = np.array(fits)[order], np.array(distances)[order]
     return float(np.exp(np.interp(level, fits, np.log(distances))))
 """,
+        # Linear between the epochs, where the distance is log-linear.
+        """
+def at_fit(fits, distances, level):
+    if not fits[0] <= level <= max(fits):
+        return math.nan
+    return float(np.interp(level, fits, distances))
+""",
+    ],
 }

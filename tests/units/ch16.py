@@ -35,16 +35,31 @@ MUTATIONS = [
 
 WRONG = {
     # Factors as large as the matrix counted as a saving.
-    "ex-compress-factors": """
+    "ex-compress-factors": [
+        """
 def largest_rank(h, m):
     return h * m // (h + m)
 """,
+        # One factor counted, and two stored.
+        """
+def largest_rank(h, m):
+    return max(k for k in range(min(h, m) + 1) if k * m < h * m)
+""",
+    ],
     # A sum in place of a count: entries may cancel.
-    "ex-compress-narrow": """
+    "ex-compress-narrow": [
+        """
 def narrowed(w1, w2):
     alive = (w1.sum(1) != 0) & (w2.sum(0) != 0)
     return w1[alive], w2[:, alive]
 """,
+        # Dead rows go, and neurons that nobody reads stay.
+        """
+def narrowed(w1, w2):
+    alive = w1.abs().sum(1) != 0
+    return w1[alive], w2[:, alive]
+""",
+    ],
     # The change of one logit taken for that of a difference.
     "ex-compress-survive": """
 def survives(logits, moved):

@@ -40,12 +40,20 @@ def robust_ridge(mu, cov, eps):
     return torch.linalg.solve(cov + eps * torch.eye(len(mu)).to(cov), mu)
 """,
     # The divergence the other way round.
-    "ex-at-trades": """
+    "ex-at-trades": [
+        """
 def trades_loss(clean, moved, y, beta):
     p, q = clean.log_softmax(1), moved.log_softmax(1)
     away = (q.exp() * (q - p)).sum(1).mean()
     return functional.cross_entropy(clean, y) + beta * away
 """,
+        # The sum over the batch in place of the mean.
+        """
+def trades_loss(clean, moved, y, beta):
+    p, q = clean.log_softmax(1), moved.log_softmax(1)
+    return functional.cross_entropy(clean, y) + beta * (p.exp() * (p - q)).sum()
+""",
+    ],
 }
 
 

@@ -34,16 +34,30 @@ MUTATIONS = [
 
 WRONG = {
     # One side only.
-    "ex-referees-slopes": """
+    "ex-referees-slopes": [
+        """
 def slopes(score, x, ways, tau):
     return (score(x + tau * ways) - score(x[None])) / tau @ ways
 """,
+        # Two steps taken, and one divided by.
+        """
+def slopes(score, x, ways, tau):
+    return (score(x + tau * ways) - score(x - tau * ways)) / tau @ ways
+""",
+    ],
     # Columns that are taken for orthonormal.
-    "ex-referees-confined": """
+    "ex-referees-confined": [
+        """
 def confined_distance(a, b, x, basis):
     units = basis / basis.norm(dim=0)
     return float((b - a @ x).abs() / (units.T @ a).norm())
 """,
+        # The distance without the restriction.
+        """
+def confined_distance(a, b, x, basis):
+    return float((b - a @ x).abs() / a.norm())
+""",
+    ],
     # The principal directions of the points, which know nothing of the network.
     "ex-referees-learn": """
 def learnt_row_space(score, points, rank):

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from book._tools import manuscript
-from tests.units import cells, mutating
+from book._tools import gates, manuscript
+from tests.units import mutating
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,8 +31,8 @@ def book(request: pytest.FixtureRequest) -> manuscript.Manuscript:
 @pytest.fixture(scope="module")
 def setup(book: manuscript.Manuscript) -> dict[str, Any]:
     """The names that the setup cells define."""
-    namespace = cells.fresh()
-    cells.run_all(book.tagged("setup"), namespace)
+    namespace = gates.fresh()
+    gates.run_all(book.tagged("setup"), namespace)
     return namespace
 
 
@@ -44,7 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, values in (
         ("label", mutating.labels(found)),
         ("mutation", metafunc.module.MUTATIONS),
-        ("exercise", list(cells.exercise_labels(found))),
+        ("exercise", list(gates.exercise_labels(found))),
     ):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, values, ids=str)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from book._tools import run
+from book._tools import gates, run
 from book._tools.manuscript import Manuscript
-from tests.units import Mutation, cells, mutating
+from tests.units import Mutation, mutating
 
 
 # Its cells have limits of their own.
@@ -41,12 +41,13 @@ def test_exercise(
     setup: dict[str, Any],
     request: pytest.FixtureRequest,
 ) -> None:
-    wrong = request.module.WRONG.get(exercise)
-    problems = cells.faults(book, exercise, setup, wrong)
+    wrong = request.module.WRONG.get(exercise, [])
+    answers = [wrong] if isinstance(wrong, str) else wrong
+    problems = gates.faults(book, exercise, setup, answers)
     assert not problems, "\n".join(problems)
 
 
 def test_every_wrong_answer_has_its_exercise(
     book: Manuscript, request: pytest.FixtureRequest
 ) -> None:
-    assert set(request.module.WRONG) <= set(cells.exercise_labels(book))
+    assert set(request.module.WRONG) <= set(gates.exercise_labels(book))

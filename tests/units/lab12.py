@@ -29,10 +29,17 @@ MUTATIONS = [
 
 WRONG = {
     # Layers add.
-    "ex-lab12-flipped": """
+    "ex-lab12-flipped": [
+        """
 def certainly_flipped(s, widths):
     return max(0, s - (sum(widths) + 1) // 2)
 """,
+        # One point saved by each piece, where two pieces save one.
+        """
+def certainly_flipped(s, widths):
+    return max(0, s - math.prod(h + 1 for h in widths))
+""",
+    ],
 }
 
 

@@ -2,9 +2,10 @@
 
 import contextlib
 
+from book._tools import gates
 from book._tools.manuscript import Manuscript, walk
 from tests.mutated import mutated, replaced
-from tests.units import Mutation, cells
+from tests.units import Mutation
 
 CHECKED = ("theorem", "proposition", "lemma", "corollary")
 
@@ -38,7 +39,7 @@ def check(book: Manuscript, label: str, mutation: Mutation | None = None) -> Non
             test = replaced(test, *fault, f"the check of {label}")
         else:
             library = mutated(where, *fault)
-    namespace = cells.fresh()
+    namespace = gates.fresh()
     with library:
-        cells.run(setup, namespace, f"<setup of {book.path.name}>")
-        cells.run(test, namespace, f"<check-{label}>")
+        gates.run(setup, namespace, f"<setup of {book.path.name}>")
+        gates.run(test, namespace, f"<check-{label}>")
