@@ -471,9 +471,9 @@ def symbol_norm(
         )
     kernel, strides = _phases(layer)
     pads: Any = layer.padding
-    if isinstance(layer, nn.Conv2d):
-        # Of uneven zeros the first side places the pixels in their squares.
-        pads = layer._reversed_padding_repeated_twice[2::-2]
+    if isinstance(pads, str):
+        left, _, top, _ = layer._reversed_padding_repeated_twice
+        pads = (top, left)
     grid = []
     for n, s, p, taps in zip(
         input_shape[1:], strides, _two(pads), kernel.shape[2:], strict=True

@@ -32,7 +32,7 @@ def lipschitz_bound(
     al. 2014). ReLU, leaky or not, and flattening count 1, normalisation its largest
     factor, average pooling and padding in l2 the root of the linf norm times the l1
     norm. The l2 norm of a convolution with zero padding is bounded by
-    :func:`crlib.metrics.symbol_norm`. Of other padding it is the estimate of
+    :func:`crlib.metrics.symbol_norm`. With another padding it is the estimate of
     :func:`crlib.metrics.layer_operator_norm` divided by ``1 - tol``, an upper bound
     that fails with probability at most 1e-9.
 
