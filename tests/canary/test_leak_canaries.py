@@ -16,7 +16,7 @@ from book._tools import assignment, leaks, notebooks, student
 DEPENDS = ("tests/canary/sample", "book/_tools", "crlib/grading", "_config.yml")
 SAMPLE = Path(__file__).parent / "sample"
 SOLUTION = "    return sum(map(abs, reversed(list(v))))"
-TEST = 'assert f([0], [5]) == 0, "Nothing times five is nothing."'
+TEST = 'assert f([0], [5 + seed % 5]) == 0, "Nothing times five is nothing."'
 COLOURED = (
     '<pre><span class="k">return</span> <span class="nb">sum</span>(<span>map</span>'
     '(<span class="nb">abs</span>, <b>reversed</b>(list(v))))</pre>'
