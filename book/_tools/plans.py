@@ -29,7 +29,8 @@ def mistakes(root: Path, name: str) -> dict[str, list[str]]:
     said = comments(source)
     last = listed.lineno
     for key, value in zip(listed.keys, listed.values, strict=True):
-        assert isinstance(key, ast.Constant) and value.end_lineno
+        assert isinstance(key, ast.Constant) and isinstance(key.value, str)
+        assert value.end_lineno
         lines = range(last, value.end_lineno)
         found[key.value] = [said[line] for line in lines if line in said]
         last = value.end_lineno

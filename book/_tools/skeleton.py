@@ -72,7 +72,13 @@ IN_WORDS = """
 :class: dropdown
 ```
 TODO the answer.
-```{{solution-end}}
+{rubric}```{{solution-end}}
+```
+"""
+RUBRIC = """
+```{admonition} Rubric
+- *Two points:* TODO what a full answer says.
+- *Usual wrong turn:* TODO the mistake to expect.
 ```
 """
 EXERCISE = """
@@ -112,7 +118,7 @@ from typing import Any
 {functions}'''
 FUNCTION = '''
 
-def answer_{n}{hidden}(answer: Callable[..., Any]) -> None:
+def answer_{n}{hidden}(answer: Callable[..., Any]{seed}) -> None:
     """TODO what is tested."""
     raise AssertionError("TODO what the learner reads.")
 '''
@@ -144,7 +150,8 @@ def files(unit: Unit) -> dict[str, str]:
                 sections += EXERCISE.format(short=short, n=n, name=unit.name)
             for kind in rules.asks:
                 sections += ASKED.format(short=short, name=kind, kind=f"{kind} ")
-                sections += IN_WORDS.format(short=short, kind=kind)
+                rubric = RUBRIC if kind == "judge" else ""
+                sections += IN_WORDS.format(short=short, kind=kind, rubric=rubric)
     manuscript = MANUSCRIPT.format(
         title=unit.slug.replace("_", " ").capitalize(),
         goals="\n".join(["- TODO an objective."] * rules.objectives),
@@ -152,9 +159,9 @@ def files(unit: Unit) -> dict[str, str]:
         sections=sections,
     )
     functions = "".join(
-        FUNCTION.format(n=n, hidden=hidden)
+        FUNCTION.format(n=n, hidden=hidden, seed=seed)
         for n in range(1, rules.exercises + 1)
-        for hidden in ("", "_hidden")
+        for hidden, seed in (("", ""), ("_hidden", ", seed: int = 0"))
     )
     return {
         f"book/{unit.stem}.md": manuscript.rstrip("\n") + "\n",
