@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from crlib import compress, metrics, train
 from crlib.data import Dataset, gaussian_classes
-from crlib.models import MLP, ConvNet, ResNet
+from crlib.models import MLP, ConvNet, ResNet, weight_layers
 from tests.unit.support import rng
 
 
@@ -340,3 +340,14 @@ def test_recentring_of_a_convolution_is_over_samples_and_places() -> None:
     assert torch.allclose(again(x).mean(0), net(x).mean(0), atol=1e-12)
     with pytest.raises(ValueError, match="same outputs"):
         compress.recentre(net, ConvNet((4, 5), 3, image=(2, 6, 6)).double(), x)
+
+
+def test_means_are_restored_in_one_pass_as_in_one_pass_for_each_layer() -> None:
+    net = ResNet(3, blocks=(1, 1), width=4).double().eval()
+    small = compress.quantise(net, bits=3)
+    x = torch.rand(12, 3, 8, 8, generator=rng(0), dtype=torch.float64)
+    once = compress.recentre(net, small, x)
+    parts = compress.recentre(net, small, x, batch_size=5)
+    for a, b in zip(weight_layers(once), weight_layers(parts), strict=True):
+        assert torch.allclose(a.bias, b.bias, atol=1e-12) and a.bias.abs().sum() > 0
+    assert torch.allclose(once(x).mean(0), net(x).mean(0))

@@ -20,7 +20,7 @@ from crlib.studies.measures import compressibility, differences, of_sample
 
 __all__ = ["STUDY", "judge", "trained"]
 
-IMAGES, EPOCHS, ATTACKED, STEPS = 4000, 6, 200, 30
+IMAGES, EPOCHS, ATTACKED, STEPS = 3000, 5, 150, 20
 ADVERSARIAL = "adversarial"
 # The ways of the study ``networks``, and one more: its strength is a budget in linf.
 SETTINGS: list[Config] = [
@@ -126,4 +126,4 @@ def run(config: Config, images: Dataset) -> Numbers:
     return judge(net, images.x_test[:ATTACKED], images.y_test[:ATTACKED])
 
 
-STUDY = of_sample("predictors", SETTINGS, run)
+STUDY = of_sample("estimates", SETTINGS, run)
