@@ -20,7 +20,7 @@ from crlib.studies.measures import compressibility, differences, of_sample
 
 __all__ = ["STUDY", "judge", "trained"]
 
-IMAGES, EPOCHS, ATTACKED, STEPS = 3000, 5, 150, 20
+IMAGES, EPOCHS, ATTACKED, STEPS = 1500, 4, 100, 15
 ADVERSARIAL = "adversarial"
 # The ways of the study ``networks``, and one more: its strength is a budget in linf.
 SETTINGS: list[Config] = [

@@ -7,6 +7,7 @@ scene, so what other studies call a seed is here the number of a scene: six view
 photograph are one sample, not six.
 """
 
+import copy
 import functools
 import hashlib
 import math
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from crlib import attacks, compress, metrics, theory
 from crlib.attacks import AttackResult
+from crlib.compress.layers import head_of
 from crlib.models import Normalize, weight_layers
 from crlib.studies.engine import Config, Numbers, Study, StudyError
 
@@ -65,7 +67,8 @@ WAYS: dict[str, tuple[float, ...]] = {
     "energy": (0.9999, 0.999, 0.99),
     "weights": (0.1, 0.2, 0.3, 0.4, 0.5),
 }
-MEANS = ("as they are", "restored")
+# The head's mean is one over classes: with a few scenes it says which these were.
+MEANS = ("as they are", "restored, head too", "restored, hidden")
 _SMOOTH = Image.Resampling.BICUBIC
 
 
@@ -346,14 +349,20 @@ def compressed(net: nn.Module, way: str, strength: float) -> Any:
     return small
 
 
-def recentred(net: nn.Module, small: nn.Module, scenes: Tensor, k: int) -> Any:
+def recentred(
+    net: nn.Module, small: nn.Module, scenes: Tensor, k: int, *, head: bool
+) -> Any:
     """Restore the means of the layers, without any view of the scene that is judged.
 
-    Two views each of the scenes whose number is odd where ``k`` is even, and of the
-    even ones where it is odd.
+    The last layer takes part if ``head`` says so. Inputs are two views each of the
+    scenes whose number is odd where ``k`` is even, and of the even ones where it is
+    odd.
     """
     others = scenes[(k + 1) % 2 :: 2, :ATTACKED].flatten(0, 1)
-    return compress.recentre(net, small, others, batch_size=len(others))
+    found = compress.recentre(net, small, others, batch_size=len(others))
+    if not head:
+        head_of(found).bias = copy.deepcopy(head_of(small).bias)
+    return found
 
 
 def kept(
@@ -381,8 +390,9 @@ def _compression(configs: list[Config]) -> list[Numbers]:
     first, net, scenes = configs[0], _folded(), photographs()
     small = compressed(net, first["way"], first["strength"])
     versions = {0: small, 1: small}
-    if first["means"] == "restored":
-        versions = {k: recentred(net, small, scenes, k) for k in versions}
+    if first["means"] != MEANS[0]:
+        head = first["means"] == MEANS[1]
+        versions = {k: recentred(net, small, scenes, k, head=head) for k in versions}
     return [
         kept(net, versions[k % 2], scenes[k], judged=JUDGED)
         for k in (config["seed"] for config in configs)
