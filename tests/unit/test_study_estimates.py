@@ -64,7 +64,7 @@ def test_the_contrast_is_one_where_all_directions_are_treated_alike() -> None:
     assert estimates._contrast(blind, pairs) == pytest.approx(expected)
 
 
-def test_the_table_has_nine_kinds_from_five_seeds() -> None:
+def test_the_table_has_seven_kinds_from_five_seeds() -> None:
     table = studies.published("estimates")
     assert table.groupby("way").size().to_dict() == {
         c["way"]: 5 for c in estimates.SETTINGS

@@ -30,8 +30,8 @@ MUTATIONS = [
         "goals[own] - mean",
         "mean - goals[own]",
     ),
-    # The mean of the inputs forgotten.
-    Mutation("prop-own-centre", "check", "e.mean(0)", "e.mean(0) / 2"),
+    # The mean of the error forgotten.
+    Mutation("prop-own-centre", "check", "(t + e.mean(0))", "t"),
 ]
 
 WRONG = {
