@@ -136,8 +136,9 @@ def views(image: Image.Image, count: int, seed: int) -> Tensor:
         side = round(min(width, height) * (rng.uniform(0.65, 1) if k else 1))
         x, y = ((width - side) // 2, (height - side) // 2)
         if k:
-            x, y = rng.integers(0, width - side + 1), rng.integers(height - side + 1)
-        box = (int(x), int(y), int(x) + side, int(y) + side)
+            x = int(rng.integers(0, width - side + 1))
+            y = int(rng.integers(height - side + 1))
+        box = (x, y, x + side, y + side)
         square = image.convert("RGB").resize(
             (SIDE, SIDE), Image.Resampling.BICUBIC, box
         )
