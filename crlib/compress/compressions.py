@@ -1,7 +1,7 @@
 """Compressions: smaller or sparser copies of a trained network, and what they cost."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -240,29 +240,56 @@ def recentre(
     if [len(stored(a)[0]) for a in before] != [len(stored(b)[0]) for b in after]:
         raise ValueError("The layers of the two networks have not the same outputs.")
     wanted = _means(model, before, x, batch_size)
-    for layer in wanted:
-        own = after[before.index(layer)]
-        shift = wanted[layer] - _means(out, [own], x, batch_size)[own]
-        old = 0 if own.bias is None else own.bias.detach()
-        own.bias = nn.Parameter((old + shift).to(stored(own)[0]))
+    goals = {after[before.index(layer)]: mean for layer, mean in wanted.items()}
+
+    def shift(own: Any, mean: Tensor) -> Tensor:
+        """Move the bias, and return by how much."""
+        by = (goals[own] - mean).to(stored(own)[0])
+        own.bias = nn.Parameter(by if own.bias is None else own.bias.detach() + by)
+        return by
+
+    if len(x) <= batch_size:
+        # One pass: what a layer sends is moved before the next one sees it.
+        _means(out, after, x, batch_size, shift)
+        return out
+    for own in goals:
+        shift(own, _means(out, [own], x, batch_size)[own])
     return out
 
 
 def _means(
-    model: nn.Module, layers: list[Any], x: Tensor, batch_size: int
+    model: nn.Module,
+    layers: list[Any],
+    x: Tensor,
+    batch_size: int,
+    shift: Callable[[Any, Tensor], Tensor] | None = None,
 ) -> dict[Any, Tensor]:
-    """Mean outputs ``(h,)`` over samples and places, in the order of work."""
-    sums: dict[Any, Tensor] = {}
+    """Mean outputs ``(h,)`` over samples and places, in the order of work.
 
-    def add(layer: Any, _: Any, out: Tensor) -> None:
+    Where a layer runs again in a pass, its first outputs count. What ``shift`` returns
+    for a layer and the mean of a batch is added to the outputs.
+    """
+    sums: dict[Any, Tensor] = {}
+    ran: set[Any] = set()
+
+    def add(layer: Any, _: Any, out: Tensor) -> Tensor | None:
+        if layer in ran:
+            return None
+        ran.add(layer)
         conv = isinstance(layer, _ConvNd | LowRankConv2d)
         values = (out.movedim(1, -1) if conv else out).flatten(0, -2).double()
-        sums[layer] = sums.get(layer, 0) + values.mean(0) * len(out) / len(x)
+        mean = values.mean(0)
+        sums[layer] = sums.get(layer, 0) + mean * len(out) / len(x)
+        if shift is None:
+            return None
+        by = shift(layer, mean)
+        return out + (by.view(-1, *[1] * (out.ndim - 2)) if conv else by)
 
     hooks = [layer.register_forward_hook(add) for layer in layers]
     try:
         with torch.no_grad(), evaluating(model):
             for part in x.split(batch_size):
+                ran.clear()
                 model(part)
     finally:
         for hook in hooks:

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from crlib import compress, metrics, train
 from crlib.data import Dataset, gaussian_classes
-from crlib.models import MLP, ConvNet, ResNet
+from crlib.models import MLP, ConvNet, ResNet, weight_layers
 from tests.unit.support import rng
 
 
@@ -365,3 +365,14 @@ def test_activations_that_a_network_keeps_are_copied_as_values() -> None:
     net.all = [2 * net.last]
     with pytest.raises(ValueError, match="cannot be copied"):
         compress.prune(net, 0.5)
+
+
+def test_means_are_restored_in_one_pass_as_in_one_pass_for_each_layer() -> None:
+    net = ResNet(3, blocks=(1, 1), width=4).double().eval()
+    small = compress.quantise(net, bits=3)
+    x = torch.rand(12, 3, 8, 8, generator=rng(0), dtype=torch.float64)
+    once = compress.recentre(net, small, x)
+    parts = compress.recentre(net, small, x, batch_size=5)
+    for a, b in zip(weight_layers(once), weight_layers(parts), strict=True):
+        assert torch.allclose(a.bias, b.bias, atol=1e-12) and a.bias.abs().sum() > 0
+    assert torch.allclose(once(x).mean(0), net(x).mean(0))
