@@ -86,6 +86,20 @@ def test_the_result_says_which_attack_broke_which_sample() -> None:
     assert len(parts.by) == len(x) and parts.by[8:] == ("clean",) * 4
 
 
+def test_the_points_alone_give_the_same_count() -> None:
+    """As RobustBench counts: in batches, and what was wrong before is not robust."""
+    net, x, y = small_task(1)
+    y = torch.cat([y[:9], (y[9:] + 1) % 5])
+    eps = float(fmn(net, x, y, norm="linf").distance[:9].median())
+    found = worst_case(net, x, y, eps=eps)
+    right = sum(
+        int((net(points).argmax(1) == labels).sum())
+        for points, labels in zip(found.x_adv.split(5), y.split(5), strict=True)
+    )
+    assert 0 < right < 9 and found.robust_accuracy == pytest.approx(right / len(x))
+    assert found.x_adv[9:].equal(x[9:])
+
+
 def test_a_masked_network_raises_doubts(
     masked: dict[str, tuple[nn.Module, nn.Module | None]], fashion: Dataset
 ) -> None:
