@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from crlib.attacks import (
+    apgd,
     deepfool,
     diagnose,
     evaluate,
@@ -21,6 +22,7 @@ from crlib.attacks import (
     worst_case,
 )
 from crlib.attacks.diagnosis import CHECKS, doubts
+from crlib.attacks.judging import THOROUGH
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.theory import linear_minimal
@@ -132,6 +134,22 @@ def test_full_becomes_thorough_where_gradients_mislead(
     assert int((queries | lent).sum()) <= int(full.success.sum()) + 1
     early = worst_case(net, x, y, eps=EPS, budget="quick")
     assert full.robust_accuracy <= early.robust_accuracy
+
+
+def plateau(x: Tensor) -> Tensor:
+    """The margin is flat until the mean input is 0.7; only far logits move before."""
+    mean = x.mean(1)
+    rival, far = 40 * (mean - 0.7).clamp_min(0) - 1, -3 - 4 * mean
+    return torch.stack([0 * mean, rival, far, far], 1)
+
+
+def test_the_ratio_leads_over_a_plateau_of_the_margin() -> None:
+    x, y = torch.full((2, 100), 0.5), torch.zeros(2, dtype=torch.int64)
+    x += 0.05 * torch.rand(2, 100, generator=rng(0))
+    options: dict[str, Any] = {"eps": 0.3, "n_targets": 3, "random_start": True}
+    assert not apgd(plateau, x, y, **options).success.any()
+    assert apgd(plateau, x, y, loss="dlr", **options).success.all()
+    assert "dlr" in [options.get("loss") for _, options in THOROUGH]
 
 
 def honest_networks() -> dict[str, Callable[[], nn.Module]]:
