@@ -1,6 +1,7 @@
 """Compare crlib's attacks with those of other libraries: ``make bench-attacks``.
 
     python benchmarks/attacks [--images 256] [--norm l2] [--device cuda] [--quick] ...
+    python benchmarks/attacks optimality|bounds|counting|masked [--write FILE] ...
 
 Two small networks, undefended and adversarially trained, and PGD on a larger one; three
 norms. Every attack runs in a process of its own; every point is judged by the same
@@ -9,12 +10,10 @@ images, measured beside it.
 """
 
 import argparse
-import datetime
-import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from importlib import metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,15 @@ import networks
 import numpy as np
 import results
 import torch
+from facts import provenance, table
 from results import COLUMNS, Row, text
 from torch import Tensor, nn
 
-import crlib
 from crlib import attacks
 
-LIBRARIES = ("pyautoattack", "foolbox", "torchattacks", "adv-lib", "torch")
+# What else is compared, each in a module of this name with a table of its own.
+PARTS = ("optimality", "bounds", "counting", "masked")
+LIBRARIES = ("pyautoattack", "foolbox", "torchattacks", "adv-lib")
 NORMS = ("linf", "l2", "l1")
 GROUPS = ("bare", "pgd", "firm", "apgd", "ensemble", "minimal")
 # Input units, chosen so that neither all inputs fall nor all stand.
@@ -136,27 +137,6 @@ def standing(
     return x[rows], y[rows]
 
 
-def processor(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def provenance(args: argparse.Namespace) -> dict[str, str]:
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "data": args.data,
-        "device": f"{args.device}: {processor(args.device)}",
-        "threads": str(torch.get_num_threads()),
-        "python": platform.python_version(),
-        "crlib": crlib.__version__,
-        **{name: metadata.version(name) for name in LIBRARIES},
-    }
-
-
 def earlier(args: argparse.Namespace, facts: dict[str, str]) -> list[Row]:
     """Return the rows that a part is to be measured into; note that it was a part."""
     apart = [*(args.network or ()), *(args.norm or ()), *(args.group or ())]
@@ -175,19 +155,6 @@ def earlier(args: argparse.Namespace, facts: dict[str, str]) -> list[Row]:
     facts["measured apart"] = "; ".join(dict.fromkeys([*parts, part]))
     facts["cpu seconds"] = known["cpu seconds"]
     return old
-
-
-def table(columns: list[str], found: list[Row], named: int) -> None:
-    """Print rows; the first ``named`` columns hold words."""
-    lines = [columns] + [[text(row.get(c, "-")) for c in columns] for row in found]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for n, cells in enumerate(lines):
-        padded = [
-            cell.ljust(width) if k < named else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        note = found[n - 1].get("note") if n else ""
-        print("  ".join(padded) + (f"  ({note})" if note else ""), flush=True)
 
 
 def show(part: list[Row]) -> None:
@@ -220,7 +187,8 @@ def main() -> int:
         args.norm, args.repeats = args.norm or ["linf"], 1
 
     torch.set_num_threads(1)
-    started, facts = time.perf_counter(), provenance(args)
+    started = time.perf_counter()
+    facts = provenance(LIBRARIES, args.data, args.device)
     found = earlier(args, facts)
     for part in rows(args):
         show(part)
@@ -249,4 +217,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] in PARTS:
+        sys.exit(import_module(sys.argv[1]).main(sys.argv[2:]))
     sys.exit(main())

@@ -276,7 +276,9 @@ def minimal(norm: str) -> Iterator[Contestant]:
         "crlib", "DeepFool", lambda m, x, y: attacks.deepfool(m, x, y, norm=norm).x_adv
     )
     yield Contestant(
-        "crlib", "FMN", lambda m, x, y: attacks.fmn(m, x, y, norm=norm).x_adv
+        "crlib",
+        "FMN",
+        lambda m, x, y: attacks.fmn(m, x, y, norm=norm, walk=0, steps=100).x_adv,
     )
     yield Contestant("crlib", "FMN, led by DeepFool", led)
     yield Contestant("AutoAttack", "FAB", fab)
@@ -307,3 +309,28 @@ def minimal(norm: str) -> Iterator[Contestant]:
         yield Contestant(
             "adv-lib", "DDN", lambda m, x, y: adv_lib.ddn(m, x, y, steps=100)
         )
+
+
+def sparse() -> Iterator[Contestant]:
+    """As few coordinates as possible, a hundred steps where there is a choice."""
+    yield Contestant(
+        "crlib", "DeepFool", lambda m, x, y: attacks.deepfool(m, x, y, norm="l0").x_adv
+    )
+    yield Contestant(
+        "crlib",
+        "sigma-zero, 100 steps",
+        lambda m, x, y: attacks.sigma_zero(m, x, y, steps=100).x_adv,
+    )
+    yield Contestant(
+        "crlib", "sigma-zero", lambda m, x, y: attacks.sigma_zero(m, x, y).x_adv
+    )
+    yield Contestant(
+        "adv-lib",
+        "sigma-zero",
+        lambda m, x, y: adv_lib.sigma_zero(m, x, y, num_steps=100),
+    )
+    yield Contestant(
+        "adv-lib", "FMN", lambda m, x, y: adv_lib.fmn(m, x, y, 0, steps=100)
+    )
+    yield Contestant("foolbox", "FMN", fool(foolbox.attacks.L0FMNAttack(steps=100)))
+    yield Contestant("adv-lib", "VFGA", lambda m, x, y: adv_lib.vfga(m, x, y, False))

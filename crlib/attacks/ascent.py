@@ -43,7 +43,8 @@ def fgsm(
         y: ``(N,)`` true labels, int64.
         eps: radius in input units (write ``8/255``), a number or ``(N,)``.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
-        loss: ``"margin"`` or ``"ce"``, the cross-entropy: what is increased.
+        loss: ``"margin"``, ``"ce"``, the cross-entropy, or ``"dlr"``, the margin over
+            the spread of the largest logits (Croce and Hein 2020): what is increased.
         target: ``(N,)`` labels to reach; None means any label but ``y``.
 
     Returns:
@@ -114,7 +115,8 @@ def pgd(
             steps t = 0, 1, ...
         restarts: number of runs; each sees only the samples still standing.
         random_start: start the first run at a random point too.
-        loss: ``"margin"`` or ``"ce"``, the cross-entropy: what is increased.
+        loss: ``"margin"``, ``"ce"``, the cross-entropy, or ``"dlr"``, the margin over
+            the spread of the largest logits (Croce and Hein 2020): what is increased.
         target: ``(N,)`` labels to reach; None means any label but ``y``.
         generator: source of chance; None means a new one of seed 0.
 
@@ -284,8 +286,9 @@ def apgd(
     of these balls.
 
     With ``n_targets`` the loss is the targeted margin :math:`z_k - z_y`, for one rival
-    k after the other, the strongest at ``x`` first. Each run sees only what still
-    stands. On a linear model, with all rivals, the answer is exact.
+    k after the other, the strongest at ``x`` first; with ``"dlr"`` it is divided by
+    :math:`z_{(1)} - (z_{(3)} + z_{(4)}) / 2`, logits by size. Each run sees only what
+    still stands. On a linear model, with all rivals, the answer is exact.
 
     Cost: at most ``steps + 1`` forward and ``steps`` backward passes a run; one more
     forward pass with ``n_targets`` or ``random_start``.
@@ -299,7 +302,8 @@ def apgd(
         steps: gradient steps a run.
         restarts: rounds; the first starts at ``x``, the others at random points.
         random_start: start the first round at random points too.
-        loss: ``"margin"`` or ``"ce"``, the cross-entropy: what is increased.
+        loss: ``"margin"``, ``"ce"``, the cross-entropy, or ``"dlr"``, the margin over
+            the spread of the largest logits (Croce and Hein 2020): what is increased.
         n_targets: rivals led to, one a run; more than K - 1 means K - 1; 0 is none.
         together: runs to rivals that share their passes, which a small batch gains by;
             so many times the memory.

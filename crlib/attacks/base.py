@@ -20,7 +20,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Model = Callable[[Tensor], Tensor]
 BUDGET_NORMS = ("linf", "l2", "l1")
-LOSSES = ("margin", "ce")
+LOSSES = ("margin", "ce", "dlr")
 
 
 @dataclass(frozen=True, repr=False)
@@ -284,11 +284,25 @@ def objective(
     """Return what the attack increases, ``(N,)``; a rival is led, but not demanded."""
     if rival is not None:
         pair = logits.gather(1, torch.stack([rival, y], 1))
-        return pair[:, 0] - pair[:, 1]
+        lead = pair[:, 0] - pair[:, 1]
+        return lead / _spread(logits, 4) if loss == "dlr" else lead
     label, sign = (y, 1) if target is None else (target, -1)
+    if loss == "ce":
+        return sign * nn.functional.cross_entropy(logits, label, reduction="none")
+    lead = -sign * margin(logits, label)
     if loss == "margin":
-        return -sign * margin(logits, label)
-    return sign * nn.functional.cross_entropy(logits, label, reduction="none")
+        return lead
+    return lead / _spread(logits, 3 if target is None else 4)
+
+
+def _spread(logits: Tensor, last: int) -> Tensor:
+    """Return the largest logit less the mean of the third to the last so large, (N,).
+
+    One where there are fewer classes, or where the third or fourth is masked.
+    """
+    top = logits.topk(min(last, logits.shape[1]), 1).values  # (N, 2, 3 or 4)
+    low = top[:, 2:].mean(1)
+    return torch.where(low.isfinite(), top[:, 0] - low, 1).clamp_min(1e-12)
 
 
 def gradient(value: Tensor, z: Tensor, retain: bool = False) -> Tensor:

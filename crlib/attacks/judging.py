@@ -71,6 +71,8 @@ THOROUGH: tuple[Stage, ...] = (
     (square, {"queries": 1000}),
     (square, {"queries": 1000}),
     (square, {"queries": 5000}),
+    # On k-winners this ratio leads on where the margin itself gets stuck.
+    (apgd, {"steps": 100, "n_targets": 9, "loss": "dlr", "random_start": True}),
 )
 # Sparse steps need more time; Square knows no l1.
 QUICK_L1: tuple[Stage, ...] = (
@@ -155,11 +157,11 @@ def worst_case(
     ``"quick"``: PGD, then APGD to four and to six rivals. ``"full"``: then FMN, APGD on
     the cross-entropy, DeepFool and APGD to nine rivals, and 300 queries of Square,
     which needs no gradient. ``"thorough"``: then PGD from twenty random starts, longer
-    runs of APGD, and up to 5,000 queries at once. For l1 APGD, FMN, and random points
-    in place of queries. For l0 DeepFool, sigma-zero, and queries that move coordinates
-    to ends of the box (Sparse-RS, Croce et al. 2022). A sample counts as robust if it
-    survives them all. A larger budget begins with the smaller one and never ends above
-    it.
+    runs of APGD, up to 5,000 queries at once, and APGD on the ratio of the margin to
+    the spread of the logits. For l1 APGD, FMN, and random points in place of queries.
+    For l0 DeepFool, sigma-zero, and queries that move coordinates to ends of the box
+    (Sparse-RS, Croce et al. 2022). A sample counts as robust if it survives them all. A
+    larger budget begins with the smaller one and never ends above it.
 
     ``"full"`` looks at the gradients of the first 64 samples first, as :func:`diagnose`
     does, which costs 16 passes. Where they are missing or wrong it becomes

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ sys.path.insert(0, str(ROOT / "benchmarks" / "attacks"))
 
 import results  # noqa: E402
 from judge import judge  # noqa: E402
+from masked import paired  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 FACTS, ROWS = results.read(RESULTS / "attacks.csv")
@@ -160,3 +162,158 @@ def test_the_judge_believes_only_the_points() -> None:
     assert verdict["distance"][1:4] == [float("inf")] * 3
     without = judge(model, x, y, x_adv, "linf", None)
     assert without["fooled"][2] and without["outside"] == 2
+
+
+# The parts with a table of their own, and the packages whose versions each must hold.
+PARTS = {
+    "optimality": (*LIBRARIES, "attackbenchlib"),
+    "bounds": ("auto_LiRPA",),
+    "counting": ("robustbench", "pyautoattack"),
+    "masked": ("pyautoattack",),
+}
+MASKED = (
+    "jpeg winners ripple decoy hinge thermometer certain blind label steps loud reverse"
+).split() + ["coarse inside"]
+
+
+def numbers(row: dict[str, str], *columns: str) -> list[float]:
+    return [float(row[column]) for column in columns]
+
+
+def of_optimality(rows: list[Any]) -> list[str]:
+    found = []
+    norms = ("linf", "l2", "l1", "l0")
+    for place in product(("undefended", "defended"), norms):
+        part = [r for r in rows if (r["network"], r["norm"]) == place]
+        if not {"crlib", "adv-lib", "foolbox"} <= {r["library"] for r in part}:
+            found.append(f"{place}: incomplete")
+    for row in rows:
+        score, low, high, share = numbers(row, "score", "low", "high", "found")
+        if not 0 <= low <= high <= 1 or not 0 <= score <= 1 or not 0 <= share <= 1:
+            found.append(f"a share that cannot be: {row}")
+        if row["library"] == "crlib" and (row["outside"] != "0" or share < 1):
+            found.append(f"crlib left the box or found nothing: {row}")
+    return found
+
+
+def of_bounds(rows: list[Any]) -> list[str]:
+    found = []
+    places = {(r["network"], r["method"]) for r in rows}
+    if places != set(product(("MLP", "ConvNet"), ("intervals", "relaxation"))):
+        found.append("the bounds are incomplete")
+    for row in rows:
+        # What rounding in float32 can do, on either side.
+        above, mean = numbers(row, "theirs_above", "mean")
+        if above > 1e-4 * max(1, abs(mean)):
+            found.append(f"auto_LiRPA proves more: {row}")
+        ours, others = numbers(row, "certified", "their_certified")
+        if not others <= ours <= float(row["images"]):
+            found.append(f"a number that cannot be: {row}")
+    return found
+
+
+def of_counting(rows: list[Any]) -> list[str]:
+    found = []
+    if {r["attack"] for r in rows} != {"AutoAttack", "crlib"}:
+        found.append("the count is incomplete")
+    for row in rows:
+        if not row["said"] == row["counted"] == row["in_one_batch"]:
+            found.append(f"counted otherwise: {row}")
+        clean, n = numbers(row, "clean", "images")
+        wrong = str(round((1 - clean) * n))
+        if not wrong == row["wrong_counted"] == row["unmoved"]:
+            found.append(f"a wrong image counts as robust, or was moved: {row}")
+    return found
+
+
+def of_masked(rows: list[Any]) -> list[str]:
+    found = []
+    if not {"winners"} <= {r["network"] for r in rows} <= set(MASKED):
+        found.append("k-winners are missing, or a network is unknown")
+    for row in rows:
+        clean, ours, n = numbers(row, "clean", "thorough", "images")
+        if not 0 <= ours <= clean <= 1:
+            found.append(f"a share that cannot be: {row}")
+            continue
+        if not row["autoattack"]:
+            if "AutoAttack ends" not in row["note"]:
+                found.append(f"no word about AutoAttack: {row}")
+            continue
+        both = round(n * ours) - int(row["theirs"])
+        rest = n - both - int(row["ours"]) - int(row["theirs"])
+        gap = paired(both, int(row["theirs"]), int(row["ours"]), int(rest))
+        again = [results.text(v) for v in (gap.mean, gap.low, gap.high)]
+        if [row["difference"], row["low"], row["high"]] != again:
+            found.append(f"the interval does not follow from the counts: {row}")
+    return found
+
+
+JUDGES = {
+    "optimality": of_optimality,
+    "bounds": of_bounds,
+    "counting": of_counting,
+    "masked": of_masked,
+}
+
+
+def faults(part: str, facts: dict[str, str], rows: list[Any]) -> list[str]:
+    pinned = pins(ROOT / "benchmarks" / "requirements.txt")
+    pinned |= {"torch": pins(ROOT / "requirements.lock")["torch"]}
+    found = [
+        f"{name} is pinned to {pinned[name]}: measure again"
+        for name in (*PARTS[part], "torch")
+        if facts.get(name, "").split("+")[0] != pinned[name]
+    ]
+    for name in ("date", "device", "threads", "crlib", "cpu seconds"):
+        if not facts.get(name):
+            found.append(f"nothing says the {name}")
+    return found + JUDGES[part](rows)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_table_of_the_peers_is_whole_and_current(part: str) -> None:
+    found = faults(part, *results.read(RESULTS / f"{part}.csv"))
+    assert not found, "\n".join(found)
+
+
+BROKEN: dict[str, tuple[str, dict[str, str]]] = {
+    "a score above one": ("optimality", {"score": "1.1"}),
+    "a point outside the box": ("optimality", {"outside": "1"}),
+    "a tighter bound of theirs": ("bounds", {"theirs_above": "0.5"}),
+    "more certified than there are": ("bounds", {"certified": "1000"}),
+    "counted otherwise": ("counting", {"counted": "0.99"}),
+    "a wrong image that counts": ("counting", {"wrong_counted": "0"}),
+    "more robust than right": ("masked", {"thorough": "0.99"}),
+    "a kinder interval": ("masked", {"low": "-0.5"}),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_fault_planted_among_the_peers_is_noticed(fault: str) -> None:
+    part, change = BROKEN[fault]
+    facts, rows = results.read(RESULTS / f"{part}.csv")
+    next(r for r in rows if r.get("library", "crlib") == "crlib").update(change)
+    assert faults(part, facts, rows)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_another_version_of_a_peer_is_noticed(part: str) -> None:
+    facts, rows = results.read(RESULTS / f"{part}.csv")
+    for name in PARTS[part]:
+        assert faults(part, {**facts, name: "0.0"}, rows)
+
+
+def test_the_interval_of_a_paired_difference_covers_it() -> None:
+    g = torch.Generator().manual_seed(0)
+    shares = torch.tensor([0.5, 0.06, 0.02, 0.42], dtype=torch.float64)
+    draws = torch.multinomial(shares, 64 * 1000, replacement=True, generator=g)
+    inside = []
+    for sample in draws.view(1000, 64):
+        counts = sample.bincount(minlength=4).tolist()
+        gap, back = paired(*counts), paired(counts[0], counts[2], counts[1], counts[3])
+        assert (back.low, back.high) == pytest.approx((-gap.high, -gap.low))
+        inside.append(gap.low <= 0.04 <= gap.high)
+    assert 0.93 <= sum(inside) / 1000 <= 0.99
+    # No pair apart is no proof that there is none.
+    same = paired(30, 0, 0, 34)
+    assert same.low < -0.01 and same.high > 0.01

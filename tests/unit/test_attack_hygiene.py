@@ -228,7 +228,7 @@ CONSTANT = {
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("loss", ["margin", "ce"])
+@pytest.mark.parametrize("loss", ["margin", "ce", "dlr"])
 @pytest.mark.parametrize("name", CONSTANT)
 def test_a_model_without_a_gradient_gives_no_nan_and_is_reported(
     name: str, loss: str, norm: str

@@ -10,6 +10,7 @@ from scipy import stats
 from torch import nn
 
 from crlib.attacks import AttackResult, fgsm, pgd, random_noise, robustness_curve
+from crlib.attacks.base import objective
 from crlib.data import Dataset
 from crlib.metrics import accuracy
 from crlib.models import MLP
@@ -191,6 +192,30 @@ def test_cross_entropy_does(trained: MLP, fashion: Dataset) -> None:
     assert fooled.zero_gradient.any()
 
 
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+def test_the_ratio_is_the_margin_over_the_spread_of_the_logits(classes: int) -> None:
+    z = torch.randn(40, classes, generator=rng(classes), dtype=torch.float64)
+    y = torch.randint(classes, (40,), generator=rng(1))
+    rival = (y + 1) % classes
+    size = z.sort(1, descending=True).values
+    third = size[:, 2] if classes > 2 else size[:, 0] - 1
+    fourth = size[:, 3] if classes > 3 else third
+    for goal, low in (({}, third), ({"rival": rival}, (third + fourth) / 2)):
+        ratio = objective(z, y, loss="dlr", **goal)
+        assert torch.allclose(ratio, objective(z, y, **goal) / (size[:, 0] - low))
+        if classes > 2:
+            assert torch.allclose(objective(1e6 * z, y, loss="dlr", **goal), ratio)
+
+
+def test_the_ratio_to_a_masked_class_is_the_margin() -> None:
+    z = torch.tensor([[2.0, 1.0, -math.inf], [0.0, 3.0, -math.inf]]).requires_grad_()
+    y = torch.tensor([0, 0])
+    ratio = objective(z, y, loss="dlr")
+    assert ratio.tolist() == [-1.0, 3.0]
+    (g,) = torch.autograd.grad(ratio.sum(), z)
+    assert g[:, :2].isfinite().all()
+
+
 def test_class_names_do_not_matter(trained: MLP, fashion: Dataset) -> None:
     x, y = fashion.x_test, fashion.y_test
     order = torch.randperm(10, generator=rng(0))
@@ -305,7 +330,7 @@ def test_noise_is_uniform_in_a_ball_inside_the_box(norm: str) -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("loss", ["margin", "ce"])
+@pytest.mark.parametrize("loss", ["margin", "ce", "dlr"])
 def test_a_targeted_success_has_the_target_label(
     trained: MLP, fashion: Dataset, norm: str, loss: str
 ) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from crlib.attacks import (
     Doubt,
+    apgd,
     deepfool,
     diagnose,
     evaluate,
@@ -23,6 +24,7 @@ from crlib.attacks import (
     worst_case,
 )
 from crlib.attacks.diagnosis import CHECKS, doubts
+from crlib.attacks.judging import THOROUGH
 from crlib.attacks.query import sparse_search
 from crlib.data import Dataset
 from crlib.models import MLP
@@ -89,6 +91,20 @@ def test_the_result_says_which_attack_broke_which_sample() -> None:
     assert len(parts.by) == len(x) and parts.by[8:] == ("clean",) * 4
 
 
+def test_the_points_alone_give_the_same_count() -> None:
+    """As RobustBench counts: in batches, and what was wrong before is not robust."""
+    net, x, y = small_task(1)
+    y = torch.cat([y[:9], (y[9:] + 1) % 5])
+    eps = float(fmn(net, x, y, norm="linf").distance[:9].median())
+    found = worst_case(net, x, y, eps=eps)
+    right = sum(
+        int((net(points).argmax(1) == labels).sum())
+        for points, labels in zip(found.x_adv.split(5), y.split(5), strict=True)
+    )
+    assert 0 < right < 9 and found.robust_accuracy == pytest.approx(right / len(x))
+    assert found.x_adv[9:].equal(x[9:])
+
+
 def test_a_masked_network_raises_doubts(
     masked: dict[str, tuple[nn.Module, nn.Module | None]], fashion: Dataset
 ) -> None:
@@ -121,6 +137,22 @@ def test_full_becomes_thorough_where_gradients_mislead(
     assert int((queries | lent).sum()) <= int(full.success.sum()) + 1
     early = worst_case(net, x, y, eps=EPS, budget="quick")
     assert full.robust_accuracy <= early.robust_accuracy
+
+
+def plateau(x: Tensor) -> Tensor:
+    """The margin is flat until the mean input is 0.7; only far logits move before."""
+    mean = x.mean(1)
+    rival, far = 40 * (mean - 0.7).clamp_min(0) - 1, -3 - 4 * mean
+    return torch.stack([0 * mean, rival, far, far], 1)
+
+
+def test_the_ratio_leads_over_a_plateau_of_the_margin() -> None:
+    x, y = torch.full((2, 100), 0.5), torch.zeros(2, dtype=torch.int64)
+    x += 0.05 * torch.rand(2, 100, generator=rng(0))
+    options: dict[str, Any] = {"eps": 0.3, "n_targets": 3, "random_start": True}
+    assert not apgd(plateau, x, y, **options).success.any()
+    assert apgd(plateau, x, y, loss="dlr", **options).success.all()
+    assert "dlr" in [options.get("loss") for _, options in THOROUGH]
 
 
 def honest_networks() -> dict[str, Callable[[], nn.Module]]:
