@@ -472,7 +472,8 @@ def symbol_norm(
     kernel, strides = _phases(layer)
     pads: Any = layer.padding
     if isinstance(pads, str):
-        left, _, top, _ = layer._reversed_padding_repeated_twice
+        sides: Any = layer._reversed_padding_repeated_twice
+        left, _, top, _ = sides
         pads = (top, left)
     grid = []
     for n, s, p, taps in zip(
