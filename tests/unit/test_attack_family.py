@@ -581,7 +581,7 @@ def test_bad_input_is_refused_first(
 
 
 BAD_OPTIONS = [
-    (apgd, {"eps": 0.1, "loss": "dlr"}, "choose one of margin, ce"),
+    (apgd, {"eps": 0.1, "loss": "hinge"}, "choose one of margin, ce, dlr"),
     (apgd, {"eps": 0.1, "steps": 0}, "steps is 0"),
     (apgd, {"eps": 0.1, "n_targets": -1}, "n_targets is -1"),
     (apgd, {"eps": 0.1, "together": 0}, "together is 0"),
