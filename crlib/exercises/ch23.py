@@ -44,10 +44,10 @@ def median_between(answer: Callable[[list[float], float], tuple[float, float]]) 
 
 
 def median_between_hidden(
-    answer: Callable[[list[float], float], tuple[float, float]],
+    answer: Callable[[list[float], float], tuple[float, float]], seed: int = 0
 ) -> None:
     """Test it on heavy tails, on one infinite sample, and at other levels."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for n, level in ((7, 0.95), (21, 0.9), (60, 0.99), (101, 0.95)):
         _median(answer, rng.standard_cauchy(n).tolist(), level)
     _median(answer, [*rng.random(19).tolist(), float("inf")], 0.95)
@@ -82,18 +82,24 @@ def nearest_rival(answer: Callable[[nn.Module, Tensor, Tensor], Tensor]) -> None
     _rival(answer, net, x)
 
 
-def nearest_rival_hidden(answer: Callable[[nn.Module, Tensor, Tensor], Tensor]) -> None:
-    """Test it on a network with hidden layers and seven classes."""
-    g = torch.Generator().manual_seed(0)
-    for seed in range(3):
-        net = MLP((6, 12, 12, 7), bias=True, seed=seed).double()
+def nearest_rival_hidden(
+    answer: Callable[[nn.Module, Tensor, Tensor], Tensor], seed: int = 0
+) -> None:
+    """Test it on networks with hidden layers and seven classes."""
+    g = torch.Generator().manual_seed(seed)
+    for k in range(3):
+        net = MLP((6, 12, 12, 7), bias=True, seed=seed + k).double()
         _rival(answer, net, torch.rand(20, 6, generator=g, dtype=torch.float64))
 
 
 def _shift(
-    answer: Callable[[Tensor, Tensor, Tensor], Tensor], h: int, m: int, n: int
+    answer: Callable[[Tensor, Tensor, Tensor], Tensor],
+    h: int,
+    m: int,
+    n: int,
+    seed: int = 0,
 ) -> None:
-    g = torch.Generator().manual_seed(h)
+    g = torch.Generator().manual_seed(seed + h)
     w = torch.randn(h, m, generator=g, dtype=torch.float64)
     small = w * (torch.rand(h, m, generator=g, dtype=torch.float64) < 0.5)
     a = torch.rand(n, m, generator=g, dtype=torch.float64)
@@ -114,7 +120,9 @@ def shift_back(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     _shift(answer, 3, 5, 40)
 
 
-def shift_back_hidden(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+def shift_back_hidden(
+    answer: Callable[[Tensor, Tensor, Tensor], Tensor], seed: int = 0
+) -> None:
     """Test it on wide, tall and square layers."""
     for h, m, n in ((2, 9, 30), (8, 3, 25), (6, 6, 1)):
-        _shift(answer, h, m, n)
+        _shift(answer, h, m, n, seed)
