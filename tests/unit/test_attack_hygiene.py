@@ -327,7 +327,7 @@ BAD_INPUT = [
     ({"norm": "l0"}, "choose one of linf, l2, l1"),
 ]
 BAD_OPTION = [
-    ({"loss": "dlr"}, "choose one of margin, ce"),
+    ({"loss": "hinge"}, "choose one of margin, ce, dlr"),
     ({"target": torch.tensor([1])}, "target is"),
     ({"target": torch.tensor([1, -2])}, "target holds the label -2"),
     ({"target": torch.tensor([1, 1])}, "equals the true label"),
