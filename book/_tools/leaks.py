@@ -63,7 +63,7 @@ def _public(book: Book, tests: bool) -> str:
     blocks = [
         f"{block.argument}\n{block.body}"
         for unit in book.chapters
-        for block, label in _owned(unit)
+        for block, label in owned(unit)
         if not label
     ]
     files = sorted((book.root / "crlib").rglob("*.py"))
@@ -72,7 +72,7 @@ def _public(book: Book, tests: bool) -> str:
     return squeezed("".join([*blocks, *(f.read_text("utf-8") for f in files)]))
 
 
-def _owned(unit: Manuscript) -> Iterator[tuple[Block, str]]:
+def owned(unit: Manuscript) -> Iterator[tuple[Block, str]]:
     """Yield each block with the exercise that it solves or tests; nothing elsewhere."""
     label = ""
     for block in unit.blocks:
@@ -91,7 +91,7 @@ def _owned(unit: Manuscript) -> Iterator[tuple[Block, str]]:
 def _hidden(unit: Manuscript, tests: bool) -> dict[str, list[str]]:
     """Return what a unit hides from students, by the label of the exercise."""
     found: dict[str, list[str]] = {}
-    for block, label in _owned(unit):
+    for block, label in owned(unit):
         if label and (tests or "hidden-test" not in block.tags):
             found.setdefault(label, []).append(block.body)
     return found

@@ -11,7 +11,6 @@ import argparse
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import nbformat
 from book._tools import build, leaks, manuscript, notebooks
 from book._tools import run as runs
 from book._tools.depends import Sources
-from book._tools.manuscript import Manuscript, ManuscriptError
+from book._tools.manuscript import ManuscriptError
 from book._tools.notebooks import Book
 
 _SOLUTION = r"^```\{solution-start\}.*?^```\{solution-end\}\n```\n"
@@ -40,16 +39,6 @@ def write(book: Book, out: Path) -> list[Path]:
         text = nbformat.writes(notebook, indent=1) + "\n"
         files[-1].write_text(text, encoding="utf-8")
     return files
-
-
-def stays(unit: Manuscript) -> Iterator[bool]:
-    """Say of each cell of a manuscript whether the student edition has it."""
-    inside = False
-    for block in unit.blocks:
-        inside |= block.name == "solution-start"
-        if block.kind == "cell":
-            yield not inside and "hidden-test" not in block.tags
-        inside &= block.name != "solution-end"
 
 
 def pages(root: Path, work: Path) -> Path | None:
@@ -75,8 +64,10 @@ def pages(root: Path, work: Path) -> Path | None:
     for page, ran in found.items():
         file = work / "book" / page.name
         file.write_text(SECRET.sub("", page.read_text("utf-8")), encoding="utf-8")
-        cells = zip(stays(manuscript.read(page)), ran.cells, strict=True)
-        kept = [cell for stay, cell in cells if stay]
+        blocks = leaks.owned(manuscript.read(page))
+        secret = [bool(label) for block, label in blocks if block.kind == "cell"]
+        cells = zip(ran.cells, secret, strict=True)
+        kept = [cell for cell, hidden in cells if not hidden]
         if len(kept) != len(manuscript.read(file).cells):
             raise ManuscriptError(page, 0, "a solution or hidden test is left")
         shown[file] = replace(ran, cells=kept)

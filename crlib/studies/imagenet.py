@@ -69,7 +69,6 @@ WAYS: dict[str, tuple[float, ...]] = {
 }
 # The head's mean is one over classes: with a few scenes it says which these were.
 MEANS = ("as they are", "restored, head too", "restored, hidden")
-_SMOOTH = Image.Resampling.BICUBIC
 
 
 def _package(name: str) -> Any:
@@ -131,7 +130,7 @@ def views(image: Image.Image, count: int, seed: int) -> Tensor:
     0.65 of its side. Every second one is a mirror image.
     """
     rng = np.random.default_rng(seed)
-    (width, height), found = image.size, []
+    image, (width, height), found = image.convert("RGB"), image.size, []
     for k in range(count):
         side = round(min(width, height) * (rng.uniform(0.65, 1) if k else 1))
         x, y = ((width - side) // 2, (height - side) // 2)
@@ -139,9 +138,7 @@ def views(image: Image.Image, count: int, seed: int) -> Tensor:
             x = int(rng.integers(0, width - side + 1))
             y = int(rng.integers(height - side + 1))
         box = (x, y, x + side, y + side)
-        square = image.convert("RGB").resize(
-            (SIDE, SIDE), Image.Resampling.BICUBIC, box
-        )
+        square = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box)
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 255
         found.append(pixels.flip(2) if k % 2 else pixels)
     return torch.stack(found)
