@@ -292,7 +292,9 @@ class Sources:
             path.relative_to(self.root).as_posix()
             for folder in TABLES
             for path in sorted((self.root / folder).glob("*.*"))
-            if path.suffix != ".py" and (every or {path.name, path.stem} & strings)
+            if path.suffix != ".py"
+            # The table of a longer grid, as cifar10-large.csv, belongs to its study.
+            and (every or {path.name, path.stem, path.stem.split("-")[0]} & strings)
         ]
         return digest(
             *(part.text for part in pieces),

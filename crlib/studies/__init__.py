@@ -63,19 +63,27 @@ def find(name: str) -> Study:
     return study
 
 
-def published(name: str) -> pandas.DataFrame:
+def published(name: str, profile: str = "quick") -> pandas.DataFrame:
     """Return the table of a study that comes with crlib, one row a run.
 
-    Columns as in :func:`results`. ``crlib run NAME --csv FILE`` makes such a table.
+    Columns as in :func:`results`. ``crlib run NAME --csv FILE`` makes such a table. The
+    quick grid is there as a whole, of a longer one maybe only what is finished.
+
+    Args:
+        name: of the study.
+        profile: the grid that was run.
 
     Raises:
         StudyError: there is no study of this name, no table of it, or the table was
             made by another version of the study.
     """
     study = find(name)
-    file = resources.files("crlib.results") / f"{name}.csv"
+    stem, command = name, f"crlib run {name}"
+    if profile != "quick":
+        stem, command = f"{name}-{profile}", f"{command} --profile {profile}"
+    file = resources.files("crlib.results") / f"{stem}.csv"
     if not file.is_file():
-        raise StudyError(f"No table of {name} comes with crlib: crlib run {name}.")
+        raise StudyError(f"No table of {name} comes with crlib: {command}.")
     with file.open(encoding="utf-8") as stream:
         table = pandas.read_csv(stream)
     if set(table["version"]) != {study.version}:

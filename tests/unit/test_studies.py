@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crlib import data, metrics, studies, train
+from crlib import data, metrics, results, studies, train
 from crlib.claims import Interval
 from crlib.data import Dataset
 from crlib.studies import StudyError, cifar10, networks, trajectories
@@ -214,6 +215,23 @@ def test_the_table_that_comes_with_crlib_is_the_whole_quick_grid(name: str) -> N
     words = ("accuracy", "robust", "error")
     rates = [c for c in numbers if any(w in c for w in words) and "loss" not in c]
     assert numbers[rates].min().min() >= 0 and numbers[rates].max().max() <= 1 + 1e-9
+
+
+LONGER = [
+    file.stem.split("-") for file in Path(results.__file__).parent.glob("*-*.csv")
+]
+
+
+@pytest.mark.parametrize("name, profile", LONGER)
+def test_the_table_of_a_longer_grid_is_a_part_of_it(name: str, profile: str) -> None:
+    grid, table = studies.find(name).grids[profile], studies.published(name, profile)
+    for _, row in table.iterrows():
+        assert dict(row[list(grid[0])]) in grid
+    assert not table.duplicated(list(grid[0])).any()
+    for column in ("study", "fingerprint", "crlib"):
+        assert table[column].nunique() == 1
+    with pytest.raises(StudyError, match="crlib: crlib run .* --profile none"):
+        studies.published(name, "none")
 
 
 def test_the_table_of_another_version_is_refused(
