@@ -243,7 +243,9 @@ def mathematics(tab: Page) -> Iterator[str]:
         """() => ({
           sources: document.querySelectorAll("article .math").length,
           drawn: document.querySelectorAll("article .math mjx-container").length,
-          errors: document.querySelectorAll("mjx-merror, [data-mjx-error]").length,
+          // A command that MathJax does not know is no error: it stands there in red.
+          errors: document.querySelectorAll(
+            "mjx-merror, [data-mjx-error], mjx-mtext[style*=red]").length,
         })"""
     )
     if found["drawn"] < found["sources"]:

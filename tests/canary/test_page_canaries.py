@@ -130,9 +130,12 @@ def test_script_error(driver: Browser, spoil: Callable[[str, str], Path]) -> Non
         assert any("undefined_function" in line for line in trouble)
 
 
-def test_broken_formula(driver: Browser, spoil: Callable[[str, str], Path]) -> None:
-    formula = r'<article><span class="math notranslate">\(\frac{1\)</span><x'
-    with pages.opened(driver, spoil("<article", formula)) as (tab, _):
+@pytest.mark.parametrize("formula", [r"\frac{1", r"\abs{x}"])
+def test_broken_formula(
+    driver: Browser, spoil: Callable[[str, str], Path], formula: str
+) -> None:
+    math = rf'<article><span class="math notranslate">\({formula}\)</span><x'
+    with pages.opened(driver, spoil("<article", math)) as (tab, _):
         assert list(pages.mathematics(tab))
 
 
