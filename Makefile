@@ -86,8 +86,9 @@ gpu: $(BENCH_READY) ## tests, attacks and ResNet-18 on a GPU, in ten minutes, in
 lock: ## remake requirements.lock from the bounds in pyproject.toml
 	@rm -rf _build/lock && python3 -m venv _build/lock
 	@grep '^torch==' requirements.lock > _build/lock/keep.txt
-	@_build/lock/bin/python -m pip install -qq -c _build/lock/keep.txt -e .[book,test]
-	@_build/lock/bin/python -m pip freeze -qq --exclude-editable > requirements.lock
+	@_build/lock/bin/python -m pip install -qq -c _build/lock/keep.txt -e .[book,test,scale]
+	@_build/lock/bin/python -m pip freeze -qq --exclude-editable \
+		| sed "s/+.*//" > requirements.lock
 
 clean: ## remove what was built; the environment stays
 	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

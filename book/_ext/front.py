@@ -136,7 +136,7 @@ class FillInParts(SphinxPostTransform):
         return link(self.env, self.env.docname, page, text)
 
     def minutes(self, page: str) -> str:
-        return f" · {minutes_to_read(self.env, page)} min"
+        return f" · {minutes_to_read(self.env, page)}\N{NO-BREAK SPACE}min"
 
 
 class minutes_of(nodes.General, nodes.Inline, nodes.Element):

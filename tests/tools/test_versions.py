@@ -1,5 +1,6 @@
 """What an installation asks for: no more than Colab has, and bounds that can be run."""
 
+import re
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,7 +15,7 @@ from book._tools import lowest
 ROOT = Path(__file__).parents[2]
 DEPENDS = (
     *("pyproject.toml", "requirements.lock", "environment.yml", "tests/colab.txt"),
-    "crlib",
+    *("crlib", "Makefile"),
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 NEEDED = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
@@ -56,7 +57,14 @@ def test_a_requirement_that_colab_does_not_meet_is_noticed(text: str) -> None:
 
 
 def test_the_pins_meet_the_bounds() -> None:
-    assert not refused(NEEDED, pins("requirements.lock"))
+    """Of all that ``make lock`` asks for; the tests of a cluster need ``scale``."""
+    asked = re.search(r"-e \.\[([\w,]+)\]", (ROOT / "Makefile").read_text("utf-8"))
+    assert asked
+    extras = asked[1].split(",")
+    assert set(extras) == {"book", "test", "scale"}
+    known = PROJECT["project"]["optional-dependencies"]
+    needed = [Requirement(text) for extra in extras for text in known[extra]]
+    assert not refused([*NEEDED, *needed], pins("requirements.lock"))
 
 
 def test_the_lowest_versions_are_the_bounds() -> None:
