@@ -90,18 +90,51 @@ def drawing(source: str, known: set[str]) -> set[str]:
     }
 
 
+def true_minus(text: str) -> str:
+    return re.sub(r"(?<![\w.)])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
 class TrueMinus(SphinxTransform):
-    """Write a minus, not a hyphen, before a computed number in the text."""
+    """Write a minus, not a hyphen, before a computed number in texts and tables."""
 
     default_priority = 900
 
     def apply(self, **kwargs: Any) -> None:
         for inline in self.document.findall(nodes.inline):
-            if "pasted-text" not in inline["classes"]:
-                continue
-            for text in list(inline.findall(nodes.Text)):
-                written = re.sub(r"(?<![\w.)])-(?=\d)", "\N{MINUS SIGN}", text)
-                text.parent.replace(text, nodes.Text(written))
+            if "pasted-text" in inline["classes"]:
+                for text in list(inline.findall(nodes.Text)):
+                    text.parent.replace(text, nodes.Text(true_minus(text)))
+        for raw in self.document.findall(nodes.raw):
+            if raw["format"] == "html" and "<table" in raw.astext():
+                soup = BeautifulSoup(raw.astext(), "html.parser")
+                for cell in soup.select("th, td"):
+                    for string in cell.find_all(string=True):
+                        string.replace_with(true_minus(string))
+                raw.children = [nodes.Text(str(soup))]
+
+
+class KeepTogether(SphinxPostTransform):
+    """Let no line break part a formula from what touches it, such as a comma."""
+
+    default_priority = 500
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        for formula in list(self.document.findall(nodes.math)):
+            siblings = formula.parent.children
+            place = siblings.index(formula)
+            before, after = siblings[:place][-1:], siblings[place + 1 :][:1]
+            kept = nodes.inline("", "", classes=["cr-keep"])
+            formula.replace_self(kept)
+            kept += formula
+            if before and isinstance(before[0], nodes.Text):
+                rest = re.sub(r"[^\s-]*\Z", "", before[0])
+                kept.insert(0, nodes.Text(before[0][len(rest) :]))
+                kept.parent.replace(before[0], nodes.Text(rest))
+            if after and isinstance(after[0], nodes.Text):
+                rest = re.sub(r"\A[^\s-]*-?", "", after[0])
+                kept += nodes.Text(after[0].removesuffix(rest))
+                kept.parent.replace(after[0], nodes.Text(rest))
 
 
 class ForPrint(SphinxPostTransform):
@@ -287,6 +320,7 @@ def escaped(text: str) -> str:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(FoldPlumbing)
     app.add_transform(TrueMinus)
+    app.add_post_transform(KeepTogether)
     app.add_post_transform(ForPrint)
     app.connect("html-page-context", dress, priority=950)
     app.connect("build-finished", deal_cards)
