@@ -325,6 +325,16 @@ def sparse() -> Iterator[Contestant]:
         "crlib", "sigma-zero", lambda m, x, y: attacks.sigma_zero(m, x, y).x_adv
     )
     yield Contestant(
+        "crlib",
+        "sigma-zero, Adam, 100 steps",
+        lambda m, x, y: attacks.sigma_zero(m, x, y, steps=100, adam=True).x_adv,
+    )
+    yield Contestant(
+        "crlib",
+        "sigma-zero, Adam",
+        lambda m, x, y: attacks.sigma_zero(m, x, y, adam=True).x_adv,
+    )
+    yield Contestant(
         "adv-lib",
         "sigma-zero",
         lambda m, x, y: adv_lib.sigma_zero(m, x, y, num_steps=100),

@@ -263,13 +263,11 @@ def main(arguments: list[str]) -> int:
     x, y = sample.x_test[: args.images], sample.y_test[: args.images]
     networks = zoo(sample.subset(1000, 200))
     names, rows, spent = args.network or list(networks), [], 0.0
-    if args.network and args.write and args.write.exists():
+    if args.network:
         # A part takes its place in the table, if that is of the same versions.
-        known, old = results.read(args.write)
-        if known.items() - facts.items() - {("cpu seconds", known["cpu seconds"])}:
-            raise SystemExit(f"{args.write} was measured otherwise: measure all of it.")
-        rows = [row for row in old if row["network"] not in names]
-        spent = float(known["cpu seconds"])
+        rows, spent = results.left(
+            args.write, facts, lambda row: row["network"] in names
+        )
     for name in names:
         rows.append({"network": name, **compare(networks[name][0], x, y)})
         table(COLUMNS[:-1], rows[-1:], named=1)

@@ -112,6 +112,11 @@ def rows_of(found: dict[contestants.Contestant, Measured], norm: str) -> Iterato
         }
 
 
+def place(row: Row) -> tuple[int, int]:
+    """Say where in the table a row belongs."""
+    return KINDS.index(row["network"]), NORMS.index(row["norm"])
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=32)
@@ -122,11 +127,18 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(1)
     facts = provenance(LIBRARIES)
     facts["passes at most"] = str(attackbench.DEFAULT_QUERY_BUDGET)
-    sample, rows = networks.load_data("fashion"), []
+    kinds, norms = args.network or KINDS, args.norm or NORMS
+    sample, rows, before = networks.load_data("fashion"), [], 0.0
+    if args.network or args.norm:
+        rows, before = results.left(
+            args.write,
+            facts,
+            lambda row: row["network"] in kinds and row["norm"] in norms,
+        )
     images = TensorDataset(sample.x_test[: args.images], sample.y_test[: args.images])
     loader = DataLoader(images, batch_size=32)
-    for kind in args.network or KINDS:
-        for norm in args.norm or NORMS:
+    for kind in kinds:
+        for norm in norms:
             found = {}
             for entry in entries(norm):
                 # AttackBench leaves its hook on the model: each attack has a fresh one.
@@ -136,10 +148,10 @@ def main(arguments: list[str]) -> int:
                 spent = time.process_time() - started
                 print(f"{entry.library} {entry.name}: {spent:.1f} s", file=sys.stderr)
             part = [{"network": kind, "norm": norm, **r} for r in rows_of(found, norm)]
-            rows += part
+            rows = sorted(rows + part, key=place)
             print(f"\n{kind}, {norm}")
             table(COLUMNS[2:-1], part, named=2)
-            facts["cpu seconds"] = f"{time.process_time():.0f}"
+            facts["cpu seconds"] = f"{before + time.process_time():.0f}"
             if args.write:
                 results.write(args.write, COLUMNS, rows, facts)
     return 0

@@ -41,6 +41,23 @@ def read(path: Path) -> tuple[dict[str, str], list[Row]]:
     return {name: value for name, value in facts}, list(rows)
 
 
+def left(
+    path: Path | None, facts: dict[str, str], anew: Callable[[Row], bool]
+) -> tuple[list[Row], float]:
+    """Return the rows that a part measured anew leaves, and the CPU seconds of all.
+
+    Raises:
+        SystemExit: the table was measured otherwise, so that a part would not fit.
+    """
+    if path is None or not path.exists():
+        return [], 0.0
+    known, old = read(path)
+    seconds = known.pop("cpu seconds")
+    if known.items() - facts.items():
+        raise SystemExit(f"{path} was measured otherwise: measure all of it.")
+    return [row for row in old if not anew(row)], float(seconds)
+
+
 def place(row: Row) -> tuple[str, str, str]:
     """Return what is measured in one go."""
     return row["network"], row["norm"], row["group"]

@@ -111,7 +111,7 @@ FULL_L0: tuple[Stage, ...] = (
 THOROUGH_L0: tuple[Stage, ...] = (
     *FULL_L0,
     (sparse_search, {"queries": 1000}),
-    (sigma_zero, {"steps": 1000}),
+    (sigma_zero, {"steps": 1000, "adam": True}),
     (sparse_search, {"queries": 5000}),
 )
 CASCADES = {
@@ -162,6 +162,10 @@ def worst_case(
     For l0 DeepFool, sigma-zero, and queries that move coordinates to ends of the box
     (Sparse-RS, Croce et al. 2022). A sample counts as robust if it survives them all. A
     larger budget begins with the smaller one and never ends above it.
+
+    What ``"full"`` may miss lies hardly inside the ball: a sample that falls to
+    thousands of queries, or to one random start among many. Where a claim rests on a
+    point of accuracy, use ``"thorough"``.
 
     ``"full"`` looks at the gradients of the first 64 samples first, as :func:`diagnose`
     does, which costs 16 passes. Where they are missing or wrong it becomes

@@ -228,8 +228,8 @@ def of_counting(rows: list[Any]) -> list[str]:
 
 def of_masked(rows: list[Any]) -> list[str]:
     found = []
-    if not {"winners"} <= {r["network"] for r in rows} <= set(MASKED):
-        found.append("k-winners are missing, or a network is unknown")
+    if sorted(r["network"] for r in rows) != sorted(MASKED):
+        found.append("a network is missing, unknown, or there twice")
     for row in rows:
         clean, ours, n = numbers(row, "clean", "thorough", "images")
         if not 0 <= ours <= clean <= 1:
@@ -245,6 +245,8 @@ def of_masked(rows: list[Any]) -> list[str]:
         again = [results.text(v) for v in (gap.mean, gap.low, gap.high)]
         if [row["difference"], row["low"], row["high"]] != again:
             found.append(f"the interval does not follow from the counts: {row}")
+        if int(row["ours"]) < int(row["theirs"]):
+            found.append(f"AutoAttack breaks more: {row}")
     return found
 
 
@@ -294,6 +296,31 @@ def test_a_fault_planted_among_the_peers_is_noticed(fault: str) -> None:
     facts, rows = results.read(RESULTS / f"{part}.csv")
     next(r for r in rows if r.get("library", "crlib") == "crlib").update(change)
     assert faults(part, facts, rows)
+
+
+def test_a_masked_network_that_is_missing_or_lost_is_noticed() -> None:
+    facts, rows = results.read(RESULTS / "masked.csv")
+    assert faults("masked", facts, rows[1:])
+    row = next(r for r in rows if r["autoattack"])
+    n = int(row["images"])
+    standing = round(n * float(row["autoattack"]))
+    gap = paired(standing, 2, 0, n - standing - 2)
+    behind = {"ours": "0", "theirs": "2", "thorough": results.text((standing + 2) / n)}
+    ends = {"difference": gap.mean, "low": gap.low, "high": gap.high}
+    row.update(behind | {name: results.text(v) for name, v in ends.items()})
+    assert [f.split(":")[0] for f in of_masked(rows)] == ["AutoAttack breaks more"]
+
+
+def test_a_part_measured_anew_leaves_the_rest(tmp_path: Path) -> None:
+    path, facts = tmp_path / "part.csv", {"torch": "2", "cpu seconds": "7"}
+    rows = [{"norm": "l0"}, {"norm": "l1"}]
+    results.write(path, ["norm"], rows, facts)
+    again = {"torch": "2", "date": "today"}
+    found = results.left(path, again, lambda row: row["norm"] == "l0")
+    assert found == ([{"norm": "l1"}], 7.0)
+    assert results.left(tmp_path / "none.csv", again, bool) == ([], 0.0)
+    with pytest.raises(SystemExit, match="measure all of it"):
+        results.left(path, {"torch": "3"}, bool)
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -31,6 +31,7 @@ from crlib.attacks import (
 )
 from crlib.attacks.balls import BALLS
 from crlib.attacks.judging import to_each_rival
+from crlib.attacks.smallest import Moments
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.theory import linear_minimal
@@ -70,6 +71,7 @@ NEAREST = {
         f"walk {n}": (partial(fmn, norm=n, steps=4, walk=2), n) for n in list(ORDER)[:3]
     },
     "sigma zero": (partial(sigma_zero, steps=8), "l0"),
+    "sigma zero by adam": (partial(sigma_zero, steps=8, adam=True), "l0"),
     "minimal": (
         partial(minimal, eps=1.0, attack=pgd, steps=3, search_steps=3),
         "linf",
@@ -225,14 +227,28 @@ def test_fmn_comes_near_the_best_distance_for_what_it_promises_to_cost(
     assert led.n_forward.max() <= 5 + 1 + 40 + 10 + 2
 
 
-def test_sigma_zero_comes_near_the_exact_count() -> None:
+@pytest.mark.parametrize("adam", [False, True])
+def test_sigma_zero_comes_near_the_exact_count(adam: bool) -> None:
     model, x, y = oracle("far")
     exact, _ = linear_minimal(model.weight, model.bias, x, y, norm="l0")
-    found = sigma_zero(model, x, y)
+    found = sigma_zero(model, x, y, adam=adam)
     assert found.success.all() and (found.distance >= exact).all()
     assert (found.distance == exact).double().mean() >= 0.7
     best = minimum_of(found, deepfool(model, x, y, norm="l0"))
     assert best.distance.equal(exact)
+
+
+def test_the_moments_are_those_of_adam() -> None:
+    like = torch.zeros(3, 5, dtype=torch.float64)
+    moments, g = Moments(like), rng(0)
+    point = torch.nn.Parameter(like.clone())
+    adam = torch.optim.Adam([point], lr=1.0)
+    for _ in range(30):
+        before = point.detach().clone()
+        point.grad = torch.randn(3, 5, generator=g, dtype=torch.float64)
+        step = moments.step(point.grad)
+        adam.step()
+        assert torch.allclose(before - point.detach(), step, rtol=1e-10)
 
 
 @pytest.mark.parametrize("regime", ["far", "near"])
