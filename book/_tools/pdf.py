@@ -35,11 +35,19 @@ fonts-freefont-otf fonts-dejavu-core tex-gyre"""
 CHAPTER = re.compile(
     r"\\chapter\{(?:[^{}]|\{[^{}]*\})*\}\s*\\label\{\\detokenize\{(?P<page>[^}:]+)[:}]"
 )
-PROOF = re.compile(r"^Proof\. |^\\sphinxstylestrong\{Proof\}", re.MULTILINE)
+# Of a proof sphinx-proof writes no title, and LaTeX would take what follows for one.
+PROOF = re.compile(
+    r"(?P<open>\\begin\{sphinxadmonition\}\{note\})\n(?P<start>\\sphinxAtStartPar\n)"
+    r"(?:Proof\. |\\sphinxstylestrong\{Proof\}\s*\\sphinxAtStartPar\n)"
+)
+ENTITLED = r"\g<open>{Proof}\n\g<start>"
 
 
 def numbered(tex: str) -> str:
-    """Give each chapter of the LaTeX the number of its unit, other pages none."""
+    """Give each chapter of the LaTeX the number of its unit, other pages none.
+
+    And each proof its title.
+    """
 
     def before(match: re.Match[str]) -> str:
         unit = Unit.of(match["page"])
@@ -47,7 +55,8 @@ def numbered(tex: str) -> str:
             return "\\crpage\n" + match[0]
         return f"\\crunit{{{unit.rules.word.title()}}}{{{unit.label}}}\n" + match[0]
 
-    return CHAPTER.sub(before, tex).replace("\\part{", "\\crpart\\part{")
+    tex = PROOF.sub(ENTITLED, CHAPTER.sub(before, tex))
+    return tex.replace("\\part{", "\\crpart\\part{")
 
 
 def missing(
@@ -76,7 +85,7 @@ def missing(
                 if not re.search(re.escape(head) + r"[ }]", tex):
                     yield f"{name}: no {numbers[block.label]}, {block.label}"
     for what, found, wanted in (
-        ("proofs", len(PROOF.findall(tex)), "prf:proof"),
+        ("proofs", tex.count("{note}{Proof}"), "prf:proof"),
         ("solutions", tex.count("{note}{Solution to "), "solution-start"),
     ):
         every = (b for book in books for b in manuscript.walk(book.blocks))

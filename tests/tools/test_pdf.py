@@ -36,7 +36,9 @@ def written(books: list[Manuscript], numbers: dict[str, str]) -> str:
         if figure or block.name == "explore":
             parts.append(f"\\caption{{A}}\\label{{\\detokenize{{{PAGE}:{name}}}}}")
         elif block.name == "prf:proof":
-            parts.append("Proof. So it is.")
+            parts.append(
+                "\\begin{sphinxadmonition}{note}\n\\sphinxAtStartPar\nProof. So it is."
+            )
         elif block.name == "solution-start":
             parts.append("\\begin{sphinxadmonition}{note}{Solution to Exercise 7.1}")
         elif block.label and block.name.startswith(("prf:", "exercise-start")):
@@ -55,6 +57,16 @@ def test_a_chapter_has_the_number_of_its_file_and_a_page_has_none() -> None:
         assert told.count(f"{head}\n\\chapter{{") == 1
 
 
+@pytest.mark.parametrize(
+    "told",
+    ["Proof. It is.", "\\sphinxstylestrong{Proof}\n\n\\sphinxAtStartPar\nIt is."],
+)
+def test_a_proof_has_a_title(told: str) -> None:
+    start = "\\begin{sphinxadmonition}{note}"
+    text = pdf.numbered(f"{start}\n\\sphinxAtStartPar\n{told}")
+    assert text == f"{start}{{Proof}}\n\\sphinxAtStartPar\nIt is."
+
+
 def test_a_whole_print_lacks_nothing(
     book: tuple[list[Manuscript], dict[str, str]],
 ) -> None:
@@ -69,7 +81,7 @@ def test_a_whole_print_lacks_nothing(
         (":fig-turn}", "no figure fig-turn"),
         ("Theorem 7.1", "thm-hoelder"),
         ("Exercise 7.1 (", "ex-sum"),
-        ("Proof. ", "proofs"),
+        ("{Proof}", "proofs"),
         ("Solution to ", "solutions"),
     ],
 )
