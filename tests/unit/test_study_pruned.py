@@ -62,16 +62,13 @@ def test_the_start_is_that_of_the_study_adversarial(quick: None) -> None:
 
 
 def test_a_small_network_is_trained_for_as_long_and_is_as_large(quick: None) -> None:
-    for wanted, shape in (
-        ({"mask": "width", **ROWS}, (13, 196)),
-        ({"mask": "rank, both"}, (128, 196)),
-    ):
+    for wanted, shape in (({"mask": "width", **ROWS}, (13, 196)),):
         one = config(start="none", **wanted)
         fitted, images = pruned._small(one, "cpu")
         assert len(fitted.history) == one["epochs"] + pruned.BEFORE
         assert fitted.model.weights[0].shape == shape
         judged = pruned.judge(fitted.model, images, one["structure"], attacked=10)
-        assert judged["robust 0.1"] <= judged["robust 0.025"] <= judged["right"]
+        assert judged["beyond 0.1"] <= judged["beyond 0.025"] <= judged["right"]
     assert isinstance(fitted.model.layers[0], models.LowRankLinear)
 
 
@@ -174,10 +171,11 @@ def test_cuts_of_one_size_keep_as_many_weights() -> None:
 def test_the_table_holds_what_must_be_true() -> None:
     table = studies.published("pruned")
     assert len(table) == len(GRID)
-    budgets = ["right", *(f"robust {eps}" for eps in pruned.BUDGETS)]
+    budgets = ["right", *(f"beyond {eps}" for eps in pruned.BUDGETS)]
+    assert (table["robust"] <= table["right"]).all()
     curve = table[budgets].to_numpy()
     assert (curve[:, 1:] <= curve[:, :-1] + 1e-9).all()
-    assert (table["ratio"] * table["right"] - table["robust 0.05"]).abs().max() < 1e-9
+    assert (table["ratio"] * table["right"] - table["robust"]).abs().max() < 1e-9
     cut = table[table["mask"].isin(pruned.MASKS)]
     assert cut["magnitude too"].between(0, 1).all()
     assert (cut["mask"].eq("magnitude") == cut["magnitude too"].eq(1)).all()
