@@ -40,13 +40,12 @@ EPS = 0.05  # of the adversary, linf, input units
 BUDGETS = (0.025, EPS, 0.1)
 BEFORE = 12  # epochs of the training that is cut
 # What is kept of each hidden layer, by structure and percent of the weights: a share of
-# the weights, a number of rows, or a rank.
+# them, or a number of rows.
 KEPT = {
     ("weights", 10): 0.1,
     ("weights", 5): 0.05,
     ("rows", 10): 24,
     ("rows", 5): 13,
-    ("rank", 10): 7,
 }
 MASKS = ("magnitude", "scores", "plain scores", "random")
 SCORE_RATE = 0.01  # by the training under attack of one seed, of six rates
@@ -54,8 +53,8 @@ FINE = 30  # halvings enough that a rounding beside the boundary does not matter
 
 
 def _options(config: Config, training: str, way: str = "plain") -> Any:
-    """Network, data and options of the study ``adversarial``."""
-    kept = KEPT.get((config["structure"], config["size"]), 0)
+    """Return network, data and options of the study ``adversarial``."""
+    kept = KEPT.get((config["structure"], config["size"]), 0)  # a width, in rows
     return adversarial.build(
         {
             **{name: config[name] for name in ("seed", "images", "data")},
@@ -183,13 +182,12 @@ def overlap(masks: Sequence[Tensor], others: Sequence[Tensor]) -> float:
     return sum(shares) / len(shares)
 
 
-def judge(net: MLP, images: Dataset, structure: str, *, attacked: int) -> Numbers:
+def judge(net: MLP, images: Dataset, *, attacked: int) -> Numbers:
     """Measure accuracy, robust accuracy, distances, and how evenly layers are used.
 
     Args:
         net: trained.
         images: whose test part judges.
-        structure: of the cut.
         attacked: how many test images, the first, are attacked.
 
     Returns:
@@ -198,8 +196,7 @@ def judge(net: MLP, images: Dataset, structure: str, *, attacked: int) -> Number
         FMN over the images labelled right, and ``beyond ...`` the share whose linf
         distance exceeds a budget. ``chi``: root of the share of differences of images
         that the first layer sees.
-        The measures of :func:`compressibility` are of the balanced form, for full
-        layers.
+        The measures of :func:`compressibility` are of the balanced form.
     """
     x, y = images.x_test[:attacked], images.y_test[:attacked]
     right = metrics.accuracy(net, x, y)
@@ -219,8 +216,6 @@ def judge(net: MLP, images: Dataset, structure: str, *, attacked: int) -> Number
     seen = vh[s > 1e-9 * s[0]].T
     pairs = differences(images.x_test, images.y_test)
     found["chi"] = float(metrics.energy_share(pairs, seen).mean().sqrt())
-    if structure == "rank":
-        return found
     return found | compressibility(metrics.balanced(net).weights[:-1])
 
 
@@ -272,7 +267,7 @@ def tuned(net: MLP, images: Dataset, config: Config) -> train.Fit:
 
 def _small(config: Config, device: str) -> tuple[train.Fit, Dataset]:
     """Train a network that was never large, for as many epochs as the others."""
-    net, images, options = _options(config, config["tuning"], config["mask"])
+    net, images, options = _options(config, config["tuning"], "width")
     options["epochs"] += BEFORE
     images = images.to(device)
     return train.fit(net.to(device), images, progress=False, **options), images
@@ -312,21 +307,20 @@ def _judged(
     return {
         "train accuracy": fitted.history[-1].train_accuracy,
         **found,
-        **judge(fitted.model, images, config["structure"], attacked=config["attacked"]),
+        **judge(fitted.model, images, attacked=config["attacked"]),
     }
 
 
-def _grid(seeds: int, **more: Any) -> list[Config]:
+def _grid(seeds: int, sizes: tuple[int, ...], **more: Any) -> list[Config]:
     ways = [("magnitude", "standard")] + [(mask, "linf") for mask in MASKS]
-    pairs = [(structure, size) for size in (5, 10) for structure in ("weights", "rows")]
+    pairs = [(structure, size) for size in sizes for structure in ("weights", "rows")]
     plan: list[tuple[str, tuple[str, int], str, str, int]] = [
         *(("linf", pair, *way, 12) for pair in pairs for way in ways),
         *(("standard", pairs[0], *way, 12) for way in ways),
         *((start, ("none", 100), "full", "linf", 12) for start in ("linf", "standard")),
+        *(("none", pair, "width", "linf", 12) for pair in pairs[1::2]),
         # Whether it was a matter of time.
         *(("linf", pairs[0], mask, "linf", 36) for mask in ("magnitude", "scores")),
-        *(("none", pair, "width", "linf", 12) for pair in pairs[1::2]),
-        *(("none", ("rank", 10), way, "linf", 12) for way in ("rank", "rank, both")),
     ]
     return [
         {
@@ -352,8 +346,8 @@ STUDY = Study(
     group=lambda config: [config["start"], config["seed"]],
     job_size=100,
     grids={
-        "quick": _grid(5, data="sample", attacked=200),
-        "full": _grid(10, data="Fashion-MNIST", attacked=1000),
+        "quick": _grid(5, (5,), data="sample", attacked=200),
+        "full": _grid(10, (5, 10), data="Fashion-MNIST", attacked=1000),
     },
     fingerprint=lambda config: SETS[config["data"]]().fingerprint,
 )

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from crlib import compress, data, models, studies, train
+from crlib import compress, data, studies, train
 from crlib.models import MLP
 from crlib.studies import adversarial, measures, pruned
 from crlib.studies.engine import Config
 
 GRID = pruned.STUDY.grids["quick"]
-WEIGHTS = {"structure": "weights", "size": 10}
+WEIGHTS = {"structure": "weights", "size": 5}
 ROWS = {"structure": "rows", "size": 5}
 
 
@@ -62,17 +62,12 @@ def test_the_start_is_that_of_the_study_adversarial(quick: None) -> None:
 
 
 def test_a_small_network_is_trained_for_as_long_and_is_as_large(quick: None) -> None:
-    for wanted, shape in (
-        ({"mask": "width", **ROWS}, (13, 196)),
-        ({"mask": "rank, both"}, (128, 196)),
-    ):
-        one = config(start="none", **wanted)
-        fitted, images = pruned._small(one, "cpu")
-        assert len(fitted.history) == one["epochs"] + pruned.BEFORE
-        assert fitted.model.weights[0].shape == shape
-        judged = pruned.judge(fitted.model, images, one["structure"], attacked=10)
-        assert judged["beyond 0.1"] <= judged["beyond 0.025"] <= judged["right"]
-    assert isinstance(fitted.model.layers[0], models.LowRankLinear)
+    one = config(start="none", **ROWS)
+    fitted, images = pruned._small(one, "cpu")
+    assert len(fitted.history) == one["epochs"] + pruned.BEFORE
+    assert [len(w) for w in fitted.model.weights] == [13, 13, 13, 10]
+    judged = pruned.judge(fitted.model, images, attacked=10)
+    assert judged["beyond 0.1"] <= judged["beyond 0.025"] <= judged["right"]
 
 
 def gradient(weights: list[Tensor], head: Tensor, x: Tensor, y: Tensor) -> Any:
@@ -117,7 +112,7 @@ def test_the_masks_keep_what_their_names_say(quick: None) -> None:
     one = config(start="linf", mask="random", **WEIGHTS)
     net, images = pruned.started(one)
     for pair, share, structure in (
-        (WEIGHTS, 0.9, "weights"),
+        (WEIGHTS, 0.95, "weights"),
         (ROWS, 1 - 13 / 128, "rows"),
     ):
         found = pruned.masks(net, images, "magnitude", one | pair)
@@ -127,9 +122,11 @@ def test_the_masks_keep_what_their_names_say(quick: None) -> None:
     own, other = (
         pruned.masks(net, images, "random", one | {"seed": seed}) for seed in (0, 1)
     )
-    assert 0.07 < pruned.overlap(own, other) < 0.13
+    assert 0.03 < pruned.overlap(own, other) < 0.08
     # Drawn with the seed of the weights, it would keep the largest of them.
-    assert 0.07 < pruned.overlap(own, pruned.Scored(net, "weights", 10).masks()) < 0.13
+    assert (
+        0.03 < pruned.overlap(own, pruned.masks(net, images, "magnitude", one)) < 0.08
+    )
     assert pruned.overlap(own, own) == 1
     with pytest.raises(ValueError, match="mask is 'magic'"):
         pruned.masks(net, images, "magic", one)
@@ -140,7 +137,7 @@ def test_scores_are_learnt_and_weights_are_not(quick: None) -> None:
     net, images = pruned.started(one)
     *_, options = pruned._options(one, "linf")
     options["epochs"] = 5
-    model = pruned.Scored(net, "weights", 10)
+    model = pruned.Scored(net, "weights", 5)
     fitted = pruned.scored(model, images, options)
     assert fitted.history[-1].train_loss < fitted.history[0].train_loss
     for w, v in zip(fitted.model.net.weights, net.weights, strict=True):
@@ -162,14 +159,10 @@ def test_tuning_keeps_zeros_and_counts_the_epochs_of_the_scores(quick: None) -> 
 def test_cuts_of_one_size_keep_as_many_weights() -> None:
     net = MLP((196, 128, 128, 128, 10), seed=0).double()
     whole = sum(w.numel() for w in net.weights[:-1])
-    for (structure, size), kept in pruned.KEPT.items():
-        if structure == "rank":
-            low = MLP((196, 128, 128, 128, 10), rank=int(kept)).layers[:-1]
-            count = sum(p.numel() for p in low.parameters())
-        else:
-            left = pruned.cut(net, pruned.Scored(net, structure, size).masks())
-            left = compress.narrow(left) if structure == "rows" else left
-            count = sum(int((w != 0).sum()) for w in left.weights[:-1])
+    for structure, size in pruned.KEPT:
+        left = pruned.cut(net, pruned.Scored(net, structure, size).masks())
+        left = compress.narrow(left) if structure == "rows" else left
+        count = sum(int((w != 0).sum()) for w in left.weights[:-1])
         assert count / whole == pytest.approx(size / 100, rel=0.02)
 
 
