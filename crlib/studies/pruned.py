@@ -320,7 +320,7 @@ def _grid(seeds: int, sizes: tuple[int, ...], **more: Any) -> list[Config]:
         *((start, ("none", 100), "full", "linf", 12) for start in ("linf", "standard")),
         *(("none", pair, "width", "linf", 12) for pair in pairs[1::2]),
         # Whether it was a matter of time.
-        *(("linf", pairs[0], mask, "linf", 36) for mask in ("magnitude", "scores")),
+        *(("linf", pairs[0], mask, "linf", 36) for mask in MASKS[:3]),
     ]
     return [
         {
