@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from crlib import compress, metrics, models
-from crlib.studies import interventions
+from crlib.studies import interventions, pruned
 from tests.units import Mutation
 from tests.units.cells import defined
 from tests.units.every import *
@@ -42,6 +42,12 @@ MUTATIONS = [
     Mutation("prop-ways-unread", "setup", "Vh[-1]", "Vh[0]"),
     # The largest gain as the limit.
     Mutation("prop-ways-unread", "setup", "float(s[-1]) if", "float(s[0]) if"),
+    # The adversary pulls the wrong way.
+    Mutation("prop-ways-scores", "setup", "x = x - eps * y", "x = x + eps * y"),
+    # What is not there is charged like what is: nothing is left out.
+    Mutation("prop-ways-scores", "check", "told + (1 - mask) *", "told + 0 *"),
+    # Every image weighs the same.
+    Mutation("prop-ways-scores", "setup", "* torch.sigmoid(-margin).mean()", "* 0.5"),
 ]
 
 WRONG = {
@@ -112,6 +118,24 @@ def test_the_quotient_is_the_alignment_of_the_study() -> None:
     assert math.isclose(
         quotient(weights[1], weights[0]), interventions._alignment(weights)
     )
+
+
+def test_what_a_score_hears_is_what_the_study_tells_it() -> None:
+    (heard,) = defined("ch20", "heard")
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(30, 9, generator=g).double(), torch.arange(30) % 2
+    net = models.MLP((9, 1, 2), seed=0).double()
+    # One positive neuron into two logits: a linear classifier where it fires.
+    net.layers[0].weight.data.abs_()
+    net.layers[1].weight.data = torch.tensor([[0.0], [1.0]]).double()
+    x = x.abs()
+    model = pruned.Scored(net, "weights", 10).double()
+    model.structure = "rows"  # the logits stay as they are
+    model.counts = [5]
+    torch.nn.functional.cross_entropy(model(x), y).backward()
+    w, mask = net.weights[0][0], model.masks()[0][0]
+    told = heard(w, mask, x, 2.0 * y - 1, 0.0)
+    assert torch.allclose(model.scores[0].grad[0], told)
 
 
 def test_any_row_norms_can_be_written_and_balancing_undoes_it() -> None:
