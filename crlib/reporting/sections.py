@@ -243,6 +243,11 @@ def layers(subject: Subject) -> Section:
     more = (
         f" Layers of other kinds are left out: {', '.join(strange)}." if strange else ""
     )
+    if any(getattr(layer, "groups", 1) > 1 for _, layer in found):
+        more += (
+            " Of a convolution in groups, such as a depthwise one, the flattened kernel"
+            " is not the operator: read its rows, not its directions."
+        )
     return Section(
         "layers",
         "Best-k errors keep a tenth: zero is fully compressible, one not at all."
@@ -439,7 +444,8 @@ def compressed(subject: Subject) -> Section:
         f" is of all inputs, the rest of those attacked. {_recentring(subject)} The"
         f" ratio is that of the {NAMES[norm]} estimates, over inputs that keep a right"
         " label; the attacks are those at the budget"
-        f" {number(subject.eps[norm])}." + "".join(f" Not tried: {r}" for r in refused),
+        f" {number(subject.eps[norm])}. Both take {LEAST['medians']} inputs or more."
+        + "".join(f" Not tried: {r}" for r in refused),
         "An operation after training is not training with that structure, which can"
         " cost much more of the distance.",
         numbers,
@@ -482,6 +488,7 @@ def _tried(
     fooled = subject.worst(norm)
     moved = subject.labels(smaller, fooled.x_adv) != y
     still = moved[fooled.success & both]
+    enough = len(still) >= LEAST["medians"]
     again, rest = None, _unseen(subject)
     if len(rest) >= LEAST["means"]:
         centred = compress.recentre(
@@ -495,7 +502,7 @@ def _tried(
         "labels kept": float(kept.double().mean()),
         AGAIN: again,
         "distance ratio": None if ratio is None else ratio.mean,
-        "attacks that still work": float(still.double().mean()) if len(still) else None,
+        "attacks that still work": float(still.double().mean()) if enough else None,
     }
     return numbers, ratio
 

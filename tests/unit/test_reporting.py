@@ -249,6 +249,40 @@ def test_a_compression_that_is_refused_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert len(section.tables[0].rows) == 1
 
 
+def test_a_share_of_a_handful_of_inputs_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+
+    def one_label(_: Any) -> Any:
+        found = copy.deepcopy(model)
+        found.layers[-1].weight.data.zero_()
+        return found
+
+    monkeypatch.setattr(sections, "USUAL", {"one label": one_label})
+    monkeypatch.setattr(sections, "SECTIONS", {"compressed": sections.compressed})
+    section = crlib.report(model, x, y, **OPTIONS).sections["compressed"]
+    told = section.numbers["one label"]
+    assert 0 < told["labels kept"] < 20 / 60
+    assert told["attacks that still work"] is told["distance ratio"] is None
+    assert section.tables[0].rows[0][-2:] == ["–", "–"]
+
+
+def test_a_kernel_in_groups_is_told_from_an_operator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    monkeypatch.setattr(sections, "SECTIONS", {"layers": sections.layers})
+    stack = [nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 2, 3, 1, 1, 1, 2, False)]
+    nn.init.ones_(stack[0].weight)
+    nn.init.dirac_(stack[1].weight, groups=2)
+    mean = nn.Conv2d(2, 1, 1, bias=False)
+    nn.init.constant_(mean.weight, 0.5)
+    for net, told in ((nn.Sequential(*stack, mean, model), True), (model, False)):
+        text = crlib.report(net, x, y, **OPTIONS).sections["layers"].text
+        assert ("the flattened kernel is not the operator" in text) is told
+
+
 def test_that_a_network_was_left_in_training_is_no_fault_of_the_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -311,7 +345,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append((tag, dict(attrs)))
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "wbr"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
