@@ -29,17 +29,37 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--cluster", help="of dask: tcp://host:port, or slurm:file.yaml (pbs, sge, lsf)"
     )
-    judge = commands.add_parser("report", help="judge a network of your own")
-    judge.add_argument("network", help="module:function or file.py:function")
-    judge.add_argument("--weights", help="a state dictionary, .pt or .safetensors")
-    judge.add_argument("--data", required=True, help="<class>/*.png, .npz or .pt")
-    judge.add_argument("--grey", action="store_true", help="read images in grey")
+    judge = commands.add_parser(
+        "report",
+        help="judge a network of your own",
+        description="Judge a network of your own: crlib report mine.py:net --weights"
+        " weights.pt --data photographs",
+    )
+    judge.add_argument(
+        "network", help="module:function or file.py:function; it returns the network"
+    )
+    judge.add_argument(
+        "--weights",
+        help="a state dictionary, .pt or .safetensors (pip install safetensors)",
+    )
+    judge.add_argument(
+        "--data",
+        required=True,
+        help="a folder <class>/*.png or .jpg, or an .npz or .pt file with x and y",
+    )
+    judge.add_argument(
+        "--grey", action="store_true", help="read a folder's images in grey"
+    )
     judge.add_argument("--baseline", help="another network, as the first")
     judge.add_argument("--baseline-weights", help="its weights")
     judge.add_argument("--eps", nargs="+", metavar="NORM=EPS", help="linf=8/255 l2=0.5")
-    judge.add_argument("--attacked", type=int, default=200, help="inputs attacked")
+    judge.add_argument(
+        "--attacked", type=int, default=200, help="how many are attacked, else 200"
+    )
     judge.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    judge.add_argument("--out", type=Path, default=Path("report.html"), help="HTML")
+    judge.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="else report.html"
+    )
     judge.add_argument("--json", type=Path, help="also write the numbers to a file")
     judge.add_argument("--resume", type=Path, help="file that keeps finished sections")
     assign = commands.add_parser(
@@ -72,6 +92,11 @@ def _report(chosen: argparse.Namespace) -> int:
     from crlib.reporting import loading
 
     try:
+        for file in (chosen.out, chosen.json):
+            # Said now, and not after minutes of work.
+            if file is not None and not file.parent.is_dir():
+                raise ValueError(f"{file.parent} is no folder: make it, for {file}.")
+        _usable(chosen.device)
         model = loading.network(chosen.network, chosen.weights).to(chosen.device)
         baseline = None
         if chosen.baseline is not None:
@@ -96,6 +121,19 @@ def _report(chosen: argparse.Namespace) -> int:
     if chosen.json is not None:
         found.json(chosen.json)
     return 130 if any("stopped" in why for why in found.left_out.values()) else 0
+
+
+def _usable(device: str) -> None:
+    """Refuse a device that torch does not have here."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device {device} is not to be had: {str(error).splitlines()[0]}. Leave"
+            " it out, for the CPU."
+        ) from error
 
 
 def _budget(told: str) -> tuple[str, float]:

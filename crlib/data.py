@@ -627,7 +627,9 @@ def class_folders(path: str | Path, *, mode: str = "RGB") -> tuple[Tensor, Tenso
             ``(N, 1, H, W)``; files are converted.
 
     Returns:
-        Images in [0, 1], float32, and labels ``(N,)``, by the names of the classes.
+        Images in [0, 1], float32, and labels ``(N,)``, by the names of the classes. The
+        classes take turns, each by the names of its files, so that the first inputs
+        are of all.
 
     Raises:
         ValueError: an unknown mode.
@@ -652,7 +654,9 @@ def class_folders(path: str | Path, *, mode: str = "RGB") -> tuple[Tensor, Tenso
             f"{path} holds the folders {classes}: give two or more, one a class."
         )
     x, y = _read_part(Path(path), classes, mode)
-    return x, y
+    turns = torch.cat([torch.arange(n) for n in y.bincount().tolist()])
+    order = turns.argsort(stable=True)
+    return x[order], y[order]
 
 
 def _subfolders(folder: Path) -> list[str]:

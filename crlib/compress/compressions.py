@@ -15,6 +15,7 @@ from crlib.compress.layers import (
     LOW_RANK,
     STRANGE,
     dense,
+    head_of,
     hidden,
     matrices,
     norms_after,
@@ -204,7 +205,12 @@ def renew_statistics(model: nn.Module, x: Tensor, *, batch_size: int = 256) -> A
 
 
 def recentre(
-    model: nn.Module, compressed: nn.Module, x: Tensor, *, batch_size: int = 256
+    model: nn.Module,
+    compressed: nn.Module,
+    x: Tensor,
+    *,
+    head: bool = True,
+    batch_size: int = 256,
 ) -> Any:
     r"""Return a compressed network whose layers have the mean outputs of the original.
 
@@ -217,6 +223,8 @@ def recentre(
         model: the network before the compression.
         compressed: the one after it, with the same layers in the same order.
         x: ``(N, ...)`` in [0, 1], not the inputs that will judge.
+        head: whether the layer that runs last takes part. Its mean says which classes
+            ``x`` holds: of a few inputs, leave it out.
         batch_size: inputs of one pass.
 
     Raises:
@@ -239,6 +247,9 @@ def recentre(
     before, after = weight_layers(model), weight_layers(out)
     if [len(stored(a)[0]) for a in before] != [len(stored(b)[0]) for b in after]:
         raise ValueError("The layers of the two networks have not the same outputs.")
+    if not head:
+        last = before.index(head_of(model))
+        del before[last], after[last]
     wanted = _means(model, before, x, batch_size)
     goals = {after[before.index(layer)]: mean for layer, mean in wanted.items()}
 

@@ -20,7 +20,7 @@ from crlib.version import __version__
 __all__ = ["Report", "report"]
 
 # Of the finished sections in a file: raise it when a section gains a number.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def report(
     baseline: Any = None,
     budget: str = "quick",
     seed: int = 0,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     resume: str | Path | None = None,
     progress: bool = True,
 ) -> Report:
@@ -113,7 +113,8 @@ def report(
         baseline: another network, for paired differences on the same inputs.
         budget: of :func:`crlib.attacks.worst_case`.
         seed: of every draw; the same call gives the same report.
-        batch_size: inputs in memory at once, at most.
+        batch_size: inputs in memory at once, at most; None means 128, or fewer if these
+            keep more than a gigabyte for the gradient, on a GPU eight.
         resume: a file that keeps finished sections; another network, other inputs or
             options begin it anew.
         progress: show a bar with the time left.
@@ -153,6 +154,7 @@ def report(
         baseline=baseline,
     )
     kept = _kept(resume, subject.fingerprint)
+    _keep(resume, subject.fingerprint, kept)
     left_out: dict[str, str] = {}
     names = list(sections.SECTIONS)
     with Bar(total=len(names), disable=not progress, desc="report") as bar:
@@ -209,7 +211,10 @@ def _keep(
     }
     # A process that is killed while it writes leaves the old file whole.
     part = Path(f"{resume}.part")
-    part.write_text(json.dumps(plain), encoding="utf-8")
+    try:
+        part.write_text(json.dumps(plain), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{resume} cannot be written: {error}.") from error
     part.replace(resume)
 
 

@@ -75,18 +75,33 @@ def inputs(
         raise ValueError(f"{path} does not exist.")
     found: Any = None
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {k: torch.as_tensor(arrays[k]) for k in arrays.files}
+        found = _arrays(path)
     elif path.suffix in (".pt", ".pth"):
         found = _read(path)
     if isinstance(found, list | tuple) and len(found) == 2:
         found = dict(zip("xy", found, strict=True))
     if not isinstance(found, dict) or not {"x", "y"} <= set(found):
+        held = f" It holds {', '.join(map(str, found))}." if _named(found) else ""
         raise ValueError(
             f"{path}: give a folder <class>/*.png, an .npz with arrays x and y, or a"
-            " .pt with a dictionary of x and y."
+            f" .pt with a dictionary of x and y.{held}"
         )
     return _scaled(found["x"]), found["y"].long()
+
+
+def _named(found: Any) -> bool:
+    return isinstance(found, dict) and bool(found)
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {k: torch.as_tensor(arrays[k]) for k in arrays.files}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} holds something else than arrays of numbers. Labels that are names"
+            " become numbers by y = np.unique(names, return_inverse=True)[1]."
+        ) from error
 
 
 def _scaled(x: Tensor) -> Tensor:
@@ -108,6 +123,8 @@ def _module(where: str) -> Any:
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        raise ValueError(f"{path} does not exist.")
     if path.suffix == ".safetensors":
         try:
             from safetensors.torch import load_file
@@ -128,7 +145,8 @@ def _weights(path: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, OSError, RuntimeError) as error:
+    # What is no such file at all can raise an error of any kind in its reader.
+    except (pickle.UnpicklingError, OSError, RuntimeError, LookupError) as error:
         raise ValueError(
             f"{path} cannot be read as plain tensors. If you trust it, save it anew:\n"
             f"  net = torch.load({str(path)!r}, weights_only=False)\n"

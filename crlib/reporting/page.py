@@ -15,12 +15,16 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: start; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line);
   text-align: start; vertical-align: top; }
-.wide { overflow-x: auto; }
+thead th { position: sticky; top: 0; background: Canvas; }
+td.long { min-width: 14rem; }
+.wide { overflow: auto; max-height: 36rem; margin: 1rem 0; }
 figure { margin: 1rem 0; }
 figure svg { background: #fff; max-width: 100%; height: auto; border-radius: .3rem; }
 .caution { border-inline-start: .25rem solid #b35900; padding: .3rem .8rem;
   background: var(--soft); }
-@media print { body { max-width: none; margin: 0; } section { break-inside: avoid; } }
+@media (max-width: 30rem) { th, td { padding: .25rem .4rem; } }
+@media print { body { max-width: none; margin: 0; } section { break-inside: avoid; }
+  .wide { max-height: none; overflow: visible; } }
 """
 
 
@@ -72,8 +76,8 @@ def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{html.escape(c)}</th>' for c in table.columns)
     rows = "".join(
         "<tr>"
-        + f'<th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f"<td>{html.escape(v)}</td>" for v in row[1:])
+        + f'<th scope="row">{_name(row[0])}</th>'
+        + "".join(map(_cell, row[1:]))
         + "</tr>"
         for row in table.rows
     )
@@ -82,3 +86,14 @@ def _table(table: Table) -> str:
         f'<div class="wide" tabindex="0"><table><caption>{html.escape(table.caption)}'
         f"</caption>{shown}<tbody>{rows}</tbody></table></div>"
     )
+
+
+def _name(v: str) -> str:
+    """A name of a layer may go on in the next line behind a dot."""
+    return html.escape(v).replace(".", ".<wbr>").replace("_", "_<wbr>")
+
+
+def _cell(v: str) -> str:
+    # A sentence is not to be squeezed to a word a line.
+    kind = ' class="long"' if len(v) > 40 else ""
+    return f"<td{kind}>{html.escape(v)}</td>"

@@ -3,7 +3,7 @@
 import math
 import platform
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import product
 from typing import Any
 
@@ -22,17 +22,22 @@ from crlib.version import __version__
 __all__ = ["SECTIONS", "LeftOut", "words"]
 
 NAMES = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
+SORTED = (
+    "The attacked inputs, the first ones, lack labels that the others have: shuffle x"
+    " and y together."
+)
 
 
 def card(subject: Subject) -> Section:
     """Whom the report is about."""
     found, strange = layers_of(subject.model)
     accuracy = subject.accuracy
-    size = _size(subject.model, subject.x)
+    size, mixed = _size(subject.model, subject.x), _mixed(subject)
+    held, attacked = (len(v.unique()) for v in (subject.y, subject.few[1]))
     lines = {
         "inputs": f"{len(subject.x)} of shape {tuple(subject.x.shape[1:])}",
-        "attacked": f"the first {len(subject.few[0])}",
-        "classes": str(subject.logits.shape[1]),
+        "attacked": f"the first {len(subject.few[0])}, with {attacked} labels",
+        "classes": f"{subject.logits.shape[1]}, and {held} of them among the labels",
         "accuracy, Wilson's 95 %": accuracy.format(".3f"),
         "parameters": "unknown" if size is None else f"{size.parameters:,}",
         "multiply-adds an input": "unknown" if size is None else f"{size.macs:,}",
@@ -44,12 +49,24 @@ def card(subject: Subject) -> Section:
     }
     return Section(
         "card",
-        "What was judged, and on what.",
+        "What was judged, and on what." + ("" if mixed else f" {SORTED}"),
         "It speaks of these inputs. Of inputs from another source it says nothing.",
-        {"accuracy": accuracy.mean, "inputs": len(subject.x), "layers": len(found)}
+        {
+            "accuracy": accuracy.mean,
+            "inputs": len(subject.x),
+            "layers": len(found),
+            "mixed": mixed,
+        }
         | ({} if size is None else {"parameters": size.parameters, "macs": size.macs}),
         [Table("Facts", ["", ""], [[k, v] for k, v in lines.items()])],
     )
+
+
+def _mixed(subject: Subject) -> bool:
+    """Whether the first inputs have about the labels of as many from everywhere."""
+    first, y = subject.few[1], subject.y
+    everywhere = y[torch.linspace(0, len(y) - 1, len(first)).long()]
+    return len(first.unique()) > 0.7 * len(everywhere.unique())
 
 
 def distances(subject: Subject) -> Section:
@@ -59,7 +76,7 @@ def distances(subject: Subject) -> Section:
     for i, (norm, eps) in enumerate(subject.eps.items()):
         near, right = subject.near(norm), subject.right
         median = median_interval(near.distance[right].tolist())
-        estimate = subject.estimate(subject.model, norm)[right]
+        estimate = subject.guess(norm)[right]
         worst = subject.worst(norm)
         floor = _certificate(subject, norm)
         lines.append(
@@ -119,15 +136,17 @@ def trust(subject: Subject) -> Section:
     eps = float(near.distance[right].median())
     lines, failed = [], []
     if math.isfinite(eps) and eps > 0:
-        found = attacks.diagnose(
-            subject.model, x, y, eps=eps, norm=norm, generator=subject.chance()
-        )
+        # The report asks in evaluation mode: that it was left is no fault of a number.
+        with evaluating(subject.model):
+            found = attacks.diagnose(
+                subject.model, x, y, eps=eps, norm=norm, generator=subject.chance()
+            )
         failed = [c.name for c in found if not c.passed]
         lines = [
             [c.name, f"{c.number:.3g}", f"{c.limit:.3g}", "" if c.passed else c.meaning]
             for c in found
         ]
-    each = near.distance[right] / subject.estimate(subject.model, norm)[right]
+    each = near.distance[right] / subject.guess(norm)[right]
     ratio = float(each.nanmedian())
     lines.append(
         [
@@ -207,13 +226,13 @@ def layers(subject: Subject) -> Section:
         about = {"layer": name, "shape": shape}
         told = _measured(layer.weight)
         if told is None:
-            lines.append(about | dict.fromkeys((*LAYER, *_titles()), "all zero"))
+            lines.append(about | dict.fromkeys((*LAYER, *_titles(forms)), "all zero"))
             continue
         shown[name] = metrics.singular_values(layer.weight.detach().flatten(1))
         other = {form: _measured(w[name]) for form, w in forms.items() if name in w}
         numbers[name] = {**told, **other}
         cells = {c: f"{v:.3f}" for c, v in told.items()}
-        for form, column in product(FORMS, MOVED):
+        for form, column in product(forms, MOVED):
             held = other.get(form)
             cells[f"{column}, {form}"] = "–" if held is None else f"{held[column]:.3f}"
         lines.append(about | cells)
@@ -224,6 +243,11 @@ def layers(subject: Subject) -> Section:
     more = (
         f" Layers of other kinds are left out: {', '.join(strange)}." if strange else ""
     )
+    if any(getattr(layer, "groups", 1) > 1 for _, layer in found):
+        more += (
+            " Of a convolution in groups, such as a depthwise one, the flattened kernel"
+            " is not the operator: read its rows, not its directions."
+        )
     return Section(
         "layers",
         "Best-k errors keep a tenth: zero is fully compressible, one not at all."
@@ -292,8 +316,8 @@ LAYER = (
 MOVED = ("error, directions", "error, rows")
 
 
-def _titles() -> list[str]:
-    return [f"{column}, {form}" for form, column in product(FORMS, MOVED)]
+def _titles(forms: Iterable[str]) -> list[str]:
+    return [f"{column}, {form}" for form, column in product(forms, MOVED)]
 
 
 def attention(subject: Subject) -> Section:
@@ -307,6 +331,8 @@ def attention(subject: Subject) -> Section:
     noise = torch.randn(x.shape, generator=source, dtype=x.dtype).to(x)
     order = torch.randperm(len(x), generator=source).to(y.device)
     unlike = y != y[order]
+    if not unlike.any():
+        raise LeftOut("all inputs that were fooled have one label")
     steps = {
         "attack": near.x_adv[right] - x,
         "difference of two labels": (x[order] - x)[unlike],
@@ -386,6 +412,7 @@ USUAL: dict[str, Callable[[Any], Any]] = {
     "a tenth of the weights": lambda m: compress.prune(m, 0.9),
     "rows, error 0.3": lambda m: compress.prune_to_error(m, 0.3),
 }
+AGAIN = "kept, re-centred"
 
 
 def compressed(subject: Subject) -> Section:
@@ -393,7 +420,6 @@ def compressed(subject: Subject) -> Section:
     if not layers_of(subject.model)[0]:
         raise LeftOut(UNSEEN)
     norm = subject.norm
-    before = subject.estimate(subject.model, norm)
     numbers, lines, refused = {}, [], []
     for name, squeeze in USUAL.items():
         try:
@@ -401,10 +427,11 @@ def compressed(subject: Subject) -> Section:
         except ValueError as error:
             refused.append(f"{name}: {error}")
             continue
-        numbers[name], ratio = _tried(subject, smaller, norm, before)
+        numbers[name], ratio = _tried(subject, smaller, norm)
         told = {
             key: "–" if v is None else f"{v:,}" if isinstance(v, int) else f"{v:.3f}"
             for key, v in numbers[name].items()
+            if v is not None or key != AGAIN
         }
         told["distance ratio"] = "–" if ratio is None else number(ratio)
         lines.append({"compression": name, **told})
@@ -413,11 +440,12 @@ def compressed(subject: Subject) -> Section:
     columns, table = rows(lines)
     return Section(
         "compressed",
-        "Each is tried on a copy, after training and without any more of it."
-        " Re-centring gives each layer its old mean output, on inputs that are not"
-        f" attacked. The ratio is that of the {NAMES[norm]} estimates, over inputs that"
-        " keep a right label; the attacks are those at the budget"
-        f" {number(subject.eps[norm])}.",
+        "Each is tried on a copy, after training and without any more of it. Accuracy"
+        f" is of all inputs, the rest of those attacked. {_recentring(subject)} The"
+        f" ratio is that of the {NAMES[norm]} estimates, over inputs that keep a right"
+        " label; the attacks are those at the budget"
+        f" {number(subject.eps[norm])}. Both take {LEAST['medians']} inputs or more."
+        + "".join(f" Not tried: {r}" for r in refused),
         "An operation after training is not training with that structure, which can"
         " cost much more of the distance.",
         numbers,
@@ -425,36 +453,56 @@ def compressed(subject: Subject) -> Section:
     )
 
 
+def _recentring(subject: Subject) -> str:
+    n = len(_unseen(subject))
+    if n < LEAST["means"]:
+        return (
+            f"To re-centre the hidden layers takes {LEAST['means']} inputs or more that"
+            f" are not attacked; here are {n}."
+        )
+    return (
+        "Re-centring gives each hidden layer its old mean output, on the"
+        f" {n} inputs that are not attacked, and leaves the head alone: its mean would"
+        " say which classes these are."
+    )
+
+
+def _unseen(subject: Subject) -> Tensor:
+    """The inputs that are not attacked."""
+    return subject.x[len(subject.few[0]) :]
+
+
 def _tried(
-    subject: Subject, smaller: Any, norm: str, before: Tensor
+    subject: Subject, smaller: Any, norm: str
 ) -> tuple[dict[str, Any], Interval | None]:
     """What one compressed copy does, and the interval of its ratio of distances."""
     x, y = subject.few
     labels = subject.logits[: len(x)].argmax(1)
-    kept = subject.labels(smaller) == labels
+    told = subject.labels(smaller, subject.x)
+    kept = told[: len(x)] == labels
     both = kept & subject.right
     ratio = None
     if both.sum() >= LEAST["medians"]:
-        each = (subject.estimate(smaller, norm) / before)[both]
+        each = subject.estimate(smaller, norm, both) / subject.guess(norm)[both]
         ratio = median_interval(each.nan_to_num(nan=1.0).tolist())
     fooled = subject.worst(norm)
     moved = subject.labels(smaller, fooled.x_adv) != y
     still = moved[fooled.success & both]
-    again, rest = None, subject.x[len(x) :]
+    enough = len(still) >= LEAST["medians"]
+    again, rest = None, _unseen(subject)
     if len(rest) >= LEAST["means"]:
         centred = compress.recentre(
-            subject.model, smaller, rest, batch_size=subject.batch_size
+            subject.model, smaller, rest, head=False, batch_size=subject.batch_size
         )
         again = float((subject.labels(centred) == labels).double().mean())
     size = _size(smaller, x)
-    right = subject.labels(smaller, subject.x) == subject.y
     numbers = {
         "not zero": None if size is None else size.nonzero,
-        "accuracy": float(right.double().mean()),
+        "accuracy": float((told == subject.y).double().mean()),
         "labels kept": float(kept.double().mean()),
-        "kept, re-centred": again,
+        AGAIN: again,
         "distance ratio": None if ratio is None else ratio.mean,
-        "attacks that still work": float(still.double().mean()) if len(still) else None,
+        "attacks that still work": float(still.double().mean()) if enough else None,
     }
     return numbers, ratio
 
@@ -491,7 +539,7 @@ def words(found: dict[str, Section]) -> Section:
         card = found["card"].numbers
         told.append(
             f"{100 * card['accuracy']:.1f} % of {card['inputs']} inputs are labelled"
-            " right."
+            " right." + ("" if card["mixed"] else f" {SORTED}")
         )
     for norm, v in found["distances"].numbers.items() if "distances" in found else ():
         told.append(
@@ -502,7 +550,7 @@ def words(found: dict[str, Section]) -> Section:
     if "trust" in found:
         failed = found["trust"].numbers["failed"]
         told.append(
-            f"{len(failed)} checks of the attacks fail: {', '.join(failed)}."
+            f"Checks of the attacks that fail: {', '.join(failed)}."
             if failed
             else "No check of the attacks fails."
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from crlib import attacks, checks, metrics
 from crlib.asking import ask, evaluating, fingerprint
@@ -18,8 +19,13 @@ from crlib.models import weight_layers
 __all__ = ["LEAST", "Subject"]
 
 # Medians need so many inputs that are labelled right, a search for one perturbation
-# of them all so many inputs, mean outputs of layers so many that are not attacked.
-LEAST = {"medians": 20, "universal": 50, "means": 50}
+# of them all so many inputs, mean outputs of hidden layers so many that are not
+# attacked: with n of them the mean squared error of an output is 1 + 1/n times the
+# least that a shift can reach.
+LEAST = {"medians": 20, "universal": 50, "means": 20}
+# So many inputs in memory at once, at most, and bytes that they keep for the gradient.
+MOST = 128
+MEMORY = {"cpu": 1e9, "cuda": 8e9}
 
 
 @dataclass
@@ -48,6 +54,7 @@ class Subject:
     baseline: Any = None
     _near: dict[str, AttackResult] = field(default_factory=dict)
     _worst: dict[str, AttackResult] = field(default_factory=dict)
+    _guesses: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def few(self) -> tuple[Tensor, Tensor]:
@@ -114,11 +121,17 @@ class Subject:
             attacks.fmn, model, *self.few, norm=norm, batch_size=self.batch_size
         )
 
-    def estimate(self, model: Any, norm: str) -> Tensor:
+    def guess(self, norm: str) -> Tensor:
         """``(n,)`` cheap estimates of the distances of the attacked inputs."""
-        return metrics.first_order(
-            model, *self.few, norm=norm, batch_size=self.batch_size
-        )
+        if norm not in self._guesses:
+            every = torch.ones_like(self.right)
+            self._guesses[norm] = self.estimate(self.model, norm, every)
+        return self._guesses[norm]
+
+    def estimate(self, model: Any, norm: str, rows: Tensor) -> Tensor:
+        """The same of another network, at the attacked inputs that ``rows`` marks."""
+        x, y = (v[rows] for v in self.few)
+        return metrics.first_order(model, x, y, norm=norm, batch_size=self.batch_size)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -138,12 +151,15 @@ def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
     """
     checks.inputs(x)
     checks.labels(y, len(x))
-    checks.at_least(1, attacked=options["attacked"], batch_size=options["batch_size"])
+    checks.at_least(1, attacked=options["attacked"])
     for norm, eps in options["eps"].items():
         checks.one_of("norm", norm, ("linf", "l2", "l1"))
         checks.not_negative(**{f"eps of {norm}": eps})
     if not len(x):
         raise ValueError("There is no input: give a hundred or more, with labels.")
+    if options["batch_size"] is None:
+        options["batch_size"] = _fitting([model, options.get("baseline")], x.detach())
+    checks.at_least(1, batch_size=options["batch_size"])
     subject = Subject(model, x.detach(), y, **options)
     _answers(subject, model)
     if subject.baseline is not None:
@@ -153,7 +169,8 @@ def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
         raise ValueError(
             f"{n_right} of {len(subject.few[0])} attacked inputs are labelled right:"
             f" medians of distances need {LEAST['medians']}. Give more inputs, or look"
-            " whether labels and scale of the inputs are those of the training."
+            " whether the weights are loaded, and labels and scale of the inputs are"
+            " those of the training."
         )
     classes = subject.logits.shape[1]
     if not subject.accuracy.above(1 / classes):
@@ -163,6 +180,29 @@ def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
             " the network expects."
         )
     return subject
+
+
+def _fitting(models: list[Any], x: Tensor) -> int:
+    """How many inputs of a pass keep no more for the gradient than ``MEMORY``."""
+    most = max(_held(m, x[:2]) - _held(m, x[:1]) for m in models if m is not None)
+    room = MEMORY.get(x.device.type, MEMORY["cpu"])
+    return MOST if most <= 0 else max(1, min(MOST, int(room // most)))
+
+
+def _held(model: Any, x: Tensor) -> int:
+    """Bytes that a forward pass keeps; 0 of what cannot be asked, refused later."""
+    held = []
+
+    def note(kept: Tensor) -> Tensor:
+        held.append(kept.nbytes)
+        return kept
+
+    try:
+        with evaluating(model), saved_tensors_hooks(note, lambda kept: kept):
+            ask(model, x.clone().requires_grad_())
+    except Exception:
+        return 0
+    return sum(held)
 
 
 def _answers(subject: Subject, model: Callable[[Tensor], Any]) -> None:
@@ -204,8 +244,20 @@ def _answer(model: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         raise ValueError(
             f"The model does not take a batch {tuple(x.shape)}: give inputs of the"
             " shape that it was trained on, and a model that takes any number of them."
+            f"{_likely(x)}"
             f" It said: {str(error).splitlines()[0] if str(error) else error!r}"
         ) from error
+
+
+def _likely(x: Tensor) -> str:
+    """What is usually wrong with inputs of this shape."""
+    if x.ndim == 3:
+        return " If these are grey images, x[:, None] gives them their channel."
+    if x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] > 3:
+        return " Channels come first: x.permute(0, 3, 1, 2)."
+    if x.ndim == 4 and x.shape[1] == 3:
+        return " If it wants grey images, read them in grey: --grey, or mode='L'."
+    return ""
 
 
 def layers_of(model: Any) -> tuple[list[tuple[str, Any]], list[str]]:

@@ -7,7 +7,6 @@ scene, so what other studies call a seed is here the number of a scene: six view
 photograph are one sample, not six.
 """
 
-import copy
 import functools
 import hashlib
 import math
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 
 from crlib import attacks, compress, metrics, theory
 from crlib.attacks import AttackResult
-from crlib.compress.layers import head_of
 from crlib.models import Normalize, weight_layers
 from crlib.studies.engine import Config, Numbers, Study, StudyError
 
@@ -357,10 +355,7 @@ def recentred(
     odd.
     """
     others = scenes[(k + 1) % 2 :: 2, :ATTACKED].flatten(0, 1)
-    found = compress.recentre(net, small, others, batch_size=len(others))
-    if not head:
-        head_of(found).bias = copy.deepcopy(head_of(small).bias)
-    return found
+    return compress.recentre(net, small, others, head=head, batch_size=len(others))
 
 
 def kept(

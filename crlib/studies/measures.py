@@ -196,11 +196,13 @@ def start_principal(net: nn.Module, x: Tensor) -> None:
         for layer in weight_layers(net)
         if isinstance(layer, LowRankConv2d)
     ]
-    # Batch normalisation has no statistics of its own yet.
-    with torch.no_grad():
-        net.train()(x)
-    for hook in hooks:
-        hook.remove()
+    try:
+        # Batch normalisation has no statistics of its own yet.
+        with torch.no_grad():
+            net.train()(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def differences(x: Tensor, y: Tensor) -> Tensor:

@@ -320,6 +320,17 @@ def test_recentring_restores_the_means_layer_by_layer(bias: bool) -> None:
     assert (small.layers[0].bias is None) is not bias  # it works on a copy
 
 
+def test_recentring_can_leave_the_head_alone() -> None:
+    net = MLP((6, 9, 8, 3), bias=True, seed=1).double()
+    x = torch.rand(200, 6, generator=rng(0), dtype=torch.float64)
+    small = compress.prune(net, 0.7)
+    once, again = (compress.recentre(net, small, x, head=h) for h in (True, False))
+    for k in range(2):
+        assert torch.equal(once.layers[k].bias, again.layers[k].bias)
+    assert torch.equal(again.layers[2].bias, small.layers[2].bias)
+    assert not torch.allclose(once.layers[2].bias, small.layers[2].bias, atol=1e-3)
+
+
 def test_recentring_never_raises_the_error_of_a_layer() -> None:
     for seed in range(200):
         g = rng(seed)

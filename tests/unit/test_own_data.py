@@ -139,6 +139,18 @@ def test_a_folder_of_images_is_read(tmp_path: Path, mode: str, channels: int) ->
     assert data.from_folder(folder, mode=mode, name="mine").name == "mine"
 
 
+def test_the_classes_of_one_tree_take_turns(tmp_path: Path) -> None:
+    for k, (kind, count) in enumerate((("a", 1), ("b", 3), ("c", 2))):
+        (tmp_path / kind).mkdir()
+        for i in range(count):
+            file = tmp_path / kind / f"{i}.png"
+            Image.new("L", (8, 8), 50 * k + i).save(file)
+    x, y = data.class_folders(tmp_path, mode="L")
+    assert y.tolist() == [0, 1, 2, 1, 2, 1]
+    shades = (255 * x[:, 0, 0, 0]).round().int().tolist()
+    assert shades == [0, 50, 100, 51, 101, 52]
+
+
 def test_colours_become_grey_and_grey_becomes_colours(tmp_path: Path) -> None:
     folder = tree(tmp_path, ["a", "b"], "L", 8, "png")
     assert data.from_folder(folder).x_train.shape == (4, 3, 8, 8)

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import crlib
 from crlib import __main__ as command
 from crlib import attacks, compress, data, metrics, models, reporting, train
-from crlib.reporting import loading, sections
+from crlib.reporting import loading, sections, subject
 from tests.unit.support import Counting, rng
 
 DEPENDS = ("crlib",)
@@ -147,7 +148,9 @@ def test_a_normalisation_is_folded_and_nothing_else_balanced(
     assert hidden.numbers["layers"]["2"]["folded"] == pytest.approx(
         numbers["folded"], rel=1e-4
     )
-    assert columns(hidden, "2")["error, rows, balanced"] == "–"
+    # A form that cannot be had of this network has a reason, and no empty columns.
+    assert "error, rows, folded" in columns(hidden, "2")
+    assert "error, rows, balanced" not in columns(hidden, "2")
     assert "Not balanced: Only a models.MLP" in hidden.sections["layers"].text
 
 
@@ -162,6 +165,133 @@ def test_no_pass_holds_more_inputs_than_the_batch_size() -> None:
     one, other = (r.numbers["distances"]["l2"] for r in (found, whole()))
     assert one["median"] == pytest.approx(other["median"], rel=1e-4)
     assert one["robust accuracy"] == pytest.approx(other["robust accuracy"], abs=0.02)
+
+
+def test_large_activations_make_the_batches_small(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    assert subject._fitting([model, None], x) == subject.MOST
+    # A rectifier keeps what it gives: four bytes of each of 784 values.
+    wide = nn.Sequential(nn.ReLU(), model)
+    monkeypatch.setitem(subject.MEMORY, "cpu", 20 * 4 * 784)
+    few = subject._fitting([wide], x)
+    assert 10 < few < subject._fitting([model], x) and few < 20
+    assert subject._fitting([model, wide], x) == few
+    # What keeps more than there is room for is asked one by one.
+    monkeypatch.setitem(subject.MEMORY, "cpu", 100)
+    assert subject._fitting([wide], x) == 1
+    # What cannot be asked is refused later, in words.
+    assert subject._fitting([lambda z: z.view(8, -1)], x) == subject.MOST
+    monkeypatch.setitem(subject.MEMORY, "cpu", 20 * 4 * 784)
+    monkeypatch.setattr(sections, "SECTIONS", {"distances": sections.distances})
+    seen = Counting(wide)
+    options = OPTIONS | {"eps": {"l2": 0.5}}
+    found = crlib.report(seen, x, y, **options).numbers["distances"]["l2"]
+    assert max(seen.forwards) == few
+    whole_batches = crlib.report(wide, x, y, batch_size=60, **options)
+    assert found["median"] == pytest.approx(
+        whole_batches.numbers["distances"]["l2"]["median"], rel=1e-4
+    )
+
+
+def test_inputs_that_are_sorted_by_label_are_told_from_mixed_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    monkeypatch.setattr(sections, "SECTIONS", {"card": sections.card})
+    order = y.argsort()
+    found = crlib.report(model, x[order], y[order], **OPTIONS)
+    assert "shuffle x and y together" in found.sections["words"].text
+    assert "shuffle x and y together" in found.sections["card"].text
+    (attacked,) = (
+        r for r in found.sections["card"].tables[0].rows if r[0] == "attacked"
+    )
+    assert attacked[1] == f"the first 60, with {len(y[order][:60].unique())} labels"
+    for k in range(20):
+        order = torch.randperm(len(y), generator=rng(k))
+        mixed = crlib.report(model, x[order], y[order], **OPTIONS | {"attacked": 40})
+        assert "shuffle" not in mixed.sections["words"].text
+
+
+def test_the_means_of_hidden_layers_come_from_inputs_that_do_not_judge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    monkeypatch.setattr(sections, "SECTIONS", {"compressed": sections.compressed})
+    options = OPTIONS | {"eps": {"l2": 0.5}}
+    small = compress.prune(model, 0.9)
+    again = compress.recentre(model, small, x[60:], head=False)
+    kept = (again(x[:60]).argmax(1) == model(x[:60]).argmax(1)).double().mean()
+    section = crlib.report(model, x, y, **options).sections["compressed"]
+    told = section.numbers["a tenth of the weights"]
+    assert told["kept, re-centred"] == float(kept)
+    assert "on the 90 inputs that are not attacked" in section.text
+    assert "kept, re-centred" in section.tables[0].columns
+    # Nineteen inputs are too few: no column, and a reason.
+    few = crlib.report(model, x[:79], y[:79], **options).sections["compressed"]
+    assert "here are 19" in few.text
+    assert "kept, re-centred" not in few.tables[0].columns
+    assert few.numbers["a tenth of the weights"]["kept, re-centred"] is None
+
+
+def test_a_compression_that_is_refused_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, y = trained()
+
+    def refused(_: Any) -> Any:
+        raise ValueError("no such layer.")
+
+    usual = {"8 bits": sections.USUAL["8 bits"], "folding": refused}
+    monkeypatch.setattr(sections, "USUAL", usual)
+    monkeypatch.setattr(sections, "SECTIONS", {"compressed": sections.compressed})
+    section = crlib.report(model, x, y, **OPTIONS).sections["compressed"]
+    assert section.text.endswith("Not tried: folding: no such layer.")
+    assert len(section.tables[0].rows) == 1
+
+
+def test_a_share_of_a_handful_of_inputs_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+
+    def one_label(_: Any) -> Any:
+        found = copy.deepcopy(model)
+        found.layers[-1].weight.data.zero_()
+        return found
+
+    monkeypatch.setattr(sections, "USUAL", {"one label": one_label})
+    monkeypatch.setattr(sections, "SECTIONS", {"compressed": sections.compressed})
+    section = crlib.report(model, x, y, **OPTIONS).sections["compressed"]
+    told = section.numbers["one label"]
+    assert 0 < told["labels kept"] < 20 / 60
+    assert told["attacks that still work"] is told["distance ratio"] is None
+    assert section.tables[0].rows[0][-2:] == ["–", "–"]
+
+
+def test_a_kernel_in_groups_is_told_from_an_operator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    monkeypatch.setattr(sections, "SECTIONS", {"layers": sections.layers})
+    stack = [nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 2, 3, 1, 1, 1, 2, False)]
+    nn.init.ones_(stack[0].weight)
+    nn.init.dirac_(stack[1].weight, groups=2)
+    mean = nn.Conv2d(2, 1, 1, bias=False)
+    nn.init.constant_(mean.weight, 0.5)
+    for net, told in ((nn.Sequential(*stack, mean, model), True), (model, False)):
+        text = crlib.report(net, x, y, **OPTIONS).sections["layers"].text
+        assert ("the flattened kernel is not the operator" in text) is told
+
+
+def test_that_a_network_was_left_in_training_is_no_fault_of_the_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    net = nn.Sequential(model, nn.Dropout(0.5)).train()
+    monkeypatch.setattr(sections, "SECTIONS", {"trust": sections.trust})
+    found = crlib.report(net, x, y, **OPTIONS | {"eps": {"l2": 0.5}})
+    assert "evaluation mode" not in found.numbers["trust"]["failed"]
+    assert net[1].training
 
 
 def test_three_hundred_thousand_weights_take_less_than_a_minute_of_one_core(
@@ -215,7 +345,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append((tag, dict(attrs)))
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "wbr"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -358,6 +488,15 @@ REFUSED: dict[str, tuple[Callable[[nn.Module, Tensor, Tensor], Any], str]] = {
     ),
     "a NaN inside": (lambda m, x, y: (lambda z: m(z) * torch.nan, x, y), "NaN"),
     "another shape": (lambda m, x, y: (m, x[..., :14], y), "does not take a batch"),
+    "channels last": (
+        lambda m, x, y: (m, x.movedim(1, 3).expand(-1, -1, -1, 3), y),
+        "x.permute",
+    ),
+    "no channel": (
+        lambda m, x, y: (lambda z: m(z.mT[:, :1]), x[:, 0], y),
+        r"x\[:, None",
+    ),
+    "colours": (lambda m, x, y: (m, x.expand(-1, 3, -1, -1), y), "--grey"),
     "a fixed batch": (
         lambda m, x, y: (lambda z: m(z.view(8, 1, 28, 28)), x, y),
         "does not take a batch",
@@ -456,6 +595,13 @@ def test_files_of_inputs(tmp_path: Path) -> None:
     torch.save([shown], tmp_path / "d.pt")
     with pytest.raises(ValueError, match="with arrays x and y"):
         loading.inputs(tmp_path / "d.pt")
+    np.savez(tmp_path / "e.npz", images=shown.numpy(), labels=y[:6].numpy())
+    with pytest.raises(ValueError, match="It holds images, labels"):
+        loading.inputs(tmp_path / "e.npz")
+    for names in (np.array(["bag"] * 6), np.array(["bag"] * 6, dtype=object)):
+        np.savez(tmp_path / "f.npz", x=shown.numpy(), y=names)
+        with pytest.raises(ValueError, match="np.unique"):
+            loading.inputs(tmp_path / "f.npz")
     with pytest.raises(data.DataError, match="two or more"):
         loading.inputs(tmp_path)
 
@@ -469,6 +615,28 @@ def net():
 def other():
     return 3
 """
+
+
+def test_weights_are_read_from_safetensors(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip(
+        "safetensors.torch", reason="pip install safetensors"
+    )
+    (tmp_path / "mine.py").write_text(MAKER)
+    model = trained()[0]
+    safetensors.save_file(model.state_dict(), tmp_path / "w.safetensors")
+    net = loading.network(f"{tmp_path}/mine.py:net", tmp_path / "w.safetensors")
+    for name, value in model.state_dict().items():
+        assert torch.equal(net.state_dict()[name], value)
+
+
+def test_without_safetensors_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(MAKER)
+    (tmp_path / "w.safetensors").touch()
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ValueError, match="pip install safetensors"):
+        loading.network(f"{tmp_path}/mine.py:net", tmp_path / "w.safetensors")
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -495,7 +663,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ({2: "{0}/module.pt"}, "weights_only=False"),
         ({2: "{0}/less.pt"}, "does not fit"),
         ({2: "{0}/list.pt"}, "no state dictionary"),
-        ({4: "{0}/none.npz"}, "none.npz"),
+        ({2: "{0}/none.pt"}, "none.pt does not exist"),
+        ({2: "{0}/words.pt"}, "cannot be read as plain tensors"),
+        ({4: "{0}/none.npz"}, "none.npz does not exist"),
+        ({4: "{0}/words.pt"}, "cannot be read as plain tensors"),
+        ({4: "{0}/words.npz"}, "something else than arrays"),
+        ({5: "--device", 6: "cuda:99"}, "not to be had"),
+        ({5: "--out", 6: "{0}/none/r.html"}, "is no folder: make it"),
+        ({5: "--json", 6: "{0}/none/r.json"}, "is no folder: make it"),
+        ({5: "--resume", 6: "{0}/none/r.json"}, "cannot be written"),
         ({6: "linf=8:255"}, "write a budget"),
     ],
 )
@@ -510,6 +686,8 @@ def test_the_command_says_what_to_do(
     torch.save(model, tmp_path / "module.pt")
     torch.save({"a": torch.zeros(1)}, tmp_path / "less.pt")
     torch.save([1, 2], tmp_path / "list.pt")
+    for name in ("words.pt", "words.npz"):
+        (tmp_path / name).write_text("hello")
     torch.save(model.state_dict(), tmp_path / "w.pt")
     torch.save((x[:30], y[:30]), tmp_path / "d.pt")
     told = [

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crlib import compress, data, metrics, studies, train
-from crlib.models import LowRankConv2d, weight_layers
+from crlib.models import ConvNet, LowRankConv2d, weight_layers
 from crlib.studies import measures, repair
 from crlib.studies.engine import Config
 
@@ -97,3 +97,12 @@ def test_the_table_is_sound() -> None:
     last = table[table["checkpoint"] == "last"]
     assert last["met"].all()
     assert (last["int8 accuracy"] - last["accuracy"]).abs().max() < 0.05
+
+
+def test_a_start_that_fails_leaves_no_hook_behind() -> None:
+    net = ConvNet((4, 4), 3, image=(2, 6, 6), rank=2)
+    low_rank = [m for m in net.modules() if isinstance(m, LowRankConv2d)]
+    assert low_rank
+    with pytest.raises(RuntimeError, match="channels"):
+        measures.start_principal(net, torch.rand(9, 3, 6, 6))
+    assert not any(layer._forward_pre_hooks for layer in low_rank)
