@@ -171,9 +171,9 @@ CURVES: dict[type[Any], Curve] = {
 class Highest:
     """Max pooling: of each window the largest entry.
 
-    It is at least the entry whose lower end is the highest. If no other entry can
-    exceed that one, it *is* that entry; else it is at most the highest upper end, a
-    constant.
+    It is at least any of its entries: here the one whose lower end is the highest. If
+    no other entry can exceed that one, it *is* that entry; else it is at most the
+    highest upper end, a constant.
 
     In linf it stretches nothing. In l2 each output moves by at most the largest move
     in its window, and a pixel counts in at most c windows: the root of c, which is 1
@@ -207,7 +207,9 @@ class Highest:
     def lines(self, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
         """Return the pixel of each window, whether it is surely it, and the roof."""
         lows, highs = self._seen(a), self._seen(b)  # (N, C, L, K)
-        best = lows.argmax(-1, keepdim=True)
+        # Behind a ReLU many lower ends are zero: of those the highest upper end.
+        behind = lows < lows.amax(-1, keepdim=True)
+        best = highs.masked_fill(behind, -math.inf).argmax(-1, keepdim=True)
         pixel = self.windows.to(a.device).expand_as(lows).gather(-1, best)
         others = highs.scatter(-1, best, -math.inf)
         sure = others.amax(-1) <= lows.amax(-1)
