@@ -369,8 +369,9 @@ def _conv(
 class ConvNet(nn.Sequential):
     """Convolutions of size 3, each but the first of stride 2, then a linear head.
 
-    Without pooling and batch normalisation, so that every bound of
-    :mod:`crlib.certify` applies.
+    Without pooling and batch normalisation. Every bound of :mod:`crlib.certify`
+    applies, the exact distance too. A slice such as ``net[1:]`` is an
+    ``nn.Sequential``.
 
     Args:
         channels: of the convolutions, such as ``(32, 64, 128)``.
