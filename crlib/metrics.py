@@ -630,8 +630,8 @@ def folded(model: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: a normalisation without stored statistics, one that does not read
-            a layer with weights, a layer that something else reads as well, or code
-            that hides the order of the layers.
+            a layer with weights, a layer that something else reads as well or whose
+            weight is computed, or code that hides the order of the layers.
 
     Example:
         >>> import torch
@@ -650,21 +650,28 @@ def folded(model: nn.Module) -> nn.Module:
     befores = {norm: layer for layer, norm in order.norms.items()}
     for name in norms:
         before, norm = befores.get(name), flat.get_submodule(name)
-        if before is None or {before, name} & order.shared:
+        layer: Any = None if before is None else flat.get_submodule(before)
+        own = layer is not None and _kernel(layer) in layer._parameters
+        if not own or {before, name} & order.shared:
             raise ValueError(
                 f"The batch normalisation {name!r} cannot be folded: it must read one"
-                " layer with weights, which nothing else reads, in a forward pass"
-                " that torch.fx can follow."
+                " layer with weights of its own (no parametrisation), which nothing"
+                " else reads, in a forward pass that torch.fx can follow."
             )
         if norm.running_var is None:
             raise ValueError(
                 f"The batch normalisation {name!r} keeps no running statistics, so"
                 " it is no fixed layer: nothing can be folded."
             )
-        _fold(flat.get_submodule(before), norm)
+        _fold(layer, norm)
         parent, _, child = name.rpartition(".")
         setattr(flat.get_submodule(parent), child, nn.Identity())
     return flat
+
+
+def _kernel(layer: Any) -> str:
+    """Return the name of the parameter whose rows are those of the layer."""
+    return "left" if isinstance(layer, LowRankLinear | LowRankConv2d) else "weight"
 
 
 def _fold(layer: Any, norm: Any) -> None:
@@ -676,8 +683,7 @@ def _fold(layer: Any, norm: Any) -> None:
             scale, shift = scale * norm.weight, norm.bias.clone()
         bias = 0 if layer.bias is None else layer.bias
         layer.bias = nn.Parameter(scale * (bias - norm.running_mean) + shift)
-        low = isinstance(layer, LowRankLinear | LowRankConv2d)
-        kernel = layer.left if low else layer.weight
+        kernel = getattr(layer, _kernel(layer))
         kernel *= scale.view(-1, *[1] * (kernel.ndim - 1))
 
 

@@ -1,7 +1,7 @@
 """Networks from inputs in [0, 1] to logits; normalisation is a layer inside."""
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ __all__ = [
     "Normalize",
     "Order",
     "ResNet",
+    "Residual",
     "ViT",
     "evaluating",
     "logits",
@@ -214,8 +215,22 @@ class Order:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        own = isinstance(m, LowRankLinear | LowRankConv2d | Normalize)
-        return own or bool(super().is_leaf_module(m, module_qualified_name))
+        return _computes_as_known(m) or bool(
+            super().is_leaf_module(m, module_qualified_name)
+        )
+
+
+def _computes_as_known(m: nn.Module) -> bool:
+    """Say whether a layer, be its class another one, runs the code of a known one."""
+    kinds = (nn.Linear, nn.Conv2d, LowRankLinear, LowRankConv2d, Normalize, _BatchNorm)
+    return any(
+        isinstance(m, kind)
+        and all(
+            getattr(type(m), name, None) is getattr(kind, name, None)
+            for name in ("forward", "_conv_forward")
+        )
+        for kind in kinds
+    )
 
 
 _ORDERS: WeakKeyDictionary[nn.Module, Order] = WeakKeyDictionary()
@@ -354,8 +369,9 @@ def _conv(
 class ConvNet(nn.Sequential):
     """Convolutions of size 3, each but the first of stride 2, then a linear head.
 
-    Without pooling and batch normalisation, so that every bound of
-    :mod:`crlib.certify` applies.
+    Without pooling and batch normalisation. Every bound of :mod:`crlib.certify`
+    applies, the exact distance too. A slice such as ``net[1:]`` is an
+    ``nn.Sequential``.
 
     Args:
         channels: of the convolutions, such as ``(32, 64, 128)``.
@@ -406,11 +422,35 @@ class ConvNet(nn.Sequential):
         head = _linear(n_in * height * width, classes, True, generator)
         super().__init__(*layers, nn.Flatten(), head)
 
+    def __getitem__(self, idx: Any) -> Any:
+        """Return a layer, or of a slice an ``nn.Sequential``."""
+        if isinstance(idx, slice):
+            return nn.Sequential(OrderedDict(list(self._modules.items())[idx]))
+        return super().__getitem__(idx)
+
     def features(self, x: Tensor) -> Tensor:
         """Return what the head sees, ``(N, h)``."""
         for layer in list(self)[:-1]:
             x = layer(x)
         return x
+
+
+class Residual(nn.Module):
+    """The sum of two networks of the same input: ``body(x) + shortcut(x)``.
+
+    Args:
+        body: any module.
+        shortcut: any that returns the same shape; None means the input itself.
+    """
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x) + self.shortcut(x)
+        return out
 
 
 class _Block(nn.Module):
@@ -440,6 +480,11 @@ class _Block(nn.Module):
         out = self.norm1(self.conv1(x)).relu()
         out = self.norm2(self.conv2(out)) + self.shortcut(x)
         return out.relu()
+
+    def parts(self) -> list[nn.Module]:
+        first = [self.conv1, self.norm1, nn.ReLU()]
+        body = nn.Sequential(*first, self.conv2, self.norm2)
+        return [Residual(body, self.shortcut), nn.ReLU()]
 
 
 class ResNet(nn.Module):
@@ -490,6 +535,13 @@ class ResNet(nn.Module):
         """Return what the head sees, ``(N, h)``: the mean over the last map."""
         x = self.norm(self.stem(self.normalize(x))).relu()
         return self.blocks(x).mean((2, 3))
+
+    def parts(self) -> list[nn.Module]:
+        """Return layers that compute the same in a row, each block a Residual."""
+        first = [self.normalize, self.stem, self.norm, nn.ReLU()]
+        stages: Any = self.blocks
+        blocks = [part for block in stages for part in block.parts()]
+        return [*first, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), self.head]
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(x))

@@ -25,7 +25,7 @@ from results import Row
 from torch import Tensor, nn
 
 from crlib import certify, data
-from crlib.models import MLP, ConvNet
+from crlib.models import MLP, ConvNet, Normalize, ResNet
 
 LIBRARIES = ("auto_LiRPA",)
 METHODS = {
@@ -64,18 +64,32 @@ renew()
 from auto_LiRPA import BoundedModule, BoundedTensor  # noqa: E402
 from auto_LiRPA.perturbations import PerturbationLpNorm  # noqa: E402
 
+# A newer torch passes one word more, of which each parameter counts once anyway.
+named: Any = BoundedModule._named_members
+BoundedModule._named_members = lambda *given, remove_duplicate=True, **options: named(
+    *given, **options
+)
+
 
 def subjects(sample: data.Dataset) -> dict[str, tuple[nn.Module, int]]:
     """Return trained networks, each with the number of images to bound."""
     few = sample.subset(1000, 200)
     mlp, small = MLP(SIZES, bias=True), ConvNet((4, 8), image=(1, 28, 28))
+    first, second, head = MLP(SIZES, bias=True).layers
+    curved = nn.Sequential(nn.Flatten(), first, nn.Tanh(), second, nn.Tanh(), head)
+    half = list(ConvNet((4, 8), image=(1, 14, 14)))
+    pooled = nn.Sequential(*half[:3], nn.MaxPool2d(2), *half[3:])
+    residual = ResNet(blocks=(1, 1), width=4, channels=1)
     return {
         "MLP": (harden(mlp, few, 6, 0), 64),
         "ConvNet": (harden(small, few, 3, 1), 8),
+        "MaxPool": (harden(pooled, few, 3, 2), 8),
+        "ResNet": (harden(residual, few, 6, 3), 4),
+        "tanh": (harden(curved, few, 6, 4), 64),
     }
 
 
-def bare(model: nn.Module) -> nn.Module:
+def bare(model: Any) -> nn.Module:
     """Leave out the normalisation, which does nothing here.
 
     In front of other layers auto_LiRPA 0.3 has no rule for a division by a scalar.
@@ -84,8 +98,10 @@ def bare(model: nn.Module) -> nn.Module:
         layers = [nn.Flatten(), model.layers[0]]
         for layer in model.layers[1:]:
             layers += [nn.ReLU(), layer]
-        return nn.Sequential(*layers)
-    return nn.Sequential(*list(model)[1:])
+    else:
+        layers = model.parts() if isinstance(model, ResNet) else list(model)
+    kept = [layer for layer in layers if not isinstance(layer, Normalize)]
+    return nn.Sequential(*kept).eval()
 
 
 def theirs(model: nn.Module, x: Tensor, y: Tensor, eps: float, method: str) -> Tensor:

@@ -5,12 +5,14 @@ nearest input of the box :math:`[0,1]^d` that is labelled otherwise lies between
 this room proves and what an attack finds:
 **certificate <= exact distance <= attack**.
 
-The bounds read the network: they know :class:`~crlib.models.MLP` and nestings of
-``nn.Sequential`` with fully connected layers and convolutions with any padding (both
-low-rank ones too), ReLU and LeakyReLU, flattening, average pooling, layers that pad,
-normalisation, batch normalisation with its running statistics, and dropout, which is
-off. Any other module
-is refused by name. What was read is compared with the model's own logits: a hook or a
+The bounds read the network: they know :class:`~crlib.models.MLP`,
+:class:`~crlib.models.ResNet` and nestings of ``nn.Sequential`` and
+:class:`~crlib.models.Residual` with fully connected layers and convolutions with any
+padding (both low-rank ones too), ReLU and LeakyReLU, GELU, SiLU, tanh and sigmoid, max
+and average pooling, flattening, layers that pad, normalisation, batch normalisation
+with its running statistics, and dropout, which is off. :func:`exact_distance` alone
+knows no sum, no max pooling and of the activations only ReLU. Any other module is
+refused by name. What was read is compared with the model's own logits: a hook or a
 patched ``forward`` that changes them is refused too. They compute in float64 with the
 model's weights; rounding is not counted.
 """

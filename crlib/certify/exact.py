@@ -16,7 +16,8 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from torch import Tensor, nn
 
 from crlib import checks
-from crlib.certify.reading import RELU, Bend, Steps, linear_part, logits_of, steps_of
+from crlib.certify.bends import RELU, Bend
+from crlib.certify.reading import Affine, Steps, linear_part, logits_of, steps_of
 from crlib.certify.relaxation import Interval, cube, intervals, margins
 from crlib.metrics import margin
 
@@ -74,7 +75,8 @@ def exact_distance(
     are those of the linf ball around the l1 ball, so it takes longer.
 
     Args:
-        model: made of known modules, see above.
+        model: made of known modules, see above, with ReLU alone between affine ones:
+            no residual sum, no max pooling and no other activation.
         x: ``(N, ...)`` in [0, 1].
         y: ``(N,)`` true labels, int64.
         norm: ``"linf"`` or ``"l1"``.
@@ -103,8 +105,11 @@ def exact_distance(
     if not time_limit > 0:
         raise ValueError(f"time_limit is {time_limit}: it must be positive.")
     steps, x = steps_of(model, x), x.detach().double()
-    if any(isinstance(step, Bend) and step != RELU for step in steps):
-        raise ValueError("exact_distance knows no LeakyReLU: crown_bounds bounds it.")
+    if not all(isinstance(step, Affine) or step == RELU for step in steps):
+        raise ValueError(
+            "exact_distance knows affine layers and ReLU in a row, and nothing else:"
+            " crown_bounds bounds it."
+        )
     logits = logits_of(steps, x)
     checks.labels(y, len(x), classes=logits.shape[1])
     start = x if start is None else start.detach().double()
@@ -211,7 +216,7 @@ def _maps(steps: Steps, x: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
     found, start = [], torch.zeros_like(x)
     part: Steps = []
     for step in [*steps, RELU]:
-        if not isinstance(step, Bend):
+        if isinstance(step, Affine):
             part.append(step)
             continue
         shape, size = start.shape[1:], start.numel()
@@ -329,7 +334,8 @@ def _to_rival(
 ) -> _Answer:
     """Find the nearest point of ball and box where ``rival`` is level with ``y``."""
     low, high = cube(x, x.new_tensor([min(radius, 1.0)]))
-    *ranges, _ = intervals(steps, low, high, relax=True)
+    path, _ = intervals(steps, low, high, relax=True)
+    ranges = [(met.low, met.high) for met in path if isinstance(met.step, Bend)]
     *hidden, (weight, bias) = _maps(steps, x)
     program, centre = _Program(), _vector(x)
     # A column u stands for base + unit * u.

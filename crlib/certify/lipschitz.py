@@ -13,7 +13,9 @@ from crlib.certify.reading import (
     LINEAR,
     POOLS,
     Affine,
-    Bend,
+    Step,
+    Steps,
+    Sum,
     layers_of,
     logits_of,
     steps_of,
@@ -29,9 +31,12 @@ def lipschitz_bound(
 
     The product of the layers' operator norms, so that
     :math:`\|z(x) - z(x')\| \le L \|x - x'\|` with ``norm`` on both sides (Szegedy et
-    al. 2014). ReLU, leaky or not, and flattening count 1, normalisation its largest
-    factor, average pooling and padding in l2 the root of the linf norm times the l1
-    norm. The l2 norm of a convolution with zero padding is bounded by
+    al. 2014). ReLU, leaky or not, and flattening count 1, GELU and the like their
+    steepest slope, normalisation its largest factor, average pooling and padding in l2
+    the root of the linf norm times the l1 norm. Max pooling counts 1 in linf, and where
+    no windows overlap; else c in l1 and the root of c in l2, with c the number of
+    windows that see a pixel, at most. A residual block counts the sum of what its two
+    branches do. The l2 norm of a convolution with zero padding is bounded by
     :func:`crlib.metrics.symbol_norm`. With another padding it is the estimate of
     :func:`crlib.metrics.layer_operator_norm` divided by ``1 - tol``, an upper bound
     that fails with probability at most 1e-9.
@@ -56,6 +61,13 @@ def lipschitz_bound(
     """
     checks.one_of("norm", norm, ("linf", "l2", "l1"))
     steps = steps_of(model, torch.zeros(0, *input_shape))
+    return _product(model, steps, input_shape, norm)
+
+
+def _product(
+    model: nn.Module, steps: Steps, input_shape: Sequence[int], norm: str
+) -> float:
+    """Bound how much a network, or a branch of one, can stretch a difference."""
     layers = layers_of(model, input_shape)
     norms = [
         _norm(layer, step, shape, norm)
@@ -67,13 +79,18 @@ def lipschitz_bound(
 
 def _norm(
     layer: Any,
-    step: Affine | Bend,
+    step: Step,
     shape: tuple[int, ...],
     norm: str,
     tol: float = 1e-3,
 ) -> float:
     """Bound how much one layer can stretch a difference of its inputs."""
-    if isinstance(step, Bend) or isinstance(layer, nn.Flatten):
+    if isinstance(step, Sum):
+        branches = zip((layer.body, layer.shortcut), step.branches, strict=True)
+        return sum(_product(*branch, shape, norm) for branch in branches)
+    if not isinstance(step, Affine):
+        return step.stretch(norm)
+    if isinstance(layer, nn.Flatten):
         return 1.0
     if isinstance(layer, POOLS):
         ones = torch.ones(1, *shape, dtype=torch.float64)

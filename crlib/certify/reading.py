@@ -7,8 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crlib.certify.bends import CURVES, Bend, Curve, Highest
 from crlib.metrics import convolution
-from crlib.models import MLP, LowRankConv2d, LowRankLinear, Normalize, evaluating
+from crlib.models import (
+    MLP,
+    LowRankConv2d,
+    LowRankLinear,
+    Normalize,
+    Residual,
+    ResNet,
+    evaluating,
+)
 
 # Linear, and nothing in them is negative.
 POOLS = (
@@ -21,26 +30,29 @@ POOLS = (
 )
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 LINEAR = (nn.Linear, LowRankLinear, nn.Conv2d, LowRankConv2d)
-KNOWN = (Normalize, *LINEAR, *NORMS, *POOLS, nn.ReLU, nn.LeakyReLU, nn.Flatten)
+BENDS = (nn.ReLU, nn.LeakyReLU, *CURVES, nn.MaxPool2d)
+KNOWN = (Normalize, *LINEAR, *NORMS, *POOLS, *BENDS, nn.Flatten, Residual)
 ABSENT = (nn.Identity, nn.Dropout)
 
 
-def _modules(model: nn.Module) -> list[nn.Module]:
+def _modules(model: Any) -> list[nn.Module]:
     """Return the layers in the order in which they are applied."""
     if type(model) is MLP:
         layers = [model.normalize, nn.Flatten()]
         for layer in model.layers:
             layers += [layer, nn.ReLU()]
         return layers[:-1]
-    for kind in (nn.Sequential, *ABSENT, *KNOWN):
+    if type(model) is ResNet:
+        return [layer for part in model.parts() for layer in _modules(part)]
+    kinds: tuple[type[Any], ...] = (nn.Sequential, *KNOWN, *ABSENT)
+    for kind in kinds:
         # A subclass may compute something else: its forward must be the known one.
         if isinstance(model, kind) and type(model).forward is kind.forward:
             if kind is nn.Sequential:
-                return [
-                    layer for child in model.children() for layer in _modules(child)
-                ]
+                # Not of children(), which names a module that runs twice once.
+                return [layer for child in model for layer in _modules(child)]
             return [] if kind in ABSENT else [model]
-    names = ", ".join(kind.__name__ for kind in (MLP, nn.Sequential, *KNOWN, *ABSENT))
+    names = ", ".join(kind.__name__ for kind in (MLP, ResNet, *kinds))
     raise ValueError(
         f"{type(model).__name__} is not a module that can be bounded: use {names}."
     )
@@ -56,31 +68,41 @@ def layers_of(
     v = like.new_zeros(1, *input_shape)
     for module in modules:
         found.append((module, tuple(v.shape[1:])))
-        if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) != (
-            1,
-            -1,
-        ):
-            raise ValueError("nn.Flatten must flatten all but the batch: (1, -1).")
-        if isinstance(module, nn.LeakyReLU) and not 0 <= module.negative_slope <= 1:
-            raise ValueError(f"{module}: only a slope in [0, 1] can be bounded.")
-        if isinstance(module, NORMS) and module.running_mean is None:
-            raise ValueError(
-                f"{module} keeps no running statistics, so an answer depends on the"
-                " rest of the batch: nothing can be bounded."
-            )
+        _check(module)
         try:
             with torch.no_grad(), evaluating(module):
+                if isinstance(module, Residual):
+                    sizes = [tuple(part(v).shape[1:]) for part in module.children()]
+                    if sizes[0] != sizes[-1]:
+                        raise ValueError(
+                            "The two branches of a Residual return"
+                            f" {sizes[0]} and {sizes[-1]}: make them alike."
+                        )
                 v = module(v)
         except RuntimeError as error:
             raise ValueError(
                 f"The model does not take inputs {tuple(input_shape)}: {error}"
             ) from None
-    if v.ndim != 2 or v.shape[1] < 2:
-        raise ValueError(
-            f"The model returns {tuple(v.shape)} for one input of"
-            f" {tuple(input_shape)}: it must return logits (1, K), K at least 2."
-        )
     return found
+
+
+def _check(layer: nn.Module) -> None:
+    """Refuse what a known layer can be set to and no rule covers."""
+    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) != (1, -1):
+        raise ValueError("nn.Flatten must flatten all but the batch: (1, -1).")
+    if isinstance(layer, nn.LeakyReLU) and not 0 <= layer.negative_slope <= 1:
+        raise ValueError(f"{layer}: only a slope in [0, 1] can be bounded.")
+    if isinstance(layer, nn.GELU) and layer.approximate != "none":
+        raise ValueError(f"{layer}: only approximate='none' can be bounded.")
+    if isinstance(layer, nn.MaxPool2d) and (layer.ceil_mode or layer.return_indices):
+        raise ValueError(
+            f"{layer}: it can be bounded without ceil_mode and return_indices."
+        )
+    if isinstance(layer, NORMS) and layer.running_mean is None:
+        raise ValueError(
+            f"{layer} keeps no running statistics, so an answer depends on the"
+            " rest of the batch: nothing can be bounded."
+        )
 
 
 @dataclass(frozen=True)
@@ -95,26 +117,58 @@ class Affine:
     def __call__(self, v: Tensor) -> Tensor:
         return self.apply(v, self.weight) + self.bias
 
+    def rounding(self, v: Tensor, error: Tensor) -> Tensor:
+        """Return what an error of the input becomes, with that of each sum."""
+        own = self.apply(v.abs(), self.weight.abs()) + self.bias.abs()
+        # Errors of many inputs are not all of one sign: their squares add up.
+        carried = self.apply(error.square(), self.weight.square()).sqrt()
+        return torch.hypot(carried, own)
+
 
 @dataclass(frozen=True)
-class Bend:
-    """``max(v, slope * v)``: a ReLU, or with a slope in (0, 1] a leaky one."""
+class Sum:
+    """The sum of what two lists of steps make of the same input."""
 
-    slope: float = 0.0
+    branches: tuple["Steps", "Steps"]
 
     def __call__(self, v: Tensor) -> Tensor:
-        # Apart, because zero times infinity is no number.
-        return torch.maximum(v, self.slope * v) if self.slope else v.clamp_min(0)
+        one, other = (logits_of(steps, v) for steps in self.branches)
+        return one + other
+
+    def rounding(self, v: Tensor, error: Tensor) -> Tensor:
+        one, other = (_rounding(steps, v, error) for steps in self.branches)
+        return one + other + self(v).abs()
 
 
-RELU = Bend()
-Steps = list[Affine | Bend]
+Step = Affine | Bend | Curve | Highest | Sum
+Steps = list[Step]
 
 
-def _step(layer: Any, shape: tuple[int, ...]) -> Affine | Bend:
+def _read(model: nn.Module, shape: Sequence[int]) -> Steps:
+    """Return the steps of a network, or of a branch of one, with inputs of a shape."""
+    steps: Steps = []
+    for layer, inner in layers_of(model, shape):
+        step = _step(layer, inner)
+        parts = (step.weight, step.bias) if isinstance(step, Affine) else ()
+        if not all(part.isfinite().all() for part in parts):
+            raise ValueError(
+                f"{type(layer).__name__} holds a weight that is NaN or infinite, or a"
+                " variance that is not positive: nothing can be proven of it."
+            )
+        steps.append(step)
+    return steps
+
+
+def _step(layer: Any, shape: tuple[int, ...]) -> Step:
     """Return one layer, with inputs of a shape, as it computes in float64."""
+    if isinstance(layer, Residual):
+        return Sum((_read(layer.body, shape), _read(layer.shortcut, shape)))
     if isinstance(layer, nn.ReLU | nn.LeakyReLU):
         return Bend(getattr(layer, "negative_slope", 0.0))
+    if isinstance(layer, tuple(CURVES)):
+        return next(c for kind, c in CURVES.items() if isinstance(layer, kind))
+    if isinstance(layer, nn.MaxPool2d):
+        return _windows(layer, shape)
     if isinstance(layer, nn.Flatten):
         one = torch.ones((), dtype=torch.float64)
         return Affine(
@@ -169,22 +223,30 @@ def _pool(layer: Any, shape: tuple[int, ...]) -> Affine:
     return Affine(one, one - 1, lambda v, w: layer(v), back)
 
 
+def _windows(layer: nn.MaxPool2d, shape: tuple[int, ...]) -> Highest:
+    """Return max pooling with the numbers of the pixels that its windows see."""
+    *_, height, width = shape
+    # Counted from one, so that the zeros of the padding become -1.
+    numbers = torch.arange(1.0, height * width + 1, dtype=torch.float64)
+    seen = nn.functional.unfold(
+        numbers.view(1, 1, height, width),
+        layer.kernel_size,
+        layer.dilation,
+        layer.padding,
+        layer.stride,
+    )
+    *_, rows, columns = layer(torch.zeros(1, *shape)).shape
+    return Highest(seen[0].T.long() - 1, (height, width), (rows, columns))
+
+
 def steps_of(model: nn.Module, x: Tensor) -> Steps:
-    """Return the network as affine maps and bends, in float64.
+    """Return the network as affine maps, bends and sums, in float64.
 
     Raises:
         ValueError: a module that is not known, weights that are not finite, or steps
             that do not give the model's own logits.
     """
-    layers = layers_of(model, x.shape[1:])
-    steps = [_step(*layer) for layer in layers]
-    for step, (layer, _) in zip(steps, layers, strict=True):
-        parts = () if isinstance(step, Bend) else (step.weight, step.bias)
-        if not all(part.isfinite().all() for part in parts):
-            raise ValueError(
-                f"{type(layer).__name__} holds a weight that is NaN or infinite, or a"
-                " variance that is not positive: nothing can be proven of it."
-            )
+    steps = _read(model, x.shape[1:])
     _compare(model, steps, x)
     return steps
 
@@ -200,20 +262,21 @@ def _compare(model: nn.Module, steps: Steps, x: Tensor) -> None:
     points = torch.cat([x.detach().to(like), random.to(like)])
     with torch.no_grad(), evaluating(model):
         said = model(points)
-    # What rounding can do: an error of each sum, carried on to the logits.
-    v, error = points.double(), torch.zeros_like(points, dtype=torch.float64)
-    for step in steps:
-        if isinstance(step, Bend):
-            v = step(v)
-            continue
-        size = step.weight.abs()
-        error = step.apply(error + v.abs(), size) + step.bias.abs()
-        v = step(v)
+    v = logits_of(steps, points)
+    if v.ndim != 2 or v.shape[1] < 2:
+        raise ValueError(
+            f"The model returns {(1, *v.shape[1:])} for one input of"
+            f" {tuple(x.shape[1:])}: it must return logits (1, K), K at least 2."
+        )
     if not v.isfinite().all():
         raise ValueError("The logits overflow in float64: scale the weights down.")
     unit = torch.finfo(like.dtype).eps
     # A GPU may shorten its factors to eleven bits.
-    slack = 64 * (unit if like.device.type == "cpu" else max(unit, 2**-11)) * error
+    unit = unit if like.device.type == "cpu" else max(unit, 2**-11)
+    # What rounding can do: an error of each sum, carried on to the logits.
+    start = points.double()
+    error = _rounding(steps, start, torch.zeros_like(start))
+    slack = 64 * unit * error
     known = isinstance(said, Tensor) and said.shape == v.shape
     if not known or not ((said.double() - v).abs() <= slack).all():
         raise ValueError(
@@ -222,6 +285,13 @@ def _compare(model: nn.Module, steps: Steps, x: Tensor) -> None:
             " parametrisation: torch.nn.utils.parametrize.remove_parametrizations), or"
             " bake it into the weights."
         )
+
+
+def _rounding(steps: Steps, v: Tensor, error: Tensor) -> Tensor:
+    """Carry an error of ``v``, in units of the last place, through steps."""
+    for step in steps:
+        error, v = step.rounding(v, error), step(v)
+    return error
 
 
 def logits_of(steps: Steps, x: Tensor) -> Tensor:

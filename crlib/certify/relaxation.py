@@ -2,76 +2,111 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from crlib import checks
-from crlib.certify.reading import Bend, Steps, logits_of, steps_of
+from crlib.certify.reading import Affine, Step, Steps, Sum, logits_of, steps_of
 
 Interval = tuple[Tensor, Tensor]
 
 
-def intervals(steps: Steps, low: Tensor, high: Tensor, relax: bool) -> list[Interval]:
-    """Bound the input of every ReLU over a box, and what comes after the last ReLU.
+class Met(NamedTuple):
+    """A step, and what is known where it is met.
+
+    Attributes:
+        step: of the network.
+        low: ``(N, *shape)``, with ``high`` the interval of its input.
+        high: ``(N, *shape)``.
+        known: of a bend its lines, of a sum the two paths, else None.
+    """
+
+    step: Step
+    low: Tensor
+    high: Tensor
+    known: Any
+
+
+Path = list[Met]
+
+
+def intervals(
+    steps: Steps, low: Tensor, high: Tensor, relax: bool
+) -> tuple[Path, Interval]:
+    """Bound the input of every step over a box, and the output of the last.
 
     Args:
         steps: of the network.
         low: ``(N, *input)``, with ``high`` the box of each sample.
         high: ``(N, *input)``.
-        relax: improve each interval by linear relaxation; it takes much longer.
-
-    Returns:
-        Intervals ``(N, *shape)`` of the inputs of the ReLUs, then of the last output.
+        relax: improve the intervals by linear relaxation; it takes much longer.
     """
-    found: list[Interval] = []
-    after, (a, b) = (low, high), (low, high)
-    for i, step in enumerate(steps):
-        if not isinstance(step, Bend):
+    return _walk(steps, [], (low, high), (low, high) if relax else None)
+
+
+def _walk(
+    steps: Steps, before: Path, ends: Interval, box: Interval | None
+) -> tuple[Path, Interval]:
+    """Go on from ``ends``, where ``before`` leads to from the box."""
+    path: Path = []
+    a, b = ends
+    for step in steps:
+        known: Any = None
+        if isinstance(step, Affine):
             centre, width = step((a + b) / 2), (b - a) / 2  # (N, *shape)
             reach = step.apply(width, step.weight.abs())
-            a, b = centre - reach, centre + reach
-            continue
-        if relax:
-            a, b = _tighten(steps[:i], found, low, high, (a, b))
-        found.append((a, b))
-        after = a, b = step(a), step(b)
-    return [*found, after]
+            after = centre - reach, centre + reach
+        elif isinstance(step, Sum):
+            so_far = [*before, *path]
+            one, other = (_walk(s, so_far, (a, b), box) for s in step.branches)
+            known = one[0], other[0]
+            after = one[1][0] + other[1][0], one[1][1] + other[1][1]
+        else:
+            if box is not None:
+                a, b = _tighten(step, [*before, *path], box, (a, b))
+                known = step.lines(a, b)
+            after = step.box(a, b)
+        path.append(Met(step, a, b, known))
+        a, b = after
+    return path, (a, b)
 
 
-def _tighten(
-    steps: Steps, found: list[Interval], low: Tensor, high: Tensor, known: Interval
-) -> Interval:
-    """Improve an interval by relaxation, where the sign of a neuron is open."""
-    a, b = (v.flatten(1).clone() for v in known)  # (N, neurons)
-    shape = known[0].shape[1:]
-    unsure = ((a < 0) & (b > 0)).any(0).nonzero().squeeze(1)  # of any sample
-    width = max(v[:1].numel() for v in (low, known[0], *(k for k, _ in found)))
+def _tighten(step: Any, path: Path, box: Interval, ends: Interval) -> Interval:
+    """Improve the interval of a bend's input by relaxation, where it is open."""
+    # Behind another bend the interval is as tight as the one in front of that.
+    if not path or not isinstance(path[-1].step, Affine | Sum):
+        return ends
+    low, high = box
+    a, b = (v.flatten(1).clone() for v in ends)  # (N, neurons)
+    shape = ends[0].shape[1:]
+    unsure = step.open(*ends).flatten(1).any(0).nonzero().squeeze(1)  # of any sample
+    width = max(a[:1].numel(), _widest(path))
     # In parts of at most 4 million numbers, 32 MB.
     for part in unsure.split(max(1, 2**21 // max(1, len(low) * width))):
         # A neuron and its negative, so that one bound from below gives both ends.
         unit = nn.functional.one_hot(part, a.shape[1]).to(a.dtype)  # (P, neurons)
         rows = torch.cat([unit, -unit]).view(1, -1, *shape)  # (1, 2 P, *shape)
         rows = rows.expand(len(low), *rows.shape[1:])
-        least, negative = _lowest(steps, found, rows, low, high).chunk(2, dim=1)
+        least, negative = _lowest(path, rows, low, high).chunk(2, dim=1)
         a[:, part] = torch.maximum(a[:, part], least)  # (N, P)
         b[:, part] = torch.minimum(b[:, part], -negative)
-    return a.view_as(known[0]), b.view_as(known[1])
+    return a.view_as(ends[0]), b.view_as(ends[1])
 
 
-def _lowest(
-    steps: Steps, found: list[Interval], rows: Tensor, low: Tensor, high: Tensor
-) -> Tensor:
-    r"""Bound linear functions of the output from below, by backward substitution.
+def _widest(path: Path) -> int:
+    """Return the largest number of entries that a sample has on the way."""
+    sizes = [met.low[:1].numel() for met in path]
+    inner = [_widest(p) for met in path if isinstance(met.step, Sum) for p in met.known]
+    return max(sizes + inner, default=0)
 
-    A ReLU whose input runs from a < 0 to b > 0 lies under the chord
-    :math:`b (v - a) / (b - a)` and above 0 and above v. A positive coefficient takes a
-    line from below, a negative one the chord. A leaky one, of slope s, lies under the
-    chord from :math:`(a, s a)` and above :math:`s v`.
+
+def _lowest(path: Path, rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Bound linear functions of what a path leads to from below.
 
     Args:
-        steps: from the box to the output.
-        found: an interval for every ReLU in ``steps``.
+        path: from the box to the output.
         rows: ``(N, R, *output)`` coefficients.
         low: ``(N, *input)``, with ``high`` the box.
         high: ``(N, *input)``.
@@ -79,27 +114,31 @@ def _lowest(
     Returns:
         ``(N, R)``.
     """
-    total, left = rows.new_zeros(rows.shape[:2]), len(found)
-    # From the output to the input: rows is (N, R, *shape) of what a step returns, and
-    # total, (N, R), what the constants met on the way add up to.
-    for step in reversed(steps):
-        if not isinstance(step, Bend):
-            total += (rows * step.bias).flatten(2).sum(2)
-            size = rows.shape[:2]
-            rows = step.back(rows.flatten(0, 1), step.weight).unflatten(0, size)
-            continue
-        left -= 1
-        a, b = (v.unsqueeze(1) for v in found[left])  # (N, 1, *shape)
-        rise, fall = b.clamp_min(0), a.clamp_max(0)
-        end = step.slope * fall if step.slope else 0.0  # what it is at a
-        chord = (rise - end) / (rise - fall).clamp_min(1e-300)  # the line from above
-        # Of the two lines from below, the one that leaves the smaller triangle.
-        line = (b > -a).to(rows.dtype).clamp_min(step.slope)
-        negative = rows.clamp_max(0)
-        total -= (negative * (chord - step.slope) * fall).flatten(2).sum(2)
-        rows = rows.clamp_min(0) * line + negative * chord
+    rows, total = _pulled(path, rows)
     ends = rows.clamp_min(0) * low.unsqueeze(1) + rows.clamp_max(0) * high.unsqueeze(1)
     return total + ends.flatten(2).sum(2)
+
+
+def _pulled(path: Path, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Substitute backward: return rows of the input, and what constants add up to.
+
+    What goes through a sum goes through both of its branches, and the two rows of the
+    input add up.
+    """
+    total = rows.new_zeros(rows.shape[:2])
+    # From the output to the input: rows is (N, R, *shape) of what a step returns.
+    for step, _, _, known in reversed(path):
+        if isinstance(step, Affine):
+            more = (rows * step.bias).flatten(2).sum(2)
+            size = rows.shape[:2]
+            rows = step.back(rows.flatten(0, 1), step.weight).unflatten(0, size)
+        elif isinstance(step, Sum):
+            (one, first), (other, second) = (_pulled(inner, rows) for inner in known)
+            rows, more = one + other, first + second
+        else:
+            rows, more = step.pull(rows, known)
+        total += more
+    return rows, total
 
 
 def cube(x: Tensor, eps: Tensor) -> Interval:
@@ -114,12 +153,15 @@ def margins(steps: Steps, x: Tensor, y: Tensor, eps: Tensor, relax: bool) -> Ten
     eye = torch.eye(classes, dtype=x.dtype, device=x.device)
     rows = eye[y].unsqueeze(1) - eye  # (N, K, K): row k is e_y - e_k
     low, high = cube(x, eps)
-    *found, after = intervals(steps, low, high, relax)
-    tail = 1 + max((i for i, s in enumerate(steps) if isinstance(s, Bend)), default=-1)
+    path, after = intervals(steps, low, high, relax)
+    tail = 1 + max(
+        (i for i, s in enumerate(steps) if not isinstance(s, Affine)), default=-1
+    )
     # The last affine steps are one with the difference of two logits.
-    least = _lowest(steps[tail:], [], rows, *after)
+    start = (path[tail].low, path[tail].high) if tail < len(path) else after
+    least = _lowest(path[tail:], rows, *start)
     if relax:
-        least = torch.maximum(least, _lowest(steps, found, rows, low, high))
+        least = torch.maximum(least, _lowest(path, rows, low, high))
     return least.scatter(1, y[:, None], math.inf)
 
 
@@ -140,8 +182,9 @@ def interval_bounds(
 
     Each layer maps a box with centre c and half-width r into the one with centre
     :math:`Wc + b` and half-width :math:`|W| r` (interval bound propagation, Gowal et
-    al. 2019). The last layer is taken together with the difference of two logits.
-    Costs two forward passes.
+    al. 2019). Activations and max pooling map ends to ends, but for what GELU and SiLU
+    are at their lowest point; the boxes of two branches add up. The last layer is taken
+    together with the difference of two logits. Costs two forward passes.
 
     Args:
         model: made of known modules, see above.
@@ -181,7 +224,13 @@ def crown_bounds(
     below are 0 or the identity, whichever leaves the smaller area. The result is
     never below that of :func:`interval_bounds`: the better of the two is returned.
 
-    Costs one backward pass for every hidden neuron whose sign is open.
+    A smooth activation gets two lines whose distance to it is bounded on a grid. Max
+    pooling is at least the entry with the highest lower end, and at most that entry if
+    no other can exceed it, else a constant. Through a sum of two branches the margins
+    go back along both.
+
+    Costs one backward pass for every hidden neuron whose sign is open, and for every
+    input of a smooth activation or of a max pooling behind a layer with weights.
 
     Args:
         model: made of known modules, see above.

@@ -19,9 +19,11 @@ from tests.unit import (
     test_attack_hygiene,
     test_bridge,
     test_cascade,
+    test_certify_bends,
     test_certify_gauges,
     test_compress_layers,
     test_diagnosis,
+    test_folded,
     test_scales,
     test_sensitivity,
     test_strange_models,
@@ -144,7 +146,7 @@ FAULTS = {
         *(test_certify_gauges.test_no_gauge_moves_an_exact_distance, {"power": -6}),
     ),
     "weights that are NaN": Fault(
-        "crlib.certify.reading.steps_of",
+        "crlib.certify.reading._read",
         "if not all(part.isfinite().all() for part in parts):",
         "if False:",
         test_certify_gauges.test_weights_that_are_not_finite_prove_nothing,
@@ -156,6 +158,12 @@ FAULTS = {
         "if False:",
         test_certify_gauges.test_what_changes_the_logits_unseen_is_refused,
         {"name": "radius", "change": test_certify_gauges.hooked},
+    ),
+    "a coarse comparison": Fault(
+        "crlib.certify.reading.Affine",
+        "self.apply(error.square(), self.weight.square()).sqrt()",
+        "self.apply(error, self.weight.abs())",
+        test_certify_bends.test_a_block_that_was_patched_is_noticed,
     ),
     "votes of one logit": Fault(
         "crlib.certify.smoothing._votes",
@@ -201,6 +209,12 @@ FAULTS = {
         "if False:",
         test_compress_layers.test_a_weight_that_is_computed_is_refused_with_the_cure,
         {"act": "prune", "kind": "spectral norm"},
+    ),
+    "computed kernels": Fault(
+        "crlib.metrics.folded",
+        "own = layer is not None and _kernel(layer) in layer._parameters",
+        "own = layer is not None",
+        *(test_folded.test_what_cannot_be_folded_is_refused, {"name": "computed"}),
     ),
     "behind batch normalisation": Fault(
         "crlib.compress.compressions._zero",

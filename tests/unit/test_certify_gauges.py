@@ -360,7 +360,7 @@ def test_normalisation_by_the_batch_cannot_be_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.MaxPool2d(2), nn.SiLU(), nn.ELU(), nn.LayerNorm(4), nn.GELU()]
+    "layer", [nn.MaxPool1d(2), nn.Mish(), nn.ELU(), nn.LayerNorm(4), nn.PReLU()]
 )
 def test_what_is_not_known_is_named(layer: nn.Module) -> None:
     net = nn.Sequential(nn.Linear(4, 4), layer, nn.Linear(4, 2))

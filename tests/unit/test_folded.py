@@ -92,6 +92,33 @@ def test_a_gauge_moves_raw_kernels_and_no_folded_one() -> None:
     assert not torch.allclose(model[0].weight, layer.weight)
 
 
+class _Named(nn.Conv2d):
+    """A class of the user's own that computes what it inherits."""
+
+
+class _Normed(nn.BatchNorm2d):
+    """Likewise."""
+
+
+class _Centred(nn.Conv2d):
+    """The forward pass is the known one, what it calls is not."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Any) -> Tensor:
+        return super()._conv_forward(x, weight - weight.mean(), bias)
+
+
+def _pictures(conv: nn.Module, norm: nn.Module) -> nn.Module:
+    return nn.Sequential(conv, norm, nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+
+
+def test_classes_of_ones_own_that_compute_the_same_are_folded() -> None:
+    model = _stirred(_pictures(_Named(3, 4, 3), _Normed(4)))
+    x = torch.rand(5, 3, 4, 4, generator=rng(1)).double()
+    flat: Any = metrics.folded(model)
+    assert torch.allclose(flat(x), model(x))
+    assert type(flat[0]) is _Named and isinstance(flat[1], nn.Identity)
+
+
 class _Shared(nn.Module):
     """The first layer is read by its normalisation, and past it."""
 
@@ -124,6 +151,10 @@ class _Hidden(_Shared):
 
 
 REFUSED = {
+    "changed within": _pictures(_Centred(3, 4, 3), nn.BatchNorm2d(4)),
+    "computed": _pictures(
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)
+    ),
     "read past it": _Shared(),
     "reads no layer": nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)),
     "behind the ReLU": nn.Sequential(

@@ -14,6 +14,7 @@ from crlib.models import (
     LowRankConv2d,
     LowRankLinear,
     Normalize,
+    Residual,
     ResNet,
     ViT,
     evaluating,
@@ -216,3 +217,20 @@ def test_networks_that_cannot_be_are_refused() -> None:
         ViT(patch=5)
     with pytest.raises(ValueError, match="heads the width"):
         ViT(dim=30, heads=4)
+
+
+def test_a_slice_of_a_convolutional_network_is_a_row_of_its_layers() -> None:
+    net = ConvNet((2, 3), 4, image=(1, 8, 8))
+    rest = net[1:]
+    assert type(rest) is nn.Sequential and list(rest) == list(net)[1:]
+    assert net[-1] is list(net)[-1] and type(net[:-1]) is nn.Sequential
+    x = torch.rand(2, 1, 8, 8, generator=rng(0))
+    assert torch.equal(rest(net[0](x)), net(x))
+    assert torch.equal(net[:-1](x), net.features(x))
+
+
+def test_a_residual_adds_its_input_or_what_its_shortcut_makes_of_it() -> None:
+    body, shortcut = nn.Linear(3, 3), nn.Linear(3, 3)
+    x = torch.rand(5, 3, generator=rng(0))
+    assert torch.equal(Residual(body)(x), body(x) + x)
+    assert torch.equal(Residual(body, shortcut)(x), body(x) + shortcut(x))
