@@ -93,7 +93,8 @@ class Scored(nn.Module):
     """A network with frozen weights, of which the best scores say which are there.
 
     The mask is a step function of the scores. Backwards it counts as the scores
-    themselves (straight-through), so a score gets the gradient of its mask entry.
+    themselves (straight-through), so a score gets the gradient of its mask entry. A row
+    that is out gets none: its neuron stands at zero, where the slope of ReLU is zero.
 
     Without batch normalisation a cut makes the logits small, and the loss then hears
     little of labels. So where weights are cut, the logits of a batch are made as large
