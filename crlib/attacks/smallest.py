@@ -290,19 +290,24 @@ def fmn(
 
 
 class Moments:
-    """Adam's step: the mean gradient over its root mean square (Kingma and Ba 2015)."""
+    """Adam's step: the mean gradient over its root mean square (Kingma and Ba 2015).
+
+    It is about one in each coordinate whose gradients agree.
+    """
 
     def __init__(self, like: Tensor) -> None:
-        self.mean = self.power = torch.zeros_like(like)
-        self.t = 0
+        self.mean, self.power, self.t = (
+            torch.zeros_like(like),
+            torch.zeros_like(like),
+            0,
+        )
 
     def step(self, g: Tensor) -> Tensor:
-        """Return the step, ``(n, ...)``: about one in each coordinate that agrees."""
         self.t += 1
         self.mean = self.mean.lerp(g, 0.1)
         self.power = self.power.lerp(g.square(), 0.001)
-        size = (self.power / (1 - 0.999**self.t)).sqrt()
-        return self.mean / (1 - 0.9**self.t) / (size + 1e-8)
+        size = (self.power / (1 - 0.999**self.t)).sqrt() + 1e-8
+        return self.mean / (1 - 0.9**self.t) / size
 
 
 @door
@@ -369,13 +374,13 @@ def sigma_zero(
             g = -found.climb(value, z)
             # To length one, so that the count weighs the same at any scale of logits.
             g /= per_row(norm_of(g, "linf").clamp_min(1e-30), g)
-            square = delta.square()
-            g += 2 * sigma * delta / (square + sigma).square() / delta[0].numel()
+            g += (
+                2 * sigma * delta / (delta.square() + sigma).square() / delta[0].numel()
+            )
             largest = per_row(norm_of(g, "linf").clamp_min(1e-12), g)
             pace = max(fade, 1e-3)
             step = pace * moments.step(g / largest) if adam else pace * g / largest
-            delta = delta - step
-            delta = (found.start + delta).clamp(0, 1) - found.start
+            delta = (found.start + (delta - step)).clamp(0, 1) - found.start
             cut = (cut + 0.01 * fade * (2 * fooled.to(cut.dtype) - 1)).clamp(0, 1)
             delta *= delta.abs() >= per_row(cut, delta)
         if len(delta):
