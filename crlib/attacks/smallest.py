@@ -303,11 +303,13 @@ class Moments:
         )
 
     def step(self, g: Tensor) -> Tensor:
+        self.mean, self.power = (
+            self.mean.lerp(g, 0.1),
+            self.power.lerp(g.square(), 1e-3),
+        )
         self.t += 1
-        self.mean = self.mean.lerp(g, 0.1)
-        self.power = self.power.lerp(g.square(), 0.001)
-        size = (self.power / (1 - 0.999**self.t)).sqrt() + 1e-8
-        return self.mean / (1 - 0.9**self.t) / size
+        mean, power = self.mean / (1 - 0.9**self.t), self.power / (1 - 0.999**self.t)
+        return mean / (power.sqrt() + 1e-8)
 
 
 @door
