@@ -289,27 +289,19 @@ def fmn(
         return found.finish(search_steps)
 
 
-class Moments:
-    """Adam's step: the mean gradient over its root mean square (Kingma and Ba 2015).
+def adam_step(moments: list[Tensor], g: Tensor, t: int) -> Tensor:
+    """Return Adam's step: the mean gradient over its root mean square.
 
-    It is about one in each coordinate whose gradients agree.
+    It is about one in each coordinate whose gradients agree (Kingma and Ba 2015).
+
+    Args:
+        moments: running means of gradient and square, ``(n, ...)`` each; they move on.
+        g: ``(n, ...)`` gradient.
+        t: which step it is, from 1.
     """
-
-    def __init__(self, like: Tensor) -> None:
-        self.mean, self.power, self.t = (
-            torch.zeros_like(like),
-            torch.zeros_like(like),
-            0,
-        )
-
-    def step(self, g: Tensor) -> Tensor:
-        self.mean, self.power = (
-            self.mean.lerp(g, 0.1),
-            self.power.lerp(g.square(), 1e-3),
-        )
-        self.t += 1
-        mean, power = self.mean / (1 - 0.9**self.t), self.power / (1 - 0.999**self.t)
-        return mean / (power.sqrt() + 1e-8)
+    moments[:] = moments[0].lerp(g, 0.1), moments[1].lerp(g.square(), 0.001)
+    size = (moments[1] / (1 - 0.999**t)).sqrt() + 1e-8
+    return moments[0] / (1 - 0.9**t) / size
 
 
 @door
@@ -365,7 +357,7 @@ def sigma_zero(
         found = Nearest(model, x, y, target, "l0")
         delta = torch.zeros_like(found.start)
         cut, sigma = torch.full_like(found.distance, 0.3), 1e-3
-        moments, least = Moments(delta), 0.1 if adam else 0.0
+        moments, least = [delta, delta], 0.1 if adam else 0.0
         for t in range(steps if len(delta) else 0):
             fade = least + (1 - least) * (1 + math.cos(math.pi * t / steps)) / 2
             with torch.enable_grad():
@@ -381,7 +373,9 @@ def sigma_zero(
             )
             largest = per_row(norm_of(g, "linf").clamp_min(1e-12), g)
             pace = max(fade, 1e-3)
-            step = pace * moments.step(g / largest) if adam else pace * g / largest
+            step = pace * g / largest
+            if adam:
+                step = pace * adam_step(moments, g / largest, t + 1)
             delta = (found.start + (delta - step)).clamp(0, 1) - found.start
             cut = (cut + 0.01 * fade * (2 * fooled.to(cut.dtype) - 1)).clamp(0, 1)
             delta *= delta.abs() >= per_row(cut, delta)
