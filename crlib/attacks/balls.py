@@ -120,7 +120,10 @@ class L2Ball(Ball):
             if settled(done):
                 break
             slope = (got - got_before).clamp_min(1e-30) / (u - before)
-            new = torch.where(done, u, (u + (wanted - got) / slope).minimum(limit))
+            new = (u + (wanted - got) / slope).minimum(limit)
+            # Never back: of many coordinates a sum can be rounded by more than the
+            # tolerance, and the next slope would be negative.
+            new = torch.where(done, u, new.maximum(u))
             before, got_before, u = u, got, new
         return _shrink(d, self.eps, "l2")
 

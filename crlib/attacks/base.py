@@ -94,8 +94,8 @@ def per_row(v: Tensor, like: Tensor) -> Tensor:
 
 
 def pick(use: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """Return ``new`` for the samples ``use``, else ``old``; faster than a where."""
-    return torch.lerp(old, new, per_row(use, old).to(old.dtype))
+    """Return ``new`` for the samples ``use``, else ``old``, whatever ``new`` is."""
+    return torch.where(per_row(use, old), new, old)
 
 
 def rivals_of(logits: Tensor, y: Tensor) -> Tensor:

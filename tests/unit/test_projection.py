@@ -10,6 +10,7 @@ from torch import Tensor
 
 from crlib.attacks import project
 from crlib.attacks.balls import BALLS, L1Ball
+from crlib.attacks.base import pick
 from tests.unit.support import SEEDS, rng, with_walls
 
 NORMS = ("linf", "l2", "l1")
@@ -195,3 +196,30 @@ def test_a_pixel_a_hair_off_its_wall_has_no_part_in_the_step(
         there, close = step(at.clone()), step(beside.clone())
         torch.testing.assert_close(there, close, rtol=0, atol=1e-6)
         assert there[0, 1] > 0.55
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_projection_of_very_many_coordinates_is_a_number(norm: str) -> None:
+    """In single precision their sum is rounded by more than the tolerance."""
+    for seed in (13, 17, 19, 21):
+        g = rng(seed)
+        x = torch.rand(4, 150_528, generator=g) * 0.9 + 0.05
+        v = torch.randn(x.shape, generator=g) * 10 ** (
+            -3 * torch.rand(4, 1, generator=g)
+        )
+        v /= 388
+        length = v.norm(ORDERS[norm], dim=1)
+        eps = length * (1 - 10 ** (-6 * torch.rand(4, generator=g)))
+        moved = project(x + v, x=x, eps=eps, norm=norm) - x
+        # To add x and to take it away rounds each coordinate.
+        slack = 1e-7 * torch.ones(150_528).norm(ORDERS[norm])
+        size = moved.norm(ORDERS[norm], dim=1)
+        assert (size <= eps * (1 + 1e-4) + slack).all()
+        assert (size >= 0.98 * eps - slack).all()
+
+
+def test_what_is_not_picked_may_be_no_number() -> None:
+    old, new = torch.ones(2, 3), torch.tensor([[math.nan] * 3, [5.0] * 3])
+    assert pick(torch.tensor([False, True]), new, old).equal(
+        torch.tensor([[1.0] * 3, [5.0] * 3])
+    )
