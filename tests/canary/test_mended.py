@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crlib import attacks
-from crlib.attacks import judging
+from crlib.attacks import balls, judging
 from crlib.certify import reading
 from crlib.models import LowRankConv2d
 from tests.mutated import mutated
@@ -24,6 +24,7 @@ from tests.unit import (
     test_compress_layers,
     test_diagnosis,
     test_folded,
+    test_projection,
     test_scales,
     test_sensitivity,
     test_strange_models,
@@ -319,6 +320,15 @@ def test_an_attack_that_stays_in_inference_mode_is_noticed(
         )
         with pytest.raises(RED):
             check("inference_mode", "pgd")
+
+
+def test_a_projection_that_steps_back_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with mutated("crlib.attacks.balls.L2Ball", "new.maximum(u)", "new"):
+        monkeypatch.setitem(balls.BALLS, "l2", balls.L2Ball)
+        with pytest.raises(RED):
+            test_projection.test_a_projection_of_very_many_coordinates_is_a_number("l2")
 
 
 def test_a_budget_that_forgets_a_smaller_one_is_noticed(
