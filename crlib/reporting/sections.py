@@ -22,6 +22,8 @@ from crlib.version import __version__
 __all__ = ["SECTIONS", "LeftOut", "words"]
 
 NAMES = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
+# Of the linf distances so many may be below half a grey level.
+GREY = 0.1
 SORTED = (
     "The attacked inputs, the first ones, lack labels that the others have: shuffle x"
     " and y together."
@@ -167,9 +169,9 @@ def trust(subject: Subject) -> Section:
             [
                 "share of ℓ∞ distances below half a grey level",
                 f"{fine:.3g}",
-                "0.1",
+                str(GREY),
                 ""
-                if fine <= 0.1
+                if fine <= GREY
                 else "Such points do not survive in an image of 8 bits:"
                 " report the robust accuracy at 1/255 beside the distances.",
             ]
@@ -548,11 +550,20 @@ def words(found: dict[str, Section]) -> Section:
             f" {100 * v['robust accuracy']:.1f} % of all stand."
         )
     if "trust" in found:
-        failed = found["trust"].numbers["failed"]
+        trusted = found["trust"].numbers
+        failed, fine = trusted["failed"], trusted.get("below half a grey level", 0)
         told.append(
-            f"Checks of the attacks that fail: {', '.join(failed)}."
-            if failed
-            else "No check of the attacks fails."
+            (
+                f"Checks of the attacks that fail: {', '.join(failed)}"
+                if failed
+                else "No check of the attacks fails"
+            )
+            + (
+                f"; but {100 * fine:.0f} % of the ℓ∞ distances are below half a grey"
+                " level, which an image of 8 bits does not hold."
+                if fine > GREY
+                else "."
+            )
         )
     if "attention" in found:
         told.append(

@@ -283,6 +283,17 @@ def test_a_kernel_in_groups_is_told_from_an_operator(
         assert ("the flattened kernel is not the operator" in text) is told
 
 
+@pytest.mark.parametrize(("share", "told"), [(0.1, False), (0.4, True)])
+def test_the_words_say_that_distances_are_finer_than_an_image(
+    share: float, told: bool
+) -> None:
+    numbers = {"failed": [], "below half a grey level": share}
+    trusted = sections.Section("trust", "", "", numbers, [])
+    sentence = sections.words({"trust": trusted}).text
+    assert sentence.startswith("No check of the attacks fails")
+    assert ("40 % of the ℓ∞ distances" in sentence) is told
+
+
 def test_that_a_network_was_left_in_training_is_no_fault_of_the_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
