@@ -88,7 +88,8 @@ lock: ## remake requirements.lock from the bounds in pyproject.toml
 	@grep '^torch==' requirements.lock > _build/lock/keep.txt
 	@_build/lock/bin/python -m pip install -qq -c _build/lock/keep.txt -e .[book,test,scale]
 	@_build/lock/bin/python -m pip freeze -qq --exclude-editable \
-		| sed "s/+.*//" > requirements.lock
+		| sed -e "s/+.*//" -e "/^nvidia-/d" -e "/^cuda/d" -e "/^triton/d" \
+		> requirements.lock
 
 clean: ## remove what was built; the environment stays
 	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -19,7 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx_proof.nodes import proof_node
 
 from book._tools import manuscript, notebooks, plans
-from book._tools.manuscript import Block
+from book._tools.manuscript import Block, Entry
 from book._tools.units import Unit
 from crlib.version import __version__
 
@@ -257,15 +257,18 @@ class ListOfResults(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         found: list[nodes.Node] = []
         numbers = notebooks.labels(ROOT)
+        entries = manuscript.bibliography(ROOT / "book/references.bib")
         for book in manuscript.chapters(ROOT):
-            rows = [self.row(b, numbers) for b in stated(book.blocks)]
+            rows = [self.row(b, numbers, entries) for b in stated(book.blocks)]
             if rows:
                 title = f"{book.number} {book.title}"
                 page = link(self.env, self.env.docname, f"book/{book.path.stem}", title)
                 found += [nodes.rubric("", "", page), *self.table(rows)]
         return found
 
-    def row(self, block: Block, numbers: dict[str, str]) -> list[list[nodes.Node]]:
+    def row(
+        self, block: Block, numbers: dict[str, str], entries: dict[str, Entry]
+    ) -> list[list[nodes.Node]]:
         proof = addnodes.pending_xref(
             refdoc=self.env.docname,
             reftarget=block.label,
@@ -276,7 +279,7 @@ class ListOfResults(SphinxDirective):
         )
         proof += nodes.inline(text=numbers[str(block.label)])
         title, _ = self.state.inline_text(block.argument, self.lineno)
-        return [[proof], title, [nodes.Text(whose(block.body))]]
+        return [[proof], title, [nodes.Text(whose(block.body, entries))]]
 
     def table(self, rows: list[list[list[nodes.Node]]]) -> list[nodes.Node]:
         group = nodes.tgroup("", cols=3)
@@ -294,7 +297,7 @@ def stated(blocks: list[Block]) -> list[Block]:
     return [b for b in manuscript.walk(blocks) if b.name.removeprefix("prf:") in STATED]
 
 
-def whose(body: str) -> str:
+def whose(body: str, entries: dict[str, Entry]) -> str:
     """Return whose a result is, from what its statement says in brackets."""
     said = " ".join(body.split())
     bracket = re.findall(r"\(([^()]*(?:\([^()]*\)[^()]*)*)\)", said)
@@ -304,9 +307,7 @@ def whose(body: str) -> str:
     cited = re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", said)
     keys = {key.strip() for group in cited for key in group.split(",")}
     if keys:
-        return "after " + ", ".join(
-            sorted(re.sub(r"\d.*", "", k).title() for k in keys)
-        )
+        return "after " + ", ".join(sorted({entries[k].authors[0][0] for k in keys}))
     return "classical"
 
 
