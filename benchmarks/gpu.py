@@ -6,7 +6,7 @@ Three things, one after the other, within the seconds given: the tests that need
 the attacks beside those of other libraries, and networks of the study ``cifar10``,
 ResNet-18 in bfloat16, seed after seed, as many as fit. None is begun that would not
 end in time. All tables go to one folder, and a second call goes on with the networks.
-``--tiny`` tries the same path in a minute, on noise; with ``--device cpu`` without a GPU.
+``--tiny`` tries the same path in a minute, on noise; ``--device cpu`` needs no GPU.
 """
 
 import argparse
