@@ -943,7 +943,8 @@ def balanced(model: MLP, *, rounds: int = 60) -> MLP:
         A copy. A neuron that nothing enters or nothing reads is zero on both sides.
 
     Raises:
-        ValueError: no :class:`crlib.models.MLP`, or one with biases.
+        ValueError: no :class:`crlib.models.MLP`, or one with biases or with layers that
+            share a weight.
 
     Example:
         >>> import torch
@@ -960,6 +961,12 @@ def balanced(model: MLP, *, rounds: int = 60) -> MLP:
         raise ValueError(
             "Only a models.MLP without biases can be balanced: elsewhere a scaled"
             " neuron changes the function."
+        )
+    every = [id(p) for layer in layers for p in layer.parameters()]
+    if len(set(every)) < len(every):
+        raise ValueError(
+            "Layers that share a weight cannot be balanced, as each needs a scale of"
+            " its own: layer.weight = nn.Parameter(layer.weight.detach().clone())."
         )
     checks.at_least(1, rounds=rounds)
     model = copied(model)

@@ -254,6 +254,12 @@ FAULTS = {
             test_folded.test_layers_with_one_kernel_are_folded_each_by_its_own_normalisation,
         ),
     ),
+    "one weight of two layers": Fault(
+        "crlib.metrics.balanced",
+        "if len(set(every)) < len(every):",
+        "if False:",
+        test_metrics.test_layers_that_share_a_weight_are_not_balanced,
+    ),
     "a weight of the head": Fault(
         "crlib.compress.layers.hidden",
         "if any(id(p) in own for layer in layers for p in layer.parameters()):",

@@ -439,3 +439,13 @@ def test_lists_and_arrays_are_refused_with_the_cure() -> None:
     ):
         with pytest.raises(ValueError, match=r"is a list: .*torch\.as_tensor"):
             call()
+
+
+def test_layers_that_share_a_weight_are_not_balanced() -> None:
+    model = models.MLP((4, 4, 4, 2))
+    model.layers[1].weight = model.layers[0].weight
+    with pytest.raises(ValueError, match="share a weight"):
+        metrics.balanced(model)
+    model.layers[1].weight = nn.Parameter(model.layers[0].weight.detach().clone())
+    x = torch.rand(5, 4, generator=rng(0))
+    assert torch.allclose(metrics.balanced(model)(x), model(x), atol=1e-6)
