@@ -5,6 +5,8 @@ certificate and a closed form. Each function raises one ValueError that says wha
 """
 
 import math
+from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ __all__ = [
     "not_negative",
     "one_of",
     "per_sample",
+    "shape",
     "tensor",
 ]
 
@@ -139,3 +142,21 @@ def logits(z: Tensor, n: int) -> None:
         )
     if z.isnan().any():
         raise ValueError("The model returned a NaN: look at its weights and inputs.")
+
+
+def shape(input_shape: Any, images: bool = False) -> tuple[int, ...]:
+    """Return the shape of one input as a tuple of whole numbers, or refuse it.
+
+    Args:
+        input_shape: without the batch, ``(d,)`` or ``(C, H, W)``.
+        images: whether only ``(C, H, W)`` will do.
+    """
+    sizes = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
+    whole = all(isinstance(n, Integral) and int(n) > 0 for n in sizes)
+    if not sizes or not whole or (images and len(sizes) != 3):
+        what = "one input without the batch, give (d,) or (C, H, W)"
+        raise ValueError(
+            f"input_shape is {input_shape}: it is that of"
+            f" {'one image, give (C, H, W)' if images else what}."
+        )
+    return tuple(int(n) for n in sizes)

@@ -20,7 +20,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from crlib import checks
 from crlib.asking import ask, copied, evaluating, with_gradients
 from crlib.geometry import DUALS, norm_of
-from crlib.models import MLP, LowRankConv2d, LowRankLinear, order_of
+from crlib.models import (
+    MLP,
+    LowRankConv2d,
+    LowRankLinear,
+    order_of,
+    refuse_tokens,
+    replace,
+)
 
 __all__ = [
     "accuracy",
@@ -47,6 +54,7 @@ __all__ = [
 
 
 def _magnitudes(v: Tensor) -> Tensor:
+    checks.tensor(v, "v")
     if v.ndim != 1 or len(v) == 0:
         raise ValueError(
             f"Give a vector with at least one entry, not {tuple(v.shape)}."
@@ -57,6 +65,7 @@ def _magnitudes(v: Tensor) -> Tensor:
 
 
 def _matrix(w: Tensor) -> Tensor:
+    checks.tensor(w, "w")
     if w.ndim != 2 or 0 in w.shape or not w.is_floating_point():
         raise ValueError(
             f"Give a matrix (h, m) of floating-point numbers, not {w.dtype} of"
@@ -403,11 +412,7 @@ def layer_operator_norm(
             f"{type(layer).__name__} is no linear layer that is known here: give an"
             " nn.Linear, an nn.Conv2d, a LowRankLinear or a LowRankConv2d."
         )
-    if input_shape is None or len(input_shape) != 3:
-        raise ValueError(
-            f"input_shape is {input_shape}: the norm of a convolution depends on the"
-            " images, give (C, H, W)."
-        )
+    input_shape = checks.shape(input_shape, images=True)
     forth, back, out_shape = convolution(layer, input_shape)
     w = layer.weight.detach().double()
     if norm == "linf":
@@ -541,7 +546,7 @@ def convolution(
         >>> shape, back(torch.ones(1, *shape), layer.weight).shape
         ((2, 8, 8), torch.Size([1, 1, 8, 8]))
     """
-    widen = None
+    input_shape, widen = checks.shape(input_shape, images=True), None
     if isinstance(layer, LowRankConv2d):
         options: tuple[Any, ...] = (layer.stride, layer.padding)
     else:
@@ -567,7 +572,7 @@ def convolution(
         out = forth(kernel.new_zeros(1, *input_shape), kernel)
     except RuntimeError as error:
         raise ValueError(
-            f"The convolution does not take images {tuple(input_shape)}: {error}"
+            f"The convolution does not take images {input_shape}: {error}"
         ) from None
     return forth, back, tuple(out.shape[1:])
 
@@ -627,11 +632,15 @@ def folded(model: nn.Module) -> nn.Module:
 
     Returns:
         The copy, in evaluation mode, with ``nn.Identity`` where a normalisation was.
+        A layer that is folded into has weights of its own. Behind a linear layer the
+        copy takes ``(N, h)`` only: of tokens ``(N, L, h)`` a normalisation has axis 1
+        for its channels, and a ValueError says so when the copy meets them.
 
     Raises:
         ValueError: a normalisation without stored statistics, one that does not read
-            a layer with weights, a layer that something else reads as well or whose
-            weight is computed, or code that hides the order of the layers.
+            a layer with weights or has no channel for each of its rows, a layer that
+            something else reads as well or whose weight is computed, or code that
+            hides the order of the layers.
 
     Example:
         >>> import torch
@@ -656,7 +665,8 @@ def folded(model: nn.Module) -> nn.Module:
             raise ValueError(
                 f"The batch normalisation {name!r} cannot be folded: it must read one"
                 " layer with weights of its own (no parametrisation), which nothing"
-                " else reads, in a forward pass that torch.fx can follow."
+                " else reads, with a channel for each row, in a forward pass that"
+                " torch.fx can follow."
             )
         if norm.running_var is None:
             raise ValueError(
@@ -664,8 +674,9 @@ def folded(model: nn.Module) -> nn.Module:
                 " it is no fixed layer: nothing can be folded."
             )
         _fold(layer, norm)
-        parent, _, child = name.rpartition(".")
-        setattr(flat.get_submodule(parent), child, nn.Identity())
+        gone = nn.Identity()
+        refuse_tokens(layer, gone)
+        replace(flat, norm, gone)
     return flat
 
 
@@ -677,14 +688,20 @@ def _kernel(layer: Any) -> str:
 def _fold(layer: Any, norm: Any) -> None:
     """Multiply the rows of a layer by what a normalisation multiplies them by."""
     with torch.no_grad():
-        scale = (norm.running_var + norm.eps).rsqrt()  # (h,)
+        # In float32 at least: 1e-8 is zero in half precision.
+        wide = torch.promote_types(norm.running_var.dtype, torch.float32)
+        scale = (norm.running_var.to(wide) + norm.eps).rsqrt()  # (h,)
         shift = torch.zeros_like(scale)
         if norm.affine:
             scale, shift = scale * norm.weight, norm.bias.clone()
-        bias = 0 if layer.bias is None else layer.bias
-        layer.bias = nn.Parameter(scale * (bias - norm.running_mean) + shift)
+        bias = torch.zeros_like(scale) if layer.bias is None else layer.bias
         kernel = getattr(layer, _kernel(layer))
-        kernel *= scale.view(-1, *[1] * (kernel.ndim - 1))
+        bias = scale * (bias - norm.running_mean) + shift
+        layer.bias = nn.Parameter(bias.to(kernel.dtype))
+        rows = scale.view(-1, *[1] * (kernel.ndim - 1))
+        # Not in place: another layer may have the same parameter.
+        own = nn.Parameter((kernel * rows).to(kernel.dtype), kernel.requires_grad)
+        setattr(layer, _kernel(layer), own)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -703,6 +720,8 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
         >>> metrics.margin(torch.tensor([[2.0, 5.0, 1.0]]), torch.tensor([0]))
         tensor([-3.])
     """
+    checks.tensor(logits, "logits")
+    checks.tensor(y, "y")
     own = logits.gather(1, y[:, None]).squeeze(1)
     rivals = logits.scatter(1, y[:, None], -math.inf)
     return own - rivals.amax(1)
@@ -769,7 +788,8 @@ def first_order(
 
     Returns:
         ``(N,)`` distances in input units: zero where the label is wrong, infinity where
-        the margin is positive and its gradient zero.
+        the margin is positive and its gradient zero, NaN where the label is right and a
+        gradient is NaN or infinite, so that there is no linearisation.
 
     Raises:
         ValueError: inputs or labels that do not fit, an unknown norm, or a model
@@ -815,8 +835,9 @@ def _one_step(
             for k in range(m.shape[1])
         ]
     lengths = torch.stack([norm_of(g, dual) for g in slopes], 1)  # (N, R)
-    steps = m.detach().clamp_min(0) / lengths  # (N, R), 0 / 0 where wrong and flat
-    return steps.nan_to_num(nan=0.0, posinf=math.inf).amin(1)
+    lengths = lengths.masked_fill(lengths.isinf(), math.nan)
+    right = (m > 0).all(1)  # apart, because 0 / 0 is where the label is wrong too
+    return torch.where(right, (m.detach() / lengths).amin(1), 0.0)
 
 
 def energy_share(delta: Tensor, directions: Tensor) -> Tensor:
@@ -830,10 +851,11 @@ def energy_share(delta: Tensor, directions: Tensor) -> Tensor:
         directions: ``(m, k)`` with orthonormal columns.
 
     Returns:
-        ``(N,)`` in [0, 1]; NaN where a perturbation is zero.
+        ``(N,)`` in [0, 1], in the finer of the two precisions; NaN where a perturbation
+        is zero.
 
     Raises:
-        ValueError: the columns are not orthonormal, or the sizes differ.
+        ValueError: the columns are not orthonormal, or the sizes do not fit.
 
     Example:
         >>> import torch
@@ -842,7 +864,15 @@ def energy_share(delta: Tensor, directions: Tensor) -> Tensor:
         >>> metrics.energy_share(delta, first)
         tensor([0.3600])
     """
-    flat = delta.flatten(1)
+    checks.tensor(delta, "delta")
+    checks.tensor(directions, "directions")
+    if delta.ndim < 2:
+        raise ValueError(
+            f"delta has shape {tuple(delta.shape)}: give a batch (N, ...), such as"
+            " delta[None]."
+        )
+    finer = torch.promote_types(delta.dtype, directions.dtype)
+    flat, directions = delta.flatten(1).to(finer), directions.to(finer)
     if directions.ndim != 2 or len(directions) != flat.shape[1]:
         raise ValueError(
             f"directions must be ({flat.shape[1]}, k), not {tuple(directions.shape)}."
@@ -913,7 +943,8 @@ def balanced(model: MLP, *, rounds: int = 60) -> MLP:
         A copy. A neuron that nothing enters or nothing reads is zero on both sides.
 
     Raises:
-        ValueError: no :class:`crlib.models.MLP`, or one with biases.
+        ValueError: no :class:`crlib.models.MLP`, or one with biases or with layers that
+            share a weight.
 
     Example:
         >>> import torch
@@ -930,6 +961,12 @@ def balanced(model: MLP, *, rounds: int = 60) -> MLP:
         raise ValueError(
             "Only a models.MLP without biases can be balanced: elsewhere a scaled"
             " neuron changes the function."
+        )
+    every = [id(p) for layer in layers for p in layer.parameters()]
+    if len(set(every)) < len(every):
+        raise ValueError(
+            "Layers that share a weight cannot be balanced, as each needs a scale of"
+            " its own: layer.weight = nn.Parameter(layer.weight.detach().clone())."
         )
     checks.at_least(1, rounds=rounds)
     model = copied(model)

@@ -5,7 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, fx, nn
@@ -204,8 +204,9 @@ class Order:
         head: name of the layer with weights that runs last; None where the code hides
             the order.
         norms: for the name of a layer, that of the batch normalisation that reads it.
-        shared: names of layers that more than one module or function reads, and of
-            batch normalisations that run more than once.
+        shared: names of layers that more than one module or function reads; and of
+            batch normalisations that run more than once, read a layer that another
+            one reads too, or have no channel for each of its rows.
     """
 
     head: str | None = None
@@ -213,27 +214,83 @@ class Order:
     shared: frozenset[str] = frozenset()
 
 
+LEAVES = (nn.Linear, nn.Conv2d, LowRankLinear, LowRankConv2d, Normalize, _BatchNorm)
+
+
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _computes_as_known(m) or bool(
+        return runs_as(m, LEAVES) is not None or bool(
             super().is_leaf_module(m, module_qualified_name)
         )
 
 
-def _computes_as_known(m: nn.Module) -> bool:
-    """Say whether a layer, be its class another one, runs the code of a known one."""
-    kinds = (nn.Linear, nn.Conv2d, LowRankLinear, LowRankConv2d, Normalize, _BatchNorm)
-    return any(
-        isinstance(m, kind)
-        and all(
-            getattr(type(m), name, None) is getattr(kind, name, None)
+def runs_as(module: nn.Module, kinds: Sequence[type[Any]]) -> type[Any] | None:
+    """Return the kind whose code a module runs, be its class another one, or None."""
+    for kind in kinds:
+        if isinstance(module, kind) and all(
+            getattr(type(module), name, None) is getattr(kind, name, None)
             for name in ("forward", "_conv_forward")
+        ):
+            return kind
+    return None
+
+
+def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in the place of another one, under each of its names."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, new)
+
+
+def _by_rows(layer: Any, norm: Any) -> bool:
+    """Say whether a batch normalisation can have a channel for each row of a layer."""
+    if isinstance(layer, LowRankLinear | LowRankConv2d):
+        rows = len(layer.left)
+    else:
+        rows = getattr(layer, "out_features", None) or layer.out_channels
+    # Of pictures (N, C, H, m) a linear layer makes (N, C, H, h): its rows come last.
+    last = isinstance(layer, nn.Linear | LowRankLinear)
+    pictures = isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
+    return rows == norm.num_features and not (last and pictures)
+
+
+def refuse_tokens(layer: nn.Module, behind: nn.Module) -> None:
+    """Let what stands behind a linear layer refuse (N, L, h): only a run tells.
+
+    A batch normalisation then takes the L tokens for its channels, not the rows.
+    """
+    if isinstance(layer, nn.Linear | LowRankLinear):
+        behind.register_forward_pre_hook(_one_row)
+
+
+def _one_row(behind: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    if inputs[0].ndim != 2:
+        raise ValueError(
+            "Between a linear layer and its batch normalisation stands"
+            f" {tuple(inputs[0].shape)}, whose axis 1, the channels, is not that of the"
+            " rows: fold it, or prune rows, only where this is (N, h). Prune weights."
         )
-        for kind in kinds
-    )
 
 
-_ORDERS: WeakKeyDictionary[nn.Module, Order] = WeakKeyDictionary()
+# What a network was when its order was read, and the order.
+_ORDERS: WeakKeyDictionary[nn.Module, tuple[Any, Order]] = WeakKeyDictionary()
+
+
+def _state(model: nn.Module) -> list[Any]:
+    """Return what tells whether the order of a network may be another one by now.
+
+    References keep no module alive, and differ where one stands at the address of
+    another that is gone. What has layers inside may run them by its switches.
+    """
+
+    def switches(m: nn.Module) -> list[Any]:
+        if not m._modules:
+            return []
+        return [v for v in vars(m).values() if v is True or v is False]
+
+    every = model.named_modules(remove_duplicate=False)
+    return [(name, ref(m), switches(m)) for name, m in every]
 
 
 def order_of(model: nn.Module) -> Order:
@@ -246,10 +303,12 @@ def order_of(model: nn.Module) -> Order:
         >>> models.order_of(model)
         Order(head='2', norms={'0': '1'}, shared=frozenset())
     """
-    if model in _ORDERS:
-        return _ORDERS[model]
+    state = _state(model)
+    known, order = _ORDERS.get(model, (None, Order()))
+    if known == state:
+        return order
     layers, modules = weight_layers(model), dict(model.named_modules())
-    head, norms, reads = None, {}, Counter[str]()
+    head, norms, reads = None, dict[str, str](), Counter[str]()
     held = [(m, dict(vars(m))) for m in modules.values()]
     try:
         with torch.random.fork_rng(devices=[]):
@@ -273,9 +332,14 @@ def order_of(model: nn.Module) -> Order:
         for user in node.users:
             after = modules.get(str(user.target)) if user.op == "call_module" else None
             if isinstance(after, _BatchNorm):
-                norms[head] = str(user.target)
+                name = str(user.target)
+                first = norms.setdefault(head, name)
+                if first != name or not _by_rows(modules[head], after):
+                    reads.update((first, name))
     shared = frozenset(name for name, count in reads.items() if count > 1)
-    return _ORDERS.setdefault(model, Order(head, norms, shared))
+    order = Order(head, norms, shared)
+    _ORDERS[model] = state, order
+    return order
 
 
 class MLP(nn.Module):

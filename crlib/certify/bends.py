@@ -5,8 +5,8 @@ interval of the outputs, ``open`` the entries that tighter ends would help, ``li
 linear functions below and above, and ``pull`` carries rows, ``(N, R, *shape)`` of
 the output, back to the input: a positive coefficient takes the function from below, a
 negative one that from above. With them comes what the constants add up to, ``(N, R)``.
-``stretch`` is the Lipschitz constant in a norm, ``rounding`` what an error of the
-input becomes.
+``stretch`` is the Lipschitz constant in a norm. ``rounded`` returns the output and
+what an error of the input becomes.
 """
 
 import math
@@ -57,8 +57,8 @@ class Bend:
     def stretch(self, norm: str) -> float:
         return 1.0
 
-    def rounding(self, v: Tensor, error: Tensor) -> Tensor:
-        return error
+    def rounded(self, v: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        return self(v), error
 
 
 RELU = Bend()
@@ -149,8 +149,9 @@ class Curve:
     def stretch(self, norm: str) -> float:
         return max(abs(slope) for slope in self.slopes)
 
-    def rounding(self, v: Tensor, error: Tensor) -> Tensor:
-        return self.stretch("linf") * error + v.abs() + self(v).abs()
+    def rounded(self, v: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        out = self(v)
+        return out, self.stretch("linf") * error + v.abs() + out.abs()
 
 
 # GELU is v Phi(v), its slope Phi + v phi runs between its values at -sqrt(2) and
@@ -229,5 +230,5 @@ class Highest:
         count = int(self.windows[self.windows >= 0].bincount().max())
         return {"linf": 1.0, "l2": math.sqrt(count), "l1": float(count)}[norm]
 
-    def rounding(self, v: Tensor, error: Tensor) -> Tensor:
-        return self(error)
+    def rounded(self, v: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        return self(v), self(error)

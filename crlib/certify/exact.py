@@ -112,8 +112,9 @@ def exact_distance(
         )
     logits = logits_of(steps, x)
     checks.labels(y, len(x), classes=logits.shape[1])
-    start = x if start is None else start.detach().double()
+    start = x if start is None else start
     checks.inputs(start, "start")
+    start = start.detach().double()
     if start.shape != x.shape:
         raise ValueError(f"start is {tuple(start.shape)}, x {tuple(x.shape)}: alike.")
     wrong = (logits.argmax(1) != y).tolist()

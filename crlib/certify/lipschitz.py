@@ -60,6 +60,7 @@ def lipschitz_bound(
         1.0
     """
     checks.one_of("norm", norm, ("linf", "l2", "l1"))
+    input_shape = checks.shape(input_shape)
     steps = steps_of(model, torch.zeros(0, *input_shape))
     return _product(model, steps, input_shape, norm)
 

@@ -17,6 +17,7 @@ from crlib.models import (
     Residual,
     ResNet,
     evaluating,
+    runs_as,
 )
 
 # Linear, and nothing in them is negative.
@@ -45,13 +46,12 @@ def _modules(model: Any) -> list[nn.Module]:
     if type(model) is ResNet:
         return [layer for part in model.parts() for layer in _modules(part)]
     kinds: tuple[type[Any], ...] = (nn.Sequential, *KNOWN, *ABSENT)
-    for kind in kinds:
-        # A subclass may compute something else: its forward must be the known one.
-        if isinstance(model, kind) and type(model).forward is kind.forward:
-            if kind is nn.Sequential:
-                # Not of children(), which names a module that runs twice once.
-                return [layer for child in model for layer in _modules(child)]
-            return [] if kind in ABSENT else [model]
+    kind = runs_as(model, kinds)
+    if kind is nn.Sequential:
+        # Not of children(), which names a module that runs twice once.
+        return [layer for child in model for layer in _modules(child)]
+    if kind is not None:
+        return [] if kind in ABSENT else [model]
     names = ", ".join(kind.__name__ for kind in (MLP, ResNet, *kinds))
     raise ValueError(
         f"{type(model).__name__} is not a module that can be bounded: use {names}."
@@ -98,6 +98,10 @@ def _check(layer: nn.Module) -> None:
         raise ValueError(
             f"{layer}: it can be bounded without ceil_mode and return_indices."
         )
+    if isinstance(layer, nn.AvgPool2d) and (layer.divisor_override or 1) < 0:
+        raise ValueError(f"{layer}: only a positive divisor can be bounded.")
+    if isinstance(layer, nn.ZeroPad2d) and layer.value:
+        raise ValueError(f"{layer} pads with {layer.value}: only zeros can be bounded.")
     if isinstance(layer, NORMS) and layer.running_mean is None:
         raise ValueError(
             f"{layer} keeps no running statistics, so an answer depends on the"
@@ -117,12 +121,12 @@ class Affine:
     def __call__(self, v: Tensor) -> Tensor:
         return self.apply(v, self.weight) + self.bias
 
-    def rounding(self, v: Tensor, error: Tensor) -> Tensor:
-        """Return what an error of the input becomes, with that of each sum."""
+    def rounded(self, v: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output, and what an error of the input becomes with its own."""
         own = self.apply(v.abs(), self.weight.abs()) + self.bias.abs()
         # Errors of many inputs are not all of one sign: their squares add up.
         carried = self.apply(error.square(), self.weight.square()).sqrt()
-        return torch.hypot(carried, own)
+        return self(v), torch.hypot(carried, own)
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,10 @@ class Sum:
         one, other = (logits_of(steps, v) for steps in self.branches)
         return one + other
 
-    def rounding(self, v: Tensor, error: Tensor) -> Tensor:
-        one, other = (_rounding(steps, v, error) for steps in self.branches)
-        return one + other + self(v).abs()
+    def rounded(self, v: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        one, other = (_rounded(steps, v, error) for steps in self.branches)
+        out = one[0] + other[0]
+        return out, one[1] + other[1] + out.abs()
 
 
 Step = Affine | Bend | Curve | Highest | Sum
@@ -262,7 +267,9 @@ def _compare(model: nn.Module, steps: Steps, x: Tensor) -> None:
     points = torch.cat([x.detach().to(like), random.to(like)])
     with torch.no_grad(), evaluating(model):
         said = model(points)
-    v = logits_of(steps, points)
+    # What rounding can do: an error of each sum, carried on to the logits.
+    start = points.double()
+    v, error = _rounded(steps, start, torch.zeros_like(start))
     if v.ndim != 2 or v.shape[1] < 2:
         raise ValueError(
             f"The model returns {(1, *v.shape[1:])} for one input of"
@@ -273,9 +280,6 @@ def _compare(model: nn.Module, steps: Steps, x: Tensor) -> None:
     unit = torch.finfo(like.dtype).eps
     # A GPU may shorten its factors to eleven bits.
     unit = unit if like.device.type == "cpu" else max(unit, 2**-11)
-    # What rounding can do: an error of each sum, carried on to the logits.
-    start = points.double()
-    error = _rounding(steps, start, torch.zeros_like(start))
     slack = 64 * unit * error
     known = isinstance(said, Tensor) and said.shape == v.shape
     if not known or not ((said.double() - v).abs() <= slack).all():
@@ -287,11 +291,11 @@ def _compare(model: nn.Module, steps: Steps, x: Tensor) -> None:
         )
 
 
-def _rounding(steps: Steps, v: Tensor, error: Tensor) -> Tensor:
-    """Carry an error of ``v``, in units of the last place, through steps."""
+def _rounded(steps: Steps, v: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """Carry ``v`` and an error of it, in units of the last place, through steps."""
     for step in steps:
-        error, v = step.rounding(v, error), step(v)
-    return error
+        v, error = step.rounded(v, error)
+    return v, error
 
 
 def logits_of(steps: Steps, x: Tensor) -> Tensor:

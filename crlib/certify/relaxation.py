@@ -300,6 +300,8 @@ def certified_radius(
         raise ValueError(
             f"eps_max is {eps_max}, tol {tol}: a positive number, and one in (0, 1)."
         )
+    checks.inputs(x)
+    checks.labels(y, len(x))
     proven = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     unknown = torch.full_like(proven, eps_max)
     everything = (bounds(model, x, y, eps=eps_max) > 0).all(1)

@@ -24,7 +24,15 @@ from crlib.compress.layers import (
     stored,
 )
 from crlib.metrics import smallest_k
-from crlib.models import MLP, LowRankConv2d, LowRankLinear, evaluating, weight_layers
+from crlib.models import (
+    MLP,
+    LowRankConv2d,
+    LowRankLinear,
+    evaluating,
+    refuse_tokens,
+    replace,
+    weight_layers,
+)
 
 
 def _zero(layers: list[Any], kept: list[Tensor], norms: dict[Any, Any]) -> None:
@@ -50,6 +58,8 @@ def _norms(model: nn.Module, structure: str) -> dict[Any, Any]:
             "A batch normalisation without weight and bias (affine=False) cannot switch"
             " a row off: prune weights, not rows."
         )
+    for layer, norm in norms.items():
+        refuse_tokens(layer, norm)
     return norms
 
 
@@ -82,14 +92,17 @@ def prune(
             their l2 norm, with their biases, and with the weight and bias that a
             batch normalisation behind them has for the channel: what is removed sends
             zero. What such a layer has stored of its other channels still belongs to
-            the full network: see :func:`renew_statistics`.
+            the full network: see :func:`renew_statistics`. Behind a linear layer the
+            copy takes ``(N, h)`` only: of tokens ``(N, L, h)`` such a layer has axis 1
+            for its channels, and a ValueError says so when the copy meets them.
         scope: ``"layer"`` removes the share of each layer, ``"global"`` of all
             hidden layers together, which can empty a layer.
 
     Raises:
         ValueError: a bad option, a low-rank layer, no hidden layer, a layer whose
-            weight is computed from other parameters, or for rows a batch
-            normalisation whose place cannot be found.
+            weight is computed from other parameters or is that of the head, or for
+            rows a batch normalisation whose place cannot be found, that has no channel
+            for each row, or that is not alone behind one layer.
 
     Example:
         >>> from crlib import compress
@@ -389,15 +402,13 @@ def factorise(
     model = _copied(model)
     ranks = _ranks(model, rank, energy)
     dense(model)
-    names = {layer: name for name, layer in model.named_modules()}
     for layer, own in zip(hidden(model), ranks, strict=True):
         low = _low_rank(layer, own)
         left, right = _best(layer.weight.data, own)
         low.left.data, low.right.data = left, right
         if layer.bias is not None:
             low.bias.data.copy_(layer.bias.data)
-        parent, _, child = names[layer].rpartition(".")
-        setattr(model.get_submodule(parent), child, low.train(layer.training))
+        replace(model, layer, low.train(layer.training))
     return model
 
 
@@ -459,8 +470,11 @@ def quantise(model: nn.Module, *, bits: int = 8) -> Any:
     model, levels = _copied(model), 2 ** (bits - 1) - 1
     for layer in weight_layers(model):
         for weight in stored(layer):
-            rows = weight.data.flatten(1)
-            step = rows.abs().amax(1, keepdim=True).clamp_min(1e-30) / levels
+            # In float32 at least: a step of half precision is soon zero, or coarse.
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            rows = weight.data.flatten(1).to(wide)
+            step = rows.abs().amax(1, keepdim=True) / levels
+            step = torch.where(step > 0, step, 1.0)
             weight.data.copy_(((rows / step).round() * step).view_as(weight))
     return model
 
@@ -525,8 +539,8 @@ def size(model: nn.Module, input_shape: Sequence[int]) -> Size:
         input_shape: of one input, without the batch.
 
     Raises:
-        ValueError: a layer that multiplies in another way, that is never called, or
-            whose weight is computed from other parameters.
+        ValueError: a shape that does not fit, a layer that multiplies in another way,
+            that is never called, or whose weight is computed from other parameters.
 
     Example:
         >>> from crlib import compress
@@ -534,6 +548,7 @@ def size(model: nn.Module, input_shape: Sequence[int]) -> Size:
         >>> compress.size(MLP((6, 5, 2)), (6,))
         Size(parameters=40, nonzero=40, macs=40, bytes=160)
     """
+    input_shape = checks.shape(input_shape)
     refuse_derived(model)
     macs, open_layers = 0, {}
     for name, module in model.named_modules():
@@ -555,10 +570,14 @@ def size(model: nn.Module, input_shape: Sequence[int]) -> Size:
         macs += places * sum(w.numel() for w in stored(layer))
 
     hooks = [layer.register_forward_hook(count) for layer in open_layers]
-    like = next(model.parameters())
+    like = next(model.parameters(), torch.zeros(()))
     try:
         with torch.no_grad(), evaluating(model):
             model(like.new_full((1, *input_shape), 0.5))
+    except RuntimeError as error:
+        raise ValueError(
+            f"The model does not take inputs {input_shape}: {error}"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

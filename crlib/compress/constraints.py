@@ -45,7 +45,8 @@ def fixed_frobenius(model: nn.Module) -> Constraint:
     def constraint(changed: nn.Module) -> None:
         refuse_derived(changed)
         for layer, norm in zip(hidden(changed), norms, strict=True):
-            scale = norm / torch.linalg.norm(layer.weight.detach()).clamp_min(1e-30)
+            size = torch.linalg.norm(layer.weight.detach())
+            scale = torch.where(size > 0, norm / size, 1.0)
             if isinstance(layer, LOW_RANK):
                 layer.left.data *= scale.sqrt()
                 layer.right.data *= scale.sqrt()
@@ -122,7 +123,7 @@ def row_dial(alpha: float, *, frobenius: float = 10.0) -> Constraint:
             target = torch.empty_like(norms)
             order = norms.argsort(descending=True)
             target[order] = _profile(len(rows), alpha, frobenius, norms)
-            scale = target / norms.clamp_min(1e-30)
+            scale = torch.where(norms > 0, target / norms, 0.0)
             weight.copy_((rows * scale[:, None]).view_as(weight))
 
     return constraint

@@ -1,5 +1,6 @@
 """The layers that are made compressible, and their weights as matrices."""
 
+from collections import Counter
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,12 +40,24 @@ def head_of(model: nn.Module) -> Any:
 
 
 def hidden(model: nn.Module) -> list[Any]:
-    """Return the layers that are made compressible: all with weights but the head."""
+    """Return the layers that are made compressible: all with weights but the head.
+
+    Raises:
+        ValueError: a layer that is not known, no hidden layer, or one that has a
+            parameter of the head.
+    """
     refuse_strange(model)
     head = head_of(model)
     layers = [layer for layer in weight_layers(model) if layer is not head]
     if not layers:
         raise ValueError("The model has no hidden layer: its only layer is the head.")
+    own = {id(p) for p in head.parameters()}
+    if any(id(p) in own for layer in layers for p in layer.parameters()):
+        raise ValueError(
+            "The head shares a parameter with a hidden layer, so no change would leave"
+            " it alone: give it its own, head.weight ="
+            " nn.Parameter(head.weight.detach().clone())."
+        )
     return layers
 
 
@@ -85,7 +98,8 @@ def norms_after(model: nn.Module) -> dict[nn.Module, Any]:
 
     Raises:
         ValueError: there is batch normalisation, and which layer it follows cannot be
-            read from the code.
+            read from the code; or one behind a layer has no channel for each of its
+            rows, or is not alone there.
     """
     order = order_of(model)
     if order.head is None and any(isinstance(m, _BatchNorm) for m in model.modules()):
@@ -94,6 +108,15 @@ def norms_after(model: nn.Module) -> dict[nn.Module, Any]:
             " layer: prune weights, not rows, or write its forward without conditions"
             " on the data."
         )
+    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    for name in order.norms.values():
+        parts = model.get_submodule(name).parameters()
+        if name in order.shared or any(owners[id(p)] > 1 for p in parts):
+            raise ValueError(
+                f"The batch normalisation {name!r} cannot switch rows off: it must read"
+                " one layer, alone, with a channel for each row, and have parameters of"
+                " its own. Prune weights, not rows."
+            )
     return {
         model.get_submodule(layer): model.get_submodule(norm)
         for layer, norm in order.norms.items()

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
 from crlib import attacks
 from crlib.attacks import balls, judging
@@ -24,6 +25,8 @@ from tests.unit import (
     test_compress_layers,
     test_diagnosis,
     test_folded,
+    test_metrics,
+    test_models,
     test_projection,
     test_scales,
     test_sensitivity,
@@ -37,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::crlib.asking.Doubt")
 # A test is red by what it asserts, by an error that it did not expect, or by none.
 RED = (
     *(AssertionError, pytest.fail.Exception),
-    *(AttributeError, RuntimeError, TypeError, ValueError),
+    *(AttributeError, KeyError, RuntimeError, TypeError, ValueError),
 )
 dressed = test_strange_models.test_a_network_dressed_up_is_the_network
 refused = test_strange_models.test_what_cannot_be_judged_is_refused
@@ -202,6 +205,112 @@ FAULTS = {
         "(math.exp(reach) - 1)",
         *(test_scales.test_the_logistic_gap_keeps_its_digits,),
         {"reach": 1e-12, "shift": 0.0},
+    ),
+    "a negative divisor": Fault(
+        "crlib.certify.reading._check",
+        "(layer.divisor_override or 1) < 0",
+        "False",
+        *(test_certify_bends.test_what_no_rule_covers_is_refused_by_name,),
+        {"name": "a negative divisor"},
+    ),
+    "a gradient that is NaN": Fault(
+        "crlib.metrics._one_step",
+        "torch.where(right, (m.detach() / lengths).amin(1), 0.0)",
+        "(m.detach().clamp_min(0) / lengths).nan_to_num(0.0, math.inf).amin(1)",
+        test_metrics.test_a_gradient_that_is_no_number_is_no_distance,
+    ),
+    # Another function than the one that was to be compressed.
+    "tokens folded": Fault(
+        "crlib.models.refuse_tokens",
+        "behind.register_forward_pre_hook(_one_row)",
+        "pass",
+        test_folded.test_tokens_are_no_channels_of_a_layer,
+    ),
+    "tokens pruned": Fault(
+        "crlib.models.refuse_tokens",
+        "behind.register_forward_pre_hook(_one_row)",
+        "pass",
+        test_compress_layers.test_rows_are_pruned_behind_no_normalisation_of_tokens,
+    ),
+    "channels of pictures": Fault(
+        "crlib.models._by_rows",
+        " and not (last and pictures)",
+        "",
+        test_compress_layers.test_a_normalisation_that_cannot_switch_a_row_off_is_refused,
+        {"name": "pictures"},
+    ),
+    "two normalisations of a layer": Fault(
+        "crlib.models.order_of",
+        "if first != name or not",
+        "if not",
+        test_compress_layers.test_a_normalisation_that_cannot_switch_a_row_off_is_refused,
+        {"name": "two behind one"},
+    ),
+    "one kernel of two layers": Fault(
+        "crlib.metrics._fold",
+        "setattr(layer, _kernel(layer), own)",
+        "kernel.copy_(own)",
+        *(
+            test_folded.test_layers_with_one_kernel_are_folded_each_by_its_own_normalisation,
+        ),
+    ),
+    "one weight of two layers": Fault(
+        "crlib.metrics.balanced",
+        "if len(set(every)) < len(every):",
+        "if False:",
+        test_metrics.test_layers_that_share_a_weight_are_not_balanced,
+    ),
+    "a weight of the head": Fault(
+        "crlib.compress.layers.hidden",
+        "if any(id(p) in own for layer in layers for p in layer.parameters()):",
+        "if False:",
+        test_compress_layers.test_a_parameter_of_the_head_is_not_changed_with_a_hidden_layer,
+        {"act": "prune"},
+    ),
+    "one name of a layer": Fault(
+        "crlib.models.replace",
+        "remove_duplicate=False",
+        "",
+        test_compress_layers.test_a_layer_is_factorised_under_each_of_its_names,
+    ),
+    "one name of a normalisation": Fault(
+        "crlib.models.replace",
+        "remove_duplicate=False",
+        "",
+        test_folded.test_a_normalisation_goes_under_each_of_its_names,
+    ),
+    "a head of yesterday": Fault(
+        "crlib.models.order_of",
+        "if known == state:",
+        "if known is not None:",
+        test_compress_layers.test_a_head_that_came_later_is_the_head,
+    ),
+    "a switch of yesterday": Fault(
+        "crlib.models._state",
+        "v is True or v is False",
+        "False",
+        test_models.test_the_order_follows_a_model_that_changes,
+    ),
+    "a step that is zero": Fault(
+        "crlib.compress.compressions.quantise",
+        "step = torch.where(step > 0, step, 1.0)",
+        "step = step.to(weight.dtype).clamp_min(1e-30)",
+        test_compress_layers.test_a_row_of_zeros_stays_one_in_any_precision,
+        {"act": "quantise", "dtype": torch.float16},
+    ),
+    "a row that is zero": Fault(
+        "crlib.compress.constraints.row_dial",
+        "torch.where(norms > 0, target / norms, 0.0)",
+        "target / norms.clamp_min(1e-30)",
+        test_compress_layers.test_a_row_of_zeros_stays_one_in_any_precision,
+        {"act": "row dial", "dtype": torch.float16},
+    ),
+    "a layer that is zero": Fault(
+        "crlib.compress.constraints.fixed_frobenius",
+        "torch.where(size > 0, norm / size, 1.0)",
+        "norm / size.clamp_min(1e-30)",
+        test_compress_layers.test_a_row_of_zeros_stays_one_in_any_precision,
+        {"act": "fixed frobenius", "dtype": torch.float16},
     ),
     # Operations that do nothing.
     "computed weights": Fault(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -576,3 +577,15 @@ def test_bad_input_is_refused() -> None:
     for options in ({"n0": 0}, {"n": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match="at least 1"):
             certify.smooth_certify(Never(), x, sigma=1, **options)
+
+
+def test_what_is_no_tensor_or_no_shape_is_refused_with_the_cure() -> None:
+    model, x, y = task("deep", 3)
+    listed: Any = x.tolist()
+    with pytest.raises(ValueError, match=r"x is a list: .*torch\.as_tensor"):
+        certify.certified_radius(model, listed, y)
+    with pytest.raises(ValueError, match=r"start is a ndarray: .*torch\.as_tensor"):
+        certify.exact_distance(model, x, y, start=x.numpy())
+    for bad in (5, None, ()):
+        with pytest.raises(ValueError, match=r"input_shape is .*give \(d,\)"):
+            certify.lipschitz_bound(model, bad)

@@ -356,12 +356,28 @@ class Patched(ResNet):
         return 2 * super().features(x)
 
 
+class Centred(nn.Conv2d):
+    """The forward pass is the known one, what it calls is not."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Any) -> Tensor:
+        return super()._conv_forward(x, weight - weight.mean(), bias)
+
+
+def padded_with(value: float) -> nn.Module:
+    layer = nn.ZeroPad2d(1)
+    layer.value = value
+    return layer
+
+
 REFUSED: dict[str, tuple[nn.Module, str]] = {
     "an approximation": (nn.GELU("tanh"), "only approximate='none'"),
     "half a window": (nn.MaxPool2d(2, ceil_mode=True), "without ceil_mode"),
     "two answers": (nn.MaxPool2d(2, return_indices=True), "without ceil_mode"),
     "unlike branches": (Residual(nn.MaxPool2d(2)), "make them alike"),
     "inside a branch": (Residual(nn.Softplus()), "Softplus is not a module"),
+    "a negative divisor": (nn.AvgPool2d(2, divisor_override=-4), "a positive divisor"),
+    "padding with ones": (padded_with(1.0), "only zeros can be bounded"),
+    "changed within": (Centred(1, 1, 3), "Centred is not a module"),
     "a class of its own": (Patched(3, blocks=(1,), width=2), "Patched is not a module"),
 }
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -77,3 +78,14 @@ def test_a_model_is_not_called_before_the_input_is_checked() -> None:
         x, y, message = BAD[bad]
         with pytest.raises(ValueError, match=message):
             attacks.apgd(Never(), x, y, eps=0.1)
+
+
+def test_a_shape_is_a_tuple_of_whole_numbers() -> None:
+    assert checks.shape(torch.rand(5, 3, 8, 8).shape[1:]) == (3, 8, 8)
+    assert checks.shape(np.array([2, 4, 4]), images=True) == (2, 4, 4)
+    for bad in (4, None, (), (0,), (-1, 2), (2.0,), "ab"):
+        with pytest.raises(ValueError, match=r"give \(d,\) or \(C, H, W\)"):
+            checks.shape(bad)
+    for bad in (8, (8, 8), (5, 3, 8, 8)):
+        with pytest.raises(ValueError, match=r"one image, give \(C, H, W\)"):
+            checks.shape(bad, images=True)

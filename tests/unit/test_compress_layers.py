@@ -387,3 +387,165 @@ def test_means_are_restored_in_one_pass_as_in_one_pass_for_each_layer() -> None:
     for a, b in zip(weight_layers(once), weight_layers(parts), strict=True):
         assert torch.allclose(a.bias, b.bias, atol=1e-12) and a.bias.abs().sum() > 0
     assert torch.allclose(once(x).mean(0), net(x).mean(0))
+
+
+def stirred(model: nn.Module) -> Any:
+    """Give the normalisations constants that they send where a row is zero."""
+    g = rng(0)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            norm.running_mean.normal_(generator=g)
+            nn.init.normal_(norm.bias, generator=g)
+    return model.eval()
+
+
+def test_rows_are_pruned_behind_no_normalisation_of_tokens() -> None:
+    model = stirred(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)))
+    pruned = compress.prune(model, 0.5, structure="rows")
+    x = torch.rand(5, 6, 4, generator=rng(1))
+    off = (pruned[0].weight == 0).all(1)
+    assert off.sum() == 3 and (pruned[:2](x[:, 0])[:, off] == 0).all()
+    # As many tokens as neurons: only the input tells that a channel is a token.
+    with pytest.raises(ValueError, match=r"\(5, 6, 6\), whose axis 1"):
+        pruned(x)
+    again = compress.prune(pruned, 0.5, structure="rows")
+    assert again(x[:, 0]).equal(pruned(x[:, 0]))
+    assert compress.prune(model, 0.5)(x).shape == (5, 6, 2)
+
+
+class TwoNorms(nn.Module):
+    """One layer runs twice, each time before a normalisation of that pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.first, self.second = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(self.body(x)).relu()
+        out: Tensor = self.head(self.second(self.body(z)).relu())
+        return out
+
+
+class OneNorm(TwoNorms):
+    """Two layers before one normalisation: the channels of one are not the other's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(self.body(x)).relu()
+        out: Tensor = self.first(self.head(z))
+        return out
+
+
+def one_bias() -> nn.Module:
+    model = nn.Sequential(
+        *(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()),
+        *(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)),
+    )
+    model[4].bias = model[1].bias
+    return model
+
+
+NOT_ALONE = {
+    "tokens": lambda: nn.Sequential(
+        nn.Linear(4, 6), nn.BatchNorm1d(5), nn.Flatten(), nn.Linear(30, 2)
+    ),
+    "pictures": lambda: nn.Sequential(
+        nn.Linear(4, 6), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(36, 2)
+    ),
+    "two behind one": TwoNorms,
+    "one behind two": OneNorm,
+    "one bias": one_bias,
+}
+
+
+@pytest.mark.parametrize("name", NOT_ALONE)
+def test_a_normalisation_that_cannot_switch_a_row_off_is_refused(name: str) -> None:
+    model = NOT_ALONE[name]()
+    for act in (compress.prune, compress.prune_to_error):
+        with pytest.raises(ValueError, match="cannot switch rows off"):
+            act(model, 0.5, structure="rows")
+    compress.prune(model, 0.5)
+
+
+@pytest.mark.parametrize("act", [name for name in ACTS if name != "size"])
+def test_a_parameter_of_the_head_is_not_changed_with_a_hidden_layer(act: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    if act == "quantise":  # the head too
+        compress.quantise(model)
+        return
+    with pytest.raises(ValueError, match="The head shares a parameter"):
+        ACTS[act](model)
+
+
+def test_a_head_that_came_later_is_the_head() -> None:
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5))
+    keep = compress.l1(1.0)
+    assert torch.isclose(keep(net), net[0].weight.abs().sum())
+    net.append(nn.ReLU()).append(nn.Linear(5, 2))
+    assert torch.isclose(keep(net), sum(net[k].weight.abs().sum() for k in (0, 2)))
+
+
+class Again(nn.Module):
+    """A layer that runs twice, and one by another name than its first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        twice = nn.Linear(6, 6)
+        self.net = nn.Sequential(twice, nn.ReLU(), twice, nn.ReLU(), nn.Linear(6, 6))
+        self.last, self.head = self.net[4], nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.last(self.net[:4](x)).relu())
+        return out
+
+
+def test_a_layer_is_factorised_under_each_of_its_names() -> None:
+    model, x = Again().double(), torch.rand(9, 6, generator=rng(1)).double()
+    low = compress.truncate(model, rank=2)
+    factored = compress.factorise(model, rank=2)
+    torch.testing.assert_close(factored(x), low(x), atol=1e-12, rtol=1e-12)
+    assert factored.net[0] is factored.net[2] and factored.last is factored.net[4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("act", ["quantise", "fixed frobenius", "row dial"])
+def test_a_row_of_zeros_stays_one_in_any_precision(
+    act: str, dtype: torch.dtype
+) -> None:
+    model = MLP((6, 4, 3), seed=1).to(dtype)
+    keep = compress.fixed_frobenius(model)
+    layer = model.layers[0]
+    layer.weight.data[0] = 0
+    if act == "fixed frobenius":
+        layer.weight.data.zero_()
+        keep(model)
+    elif act == "row dial":
+        compress.row_dial(1.0)(model)
+    else:
+        model = compress.quantise(model)
+    assert (model.layers[0].weight[0] == 0).all()
+    assert all(w.isfinite().all() for w in model.weights)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_half_precision_is_quantised_on_the_grid_of_its_rows(scale: float) -> None:
+    model = MLP((64, 4, 3), seed=1)
+    model.layers[0].weight.data *= scale
+    model = model.half()
+    (w, _), (found, _) = model.weights, compress.quantise(model, bits=8).weights
+    step = w.double().abs().amax(1, keepdim=True) / 127
+    grid = (w.double() / step).round() * step
+    # What is left is the rounding of half precision, of which 6e-8 is the smallest.
+    assert ((found.double() - grid).abs() <= grid.abs() / 1024 + 6e-8).all()
+    assert len(found[0].unique()) > 10
+
+
+def test_a_size_asks_for_the_shape_of_one_input() -> None:
+    assert compress.size(nn.Flatten(), (4,)) == (0, 0, 0, 0)
+    for bad in (4, (), (0,), (2.5,), None):
+        with pytest.raises(ValueError, match=r"input_shape is .*give \(d,\)"):
+            compress.size(MLP((4, 3, 2)), bad)
+    with pytest.raises(ValueError, match=r"does not take inputs \(5,\)"):
+        compress.size(MLP((4, 3, 2)), (5,))

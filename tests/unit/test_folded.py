@@ -162,6 +162,10 @@ REFUSED = {
     ),
     "one for two": _Twice(),
     "hidden": _Hidden(),
+    "fewer tokens than rows": nn.Sequential(
+        nn.Linear(4, 6), nn.BatchNorm1d(5), nn.Flatten(), nn.Linear(30, 2)
+    ),
+    "rows of pictures": nn.Sequential(nn.Linear(4, 6), nn.BatchNorm2d(6)),
     "no statistics": nn.Sequential(
         nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 2)
     ),
@@ -173,3 +177,49 @@ def test_what_cannot_be_folded_is_refused(name: str) -> None:
     words = "no running statistics" if name == "no statistics" else "cannot be folded"
     with pytest.raises(ValueError, match=words):
         metrics.folded(REFUSED[name])
+
+
+def test_layers_with_one_kernel_are_folded_each_by_its_own_normalisation() -> None:
+    model = _stirred(
+        nn.Sequential(
+            *(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()),
+            *(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 4)),
+        )
+    )
+    model[3].weight = model[6].weight = model[0].weight
+    x = torch.rand(9, 4, generator=rng(1)).double()
+    flat: Any = metrics.folded(model)
+    assert torch.allclose(flat(x), model(x), rtol=1e-12, atol=1e-12)
+    assert flat[6].weight.equal(model[6].weight)
+
+
+class _Alias(nn.Module):
+    """Layer and normalisation run by other names than their first ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = _line()
+        self.first, self.norm, _, self.head = self.net.children()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.norm(self.first(x)).relu())
+        return out
+
+
+def test_a_normalisation_goes_under_each_of_its_names() -> None:
+    model = _stirred(_Alias())
+    x = torch.rand(5, 6, generator=rng(1)).double()
+    flat = metrics.folded(model)
+    assert torch.allclose(flat(x), model(x), rtol=1e-12, atol=1e-12)
+    assert not any(isinstance(m, nn.BatchNorm1d) for m in flat.modules())
+
+
+def test_tokens_are_no_channels_of_a_layer() -> None:
+    # As many tokens as neurons: nothing but the input tells them apart.
+    model = _stirred(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)))
+    x = torch.rand(5, 6, 4, generator=rng(1)).double()
+    flat = metrics.folded(model)
+    assert torch.allclose(flat(x[:, 0]), model(x[:, 0]))
+    model(x)
+    with pytest.raises(ValueError, match=r"\(5, 6, 6\), whose axis 1"):
+        flat(x)

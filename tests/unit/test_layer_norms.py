@@ -112,9 +112,10 @@ def test_what_is_not_a_known_linear_layer_is_refused() -> None:
     for tol in (0, 1, math.nan):
         with pytest.raises(ValueError, match="between 0 and 1"):
             norm(conv, shape, tol=tol)
-    for bad in (None, (5, 5)):
-        with pytest.raises(ValueError, match=r"give \(C, H, W\)"):
-            norm(conv, bad)
+    for bad in (None, 5, (5, 5)):
+        for ask in (norm, metrics.symbol_norm, metrics.convolution):
+            with pytest.raises(ValueError, match=r"give \(C, H, W\)"):
+                ask(conv, bad)
     for bad in ((3, 5, 5), (2, 2, 2)):
         with pytest.raises(ValueError, match="does not take images"):
             norm(conv, bad)

@@ -394,3 +394,58 @@ def test_what_cannot_be_balanced_is_refused(net: Any) -> None:
         metrics.balanced(net)
     with pytest.raises(ValueError, match="rounds"):
         metrics.balanced(models.MLP((3, 4, 2)), rounds=0)
+
+
+def test_energy_share_takes_the_finer_of_two_precisions() -> None:
+    delta, first = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0], [0.0]]).double()
+    for d, v in ((delta, first), (delta.double(), first.float())):
+        share = metrics.energy_share(d, v)
+        assert share.dtype == torch.float64 and float(share) == pytest.approx(0.36)
+    x = torch.rand(9, 2, generator=rng(0))
+    assert metrics.energy_share(delta, metrics.principal_directions(x)).item() == (
+        pytest.approx(1.0)
+    )
+    with pytest.raises(ValueError, match=r"delta\[None\]"):
+        metrics.energy_share(delta[0], first)
+
+
+def by_its_spread(z: Tensor) -> Tensor:
+    """Divide by the standard deviation, whose gradient at a flat input is NaN."""
+    n = (z - z.mean(1, keepdim=True)) / (z.var(1, keepdim=True).sqrt() + 1)
+    return n + torch.tensor([1.0, 0.0, -1.0])
+
+
+def test_a_gradient_that_is_no_number_is_no_distance() -> None:
+    x = torch.tensor([[0.5, 0.5, 0.5], [0.1, 0.9, 0.4], [0.5, 0.5, 0.5]])
+    y = torch.tensor([0, 1, 1])
+    found = metrics.first_order(by_its_spread, x, y)
+    assert found[0].isnan() and found[2] == 0
+    alone = metrics.first_order(by_its_spread, x[1:2], y[1:2])
+    assert found[1] == alone and alone >= 0
+    steep = metrics.first_order(
+        lambda z: torch.stack([1 + z[:, 0].sqrt(), 0 * z[:, 0]], 1),
+        torch.tensor([[0.0, 0.5], [0.25, 0.5]]),
+        torch.tensor([0, 0]),
+    )
+    assert steep[0].isnan() and float(steep[1]) == pytest.approx(1.5)
+
+
+def test_lists_and_arrays_are_refused_with_the_cure() -> None:
+    for call in (
+        lambda: metrics.best_k_error([1.0, 2.0], 1),
+        lambda: metrics.singular_values([[1.0, 2.0]]),
+        lambda: metrics.margin([[1.0, 2.0]], torch.tensor([0])),
+        lambda: metrics.energy_share([[1.0]], torch.eye(1)),
+    ):
+        with pytest.raises(ValueError, match=r"is a list: .*torch\.as_tensor"):
+            call()
+
+
+def test_layers_that_share_a_weight_are_not_balanced() -> None:
+    model = models.MLP((4, 4, 4, 2))
+    model.layers[1].weight = model.layers[0].weight
+    with pytest.raises(ValueError, match="share a weight"):
+        metrics.balanced(model)
+    model.layers[1].weight = nn.Parameter(model.layers[0].weight.detach().clone())
+    x = torch.rand(5, 4, generator=rng(0))
+    assert torch.allclose(metrics.balanced(model)(x), model(x), atol=1e-6)

@@ -1,13 +1,16 @@
 """Networks: equal scale at every rank, seeds that decide, normalisation inside."""
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
+from crlib import models
 from crlib.models import (
     MLP,
     ConvNet,
@@ -234,3 +237,39 @@ def test_a_residual_adds_its_input_or_what_its_shortcut_makes_of_it() -> None:
     x = torch.rand(5, 3, generator=rng(0))
     assert torch.equal(Residual(body)(x), body(x) + x)
     assert torch.equal(Residual(body, shortcut)(x), body(x) + shortcut(x))
+
+
+class Early(nn.Module):
+    """A switch says which layer runs last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.early = nn.Linear(3, 3), nn.Linear(3, 3), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        return x if self.early else self.two(x)
+
+
+def test_the_order_follows_a_model_that_changes() -> None:
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    assert models.order_of(net).head == "2"
+    net.append(nn.ReLU()).append(nn.Linear(3, 2))
+    assert models.order_of(net).head == "4"
+    net[1] = nn.BatchNorm1d(5)
+    assert models.order_of(net).norms == {"0": "1"}
+    net[4] = nn.Tanh()
+    assert models.order_of(net).head == "2"
+    switch = Early()
+    assert models.order_of(switch).head == "two"
+    switch.early = True
+    assert models.order_of(switch).head == "one"
+
+
+def test_an_order_that_was_read_keeps_no_model_alive() -> None:
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    order, watched = models.order_of(net), weakref.ref(net)
+    assert models.order_of(net) is order
+    del net
+    gc.collect()
+    assert watched() is None
