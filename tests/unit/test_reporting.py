@@ -572,8 +572,13 @@ def test_an_input_without_an_estimate_is_left_out_and_told(
     text = found.sections["distances"].text
     assert f"At {missing} inputs labelled right the gradient is NaN" in text
     # A ratio of what is missing is not 1: it does not count.
-    kept = found.numbers["compressed"]["a tenth of the weights"]["distance ratio"]
-    assert kept < 0.95
+    smaller = compress.prune(model, 0.5)
+    both = right & (smaller(x[:60]).argmax(1) == y[:60])
+    each = torn(smaller, x[:60][both], y[:60][both])
+    each /= torn(model, x[:60], y[:60])[both]
+    assert each.isnan().any()
+    kept = found.numbers["compressed"]["half of the weights"]["distance ratio"]
+    assert kept == pytest.approx(np.nanmedian(each))
     # Where no input has an estimate there is nothing to follow.
     with monkeypatch.context() as patch:
         patch.setattr(metrics, "first_order", lambda *a, **_: a[2] * torch.nan)
