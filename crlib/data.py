@@ -103,7 +103,7 @@ class Dataset:
             classes: two labels or more; the first becomes label 0, the second 1.
 
         Raises:
-            ValueError: a class twice, fewer than two, or one without samples.
+            ValueError: no list, a class twice, fewer than two, or one without samples.
 
         Example:
             >>> from crlib import data
@@ -111,10 +111,13 @@ class Dataset:
             >>> len(shoes.x_train), shoes.classes
             (2400, 3)
         """
-        wanted = torch.as_tensor(classes)
-        if len(wanted) < 2 or len(wanted.unique()) < len(wanted):
+        try:
+            wanted = torch.as_tensor(classes)
+        except (TypeError, ValueError, RuntimeError):
+            wanted = torch.empty(0)
+        if wanted.ndim != 1 or not 1 < len(wanted) == len(wanted.unique()):
             raise ValueError(
-                f"classes is {list(classes)}: name two or more, each once."
+                f"classes is {classes!r}: name two or more, each once, in a list."
             )
         parts = []
         for part, x, y in (
@@ -130,7 +133,7 @@ class Dataset:
                 )
             rows = hit.any(1)
             parts += [x[rows], hit[rows].long().argmax(1)]
-        source = f"classes {', '.join(map(str, classes))} of {self.source}"
+        source = f"classes {', '.join(map(str, wanted.tolist()))} of {self.source}"
         return _dataset(*parts, name=self.name, source=source)
 
     def to(self, device: str | torch.device) -> "Dataset":
@@ -577,7 +580,8 @@ def from_folder(
     Raises:
         ValueError: an unknown mode.
         DataError: no such tree, other classes in ``test`` than in ``train``, a class
-            without images, a file that is no image, or images of different sizes.
+            without images, a file that is no image or has more than 8 bits a channel,
+            or images of different sizes.
 
     Example:
         >>> import tempfile
@@ -633,7 +637,8 @@ def class_folders(path: str | Path, *, mode: str = "RGB") -> tuple[Tensor, Tenso
 
     Raises:
         ValueError: an unknown mode.
-        DataError: no two folders, one without images, or images of different sizes.
+        DataError: no two folders, one without images, a file that is no image or has
+            more than 8 bits a channel, or images of different sizes.
 
     Example:
         >>> import tempfile
@@ -684,9 +689,15 @@ def _read_part(
         for file in files:
             try:
                 with Image.open(file) as image:
+                    deep = image.mode[0] in "IF"
                     pixels = np.asarray(image.convert(mode))
             except (UnidentifiedImageError, OSError) as error:
                 raise DataError(f"{file} is not a readable image.") from error
+            if deep:
+                # The conversion would make everything above 255 white.
+                raise DataError(
+                    f"{file} has more than 8 bits a channel: save it with 8."
+                )
             size = list(pixels.shape[:2]) if size is None else size
             if list(pixels.shape[:2]) != size:
                 raise DataError(

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from crlib import checks
-from crlib.asking import ask, evaluating, with_gradients
+from crlib.asking import ask, copied, evaluating, with_gradients
 from crlib.attacks.balls import BALLS
 from crlib.attacks.base import BUDGET_NORMS
 from crlib.compress.layers import head_of
@@ -80,7 +81,7 @@ class Fit:
                 " kept by fit(checkpoint='robust')."
             )
         epoch, state = self.kept[checkpoint]
-        model = copy.deepcopy(self.model)
+        model = copied(self.model)
         model.load_state_dict(state)
         return replace(self, model=model, checkpoint=checkpoint, epoch=epoch)
 
@@ -201,7 +202,7 @@ def new_head(model: nn.Module, classes: int, *, seed: int = 0) -> Any:
         >>> train.new_head(MLP((2, 8, 2)), 5).layers[-1]
         Linear(in_features=8, out_features=5, bias=False)
     """
-    model = copy.deepcopy(model)
+    model = copied(model)
     head = head_of(model)
     if not isinstance(head, nn.Linear):
         raise ValueError(f"The head is {type(head).__name__}: it must be nn.Linear.")
@@ -332,7 +333,7 @@ def fit(
     x, y, x_held, y_held = _split(data, n_held, generator)
     classes = int(data.y_train.max()) + 1
 
-    model = copy.deepcopy(model).to(x.dtype).train()
+    model = copied(model).to(x.dtype).train()
     head = head_of(model) if head_only else None
     frozen = [] if head is None else _freeze_all_but(head, model)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -412,7 +413,8 @@ def fit_many(
     to rounding.
 
     Args:
-        models: M models of equal shape, without batch normalisation.
+        models: M models of equal shape, without batch normalisation, dropout or
+            weights that layers share.
         data: one for all, or M of equal shape.
         seeds: M, of the splits and the batches; None means 0, 1, ...
         epochs: passes over the training samples.
@@ -430,7 +432,8 @@ def fit_many(
         M :class:`Fit`; ``seconds`` is the time of the whole job over M.
 
     Raises:
-        ValueError: as :func:`fit`; or lengths or shapes that differ.
+        ValueError: as :func:`fit`; lengths or shapes that differ; or networks that
+            can only be trained one by one.
 
     Example:
         >>> import torch
@@ -458,14 +461,17 @@ def fit_many(
     n_held = _check_options(
         sets[0], epochs, batch_size, "adamw", "constant", checkpoint, validation, match
     )
+    for model in models:
+        _refuse_bound(model)
     started = time.perf_counter()
     sources = [torch.Generator().manual_seed(seed) for seed in seeds]
     parts = [_split(s, n_held, g) for s, g in zip(sets, sources, strict=True)]
     # x is (M, n, ...), y (M, n), held alike with n_held.
     x, y, x_held, y_held = (torch.stack(part) for part in zip(*parts, strict=True))
-    copies = [copy.deepcopy(model).to(x.dtype).train() for model in models]
+    copies = [copied(model).to(x.dtype).train() for model in models]
     strength = torch.tensor(factors, device=x.device, dtype=x.dtype)  # (M,)
-    together = _Together(copies, penalty, strength)
+    classes = max(int(s.y_train.max()) for s in sets) + 1
+    together = _Together(copies, penalty, strength, classes)
     trained = list(together.weights.values())
     steps = _Steps(trained, "adamw", "constant", lr, weight_decay, 1)
     ledgers = [_Ledger(epochs, match) for _ in models]
@@ -485,7 +491,7 @@ def fit_many(
             hits += right
         held = torch.full((2, count), float("nan"), dtype=x.dtype)
         if n_held:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(together.like):
                 _, loss, right = together(x_held, y_held)
             held = torch.stack([loss, right / n_held]).cpu()
         for k, ledger in enumerate(ledgers):
@@ -562,11 +568,7 @@ def _loss(
                 " cannot normalise: choose another batch_size or validation."
             ) from error
         raise
-    if logits.ndim != 2 or logits.shape[1] < classes:
-        raise ValueError(
-            f"The model returned {tuple(logits.shape)}: it must return logits (N, K)"
-            f" with K at least {classes}, one a label."
-        )
+    _check_logits(logits, classes)
     loss = nn.functional.cross_entropy(logits, y)
     if trades is not None:
         loss = loss + trades * nn.functional.kl_div(
@@ -578,6 +580,29 @@ def _loss(
     return loss, logits
 
 
+def _check_logits(logits: Tensor, classes: int) -> None:
+    if logits.ndim != 2 or logits.shape[1] < classes:
+        raise ValueError(
+            f"The model returned {tuple(logits.shape)}: it must return logits (N, K)"
+            f" with K at least {classes}, one a label."
+        )
+
+
+def _refuse_bound(model: nn.Module) -> None:
+    """Refuse what would be another network if it were trained side by side."""
+    for module in model.modules():
+        counts = getattr(module, "track_running_stats", False)
+        if counts or isinstance(module, _BatchNorm):
+            raise ValueError(
+                f"The models have {type(module).__name__}, whose statistics cannot be"
+                " kept side by side: use fit for each."
+            )
+    if len(list(model.named_parameters(remove_duplicate=False))) > len(
+        list(model.parameters())
+    ):
+        raise ValueError("Layers of the models share weights: use fit for each.")
+
+
 class _Together:
     """M networks of one architecture as one, with weights ``(M, ...)``."""
 
@@ -586,22 +611,32 @@ class _Together:
         models: list[Any],
         penalty: Callable[[Any], Tensor] | None,
         strength: Tensor,
+        classes: int,
     ) -> None:
-        wrapped = [_Objective(model, penalty) for model in models]
+        wrapped = [_Objective(model, penalty, classes) for model in models]
         try:
             self.weights, self.buffers = torch.func.stack_module_state(wrapped)
         except RuntimeError as error:
             raise ValueError(
                 f"The models must have one architecture: {error}"
             ) from None
-        self.like, self.strength = wrapped[0], strength
+        # A copy: what a pass leaves in it, such as an activation, is of all networks.
+        self.like, self.strength = copied(wrapped[0]), strength
         self.mapped = torch.vmap(self._one, randomness="error")
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return objective, loss and hits, ``(M,)``, of batches ``(M, B, ...)``."""
-        out: tuple[Tensor, Tensor, Tensor] = self.mapped(
-            self.weights, self.buffers, x, y, self.strength
-        )
+        try:
+            out: tuple[Tensor, Tensor, Tensor] = self.mapped(
+                self.weights, self.buffers, x, y, self.strength
+            )
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            raise ValueError(
+                "The models draw at random, such as by dropout, or decide on values:"
+                f" use fit for each. It said: {str(error).splitlines()[0]}"
+            ) from error
         return out
 
     def _one(
@@ -621,15 +656,19 @@ class _Objective(nn.Module):
     """A model with its loss: what is mapped over many networks."""
 
     def __init__(
-        self, model: nn.Module, penalty: Callable[[Any], Tensor] | None
+        self,
+        model: nn.Module,
+        penalty: Callable[[Any], Tensor] | None,
+        classes: int,
     ) -> None:
         super().__init__()
-        self.model, self.penalty = model, penalty
+        self.model, self.penalty, self.classes = model, penalty, classes
 
     def forward(
         self, x: Tensor, y: Tensor, strength: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        logits = self.model(x)
+        logits = ask(self.model, x)
+        _check_logits(logits, self.classes)
         loss = nn.functional.cross_entropy(logits, y)
         right = (logits.argmax(1) == y).sum()
         if self.penalty is None:

@@ -19,8 +19,8 @@ from crlib.version import __version__
 
 __all__ = ["Report", "report"]
 
-# Of the finished sections in a file: raise it when a section gains a number.
-FORMAT = 3
+# Of the finished sections in a file: raise it when a section gains or changes a number.
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,10 @@ def report(
         A :class:`Report`.
 
     Raises:
-        ValueError: what nothing can be said about, before any work: inputs outside
-            [0, 1], labels that do not fit, probabilities in place of logits, a network
-            that draws at random or has no input gradient, accuracy at chance, fewer
-            than twenty attacked inputs that are labelled right.
+        ValueError: what nothing can be said about, before any work: a bad option,
+            inputs outside [0, 1], labels that do not fit, probabilities in place of
+            logits, a network that draws at random or has no input gradient, accuracy
+            at chance, fewer than twenty attacked inputs that are labelled right.
 
     Example:
         >>> import torch, crlib
@@ -135,9 +135,7 @@ def report(
         >>> round(found.numbers["card"]["accuracy"], 2), "layers" in found.left_out
         (1.0, True)
     """
-    eps = {"linf": 8 / 255, "l2": 0.5} if eps is None else dict(eps)
-    if not eps:
-        raise ValueError('eps names no norm: give {"linf": 8 / 255}, or leave it out.')
+    eps = {"linf": 8 / 255, "l2": 0.5} if eps is None else _budgets(eps)
     if isinstance(x, DataLoader):
         x, y = loading.inputs(x)
     if y is None:
@@ -175,6 +173,20 @@ def report(
     )
 
 
+def _budgets(eps: Any) -> dict[str, float]:
+    """Return the budgets as plain numbers."""
+    try:
+        found = {norm: float(v) for norm, v in dict(eps).items()}
+    except (TypeError, ValueError):
+        found = {}
+    if not found:
+        raise ValueError(
+            f'eps is {eps!r}: give a budget for each norm, {{"linf": 8 / 255}}, or'
+            " leave it out."
+        )
+    return found
+
+
 def _timed(subject: Subject, name: str) -> Section:
     start = time.perf_counter()
     found = sections.SECTIONS[name](subject)
@@ -191,7 +203,7 @@ def _kept(resume: str | Path | None, fingerprint: str) -> dict[str, Section]:
         if told != (__version__, FORMAT, fingerprint):
             return {}
         return {s["name"]: Section.of(s) for s in plain["sections"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(
             f"{resume} is no file of a report that was stopped: name another, or"
             " delete it."
@@ -213,9 +225,9 @@ def _keep(
     part = Path(f"{resume}.part")
     try:
         part.write_text(json.dumps(plain), encoding="utf-8")
+        part.replace(resume)
     except OSError as error:
         raise ValueError(f"{resume} cannot be written: {error}.") from error
-    part.replace(resume)
 
 
 def _finite(v: Any) -> Any:

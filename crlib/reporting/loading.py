@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from crlib import data
+from crlib import checks, data
 
 __all__ = ["inputs", "network"]
+
+# What reading a file raises that ends too early.
+CUT = (EOFError, zipfile.BadZipFile)
 
 
 def network(maker: str, weights: str | Path | None = None) -> nn.Module:
@@ -59,15 +63,12 @@ def inputs(
         grey: read a folder's images in grey.
 
     Raises:
-        ValueError: none of these, or without the two.
-        DataError: a folder without two classes of images of one size.
+        ValueError: none of these, without the two, or labels that are no whole
+            numbers.
+        DataError: a folder without two classes of images of one size and of 8 bits.
     """
     if isinstance(source, DataLoader):
-        pairs = [(part[0], part[1]) for part in source]
-        if not pairs:
-            raise ValueError("The DataLoader is empty.")
-        x, y = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-        return _scaled(x), y.long()
+        return _pair(*_joined(source))
     path = Path(source)
     if path.is_dir():
         return data.class_folders(path, mode="L" if grey else "RGB")
@@ -86,7 +87,46 @@ def inputs(
             f"{path}: give a folder <class>/*.png, an .npz with arrays x and y, or a"
             f" .pt with a dictionary of x and y.{held}"
         )
-    return _scaled(found["x"]), found["y"].long()
+    return _pair(found["x"], found["y"])
+
+
+def _joined(loader: DataLoader[Any]) -> tuple[Tensor, Tensor]:
+    """Return all batches of a loader as one."""
+    pairs = []
+    for part in loader:
+        two = part[:2] if isinstance(part, list | tuple) else ()
+        if len(two) < 2 or not all(isinstance(v, Tensor) for v in two):
+            raise ValueError(
+                f"A batch of the DataLoader is {_told(part)}: give one of pairs of"
+                " tensors, inputs and labels, or the two as x and y."
+            )
+        pairs.append(two)
+    if not pairs:
+        raise ValueError("The DataLoader is empty.")
+    x, y = zip(*pairs, strict=True)
+    if len({v.shape[1:] for v in x}) > 1:
+        raise ValueError("The inputs of the DataLoader differ in shape: resize them.")
+    return torch.cat(x), torch.cat(y)
+
+
+def _told(part: Any) -> str:
+    """What a batch is, in words."""
+    if isinstance(part, dict):
+        return f"a dictionary of {', '.join(map(str, part))}"
+    if isinstance(part, list | tuple):
+        held = ", ".join(type(v).__name__ for v in part)
+        return f"a {type(part).__name__} of {held}"
+    return f"a {type(part).__name__}"
+
+
+def _pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    """Return inputs in [0, 1], and labels as integers."""
+    checks.tensor(x, "x")
+    checks.tensor(y, "y")
+    whole = y.long()
+    if (y.double() != whole).any():
+        raise ValueError("y holds what is no whole number: give labels 0, 1, 2, ...")
+    return _scaled(x), whole
 
 
 def _named(found: Any) -> bool:
@@ -97,6 +137,8 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {k: torch.as_tensor(arrays[k]) for k in arrays.files}
+    except CUT as error:
+        raise ValueError(f"{path} is empty or cut off: save it anew.") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} holds something else than arrays of numbers. Labels that are names"
@@ -114,10 +156,14 @@ def _module(where: str) -> Any:
         if "" not in sys.path:
             sys.path.insert(0, "")
         return importlib.import_module(where)
-    spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+    # A name of its own: a file torch.py must not stand in for torch.
+    name = f"_crlib_{Path(where).stem}"
+    spec = importlib.util.spec_from_file_location(name, where)
     if spec is None or spec.loader is None:
         raise ImportError(f"{where} is no Python file")
     module = importlib.util.module_from_spec(spec)
+    # Who defines a data class asks for its module by name.
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -127,12 +173,16 @@ def _weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} does not exist.")
     if path.suffix == ".safetensors":
         try:
+            from safetensors import SafetensorError
             from safetensors.torch import load_file
         except ImportError as error:
             raise ValueError(
                 f"{path} needs the package safetensors: pip install safetensors."
             ) from error
-        return dict(load_file(path))
+        try:
+            return dict(load_file(path))
+        except SafetensorError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
     found = _read(path)
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -145,6 +195,8 @@ def _weights(path: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except CUT as error:
+        raise ValueError(f"{path} is empty or cut off: save it anew.") from error
     # What is no such file at all can raise an error of any kind in its reader.
     except (pickle.UnpicklingError, OSError, RuntimeError, LookupError) as error:
         raise ValueError(

@@ -15,8 +15,8 @@ from crlib import attacks, certify, compress, data, figures, metrics
 from crlib.asking import evaluating
 from crlib.attacks.universal import first_layer
 from crlib.claims import Interval, interval, median_interval, wilson
-from crlib.reporting.parts import Section, Table, canvas, number, picture, rows
-from crlib.reporting.subject import LEAST, Subject, layers_of
+from crlib.reporting.parts import Picture, Section, Table, canvas, number, picture, rows
+from crlib.reporting.subject import LEAST, UNKNOWN, Subject, layers_of
 from crlib.version import __version__
 
 __all__ = ["SECTIONS", "LeftOut", "words"]
@@ -73,19 +73,18 @@ def _mixed(subject: Subject) -> bool:
 
 def distances(subject: Subject) -> Section:
     """How far the boundary is."""
-    lines, numbers = [], {}
-    fig, ax = canvas()
-    for i, (norm, eps) in enumerate(subject.eps.items()):
-        near, right = subject.near(norm), subject.right
-        median = median_interval(near.distance[right].tolist())
-        estimate = subject.guess(norm)[right]
+    lines, numbers, unsure, right = [], {}, 0, subject.right
+    for norm, eps in subject.eps.items():
+        median = median_interval(subject.near(norm).distance[right].tolist())
+        guess = subject.guess(norm)[right]
+        estimate, unsure = _median(guess), max(unsure, int(guess.isnan().sum()))
         worst = subject.worst(norm)
         floor = _certificate(subject, norm)
         lines.append(
             {
                 "norm": NAMES[norm],
                 "median distance": number(median),
-                "one linearisation": number(float(estimate.median())),
+                "one linearisation": number(estimate),
                 "budget": number(eps),
                 "robust accuracy": worst.interval.format(".3f"),
                 "certified, median": "none" if floor is None else number(floor),
@@ -95,37 +94,60 @@ def distances(subject: Subject) -> Section:
             "median": median.mean,
             "median low": median.low,
             "median high": median.high,
-            "estimate": float(estimate.median()),
+            "estimate": estimate,
             "budget": eps,
             "robust accuracy": worst.robust_accuracy,
             "certified": floor,
             "notes": list(worst.notes),
         }
+    columns, told = rows(lines)
+    return Section(
+        "distances",
+        "Distances are in input units, of inputs labelled right; intervals hold for any"
+        " distribution. Robust accuracy counts all attacked inputs."
+        + (
+            f" At {unsure} inputs labelled right the gradient is NaN: one linearisation"
+            " says nothing of them and leaves them out."
+            if unsure
+            else ""
+        ),
+        "A distance found by an attack is an upper bound. A certificate is a lower one."
+        " Two networks are comparable on the same inputs only.",
+        numbers,
+        [Table("Distances and robust accuracy", columns, told)],
+        [_curves(subject, numbers)],
+    )
+
+
+def _curves(subject: Subject, numbers: dict[str, Any]) -> Picture:
+    """Robust accuracy against the budget, in medians of the distance."""
+    (fig, ax), told = canvas(), []
+    for i, (norm, v) in enumerate(numbers.items()):
+        if not math.isfinite(v["median"]):
+            told.append(
+                f"{NAMES[norm]}: no curve, as half of the right inputs or more stand"
+            )
+            continue
         # Wrong inputs fall at budget zero: the curve starts at the clean accuracy.
-        fell = torch.where(right, near.distance, 0).cpu().sort().values
+        fell = torch.where(subject.right, subject.near(norm).distance, 0)
         share = 1 - torch.arange(1, len(fell) + 1) / len(fell)
         ax.step(
-            fell / median.mean,
+            fell.cpu().sort().values / v["median"],
             share,
             where="post",
             label=NAMES[norm],
             color=figures.COLOURS[i],
             linestyle=("-", "--", ":")[i],
         )
+        told.append(
+            f"{NAMES[norm]}: half of the right inputs fall by {v['median']:.3g}"
+        )
     ax.set(xlim=(0, 4), ylim=(0, 1), ylabel="robust accuracy")
     ax.set(xlabel="budget over the median distance of its norm")
-    ax.legend()
-    columns, told = rows(lines)
-    return Section(
-        "distances",
-        "Distances are in input units, of inputs labelled right; intervals hold for any"
-        " distribution. Robust accuracy counts all attacked inputs.",
-        "A distance found by an attack is an upper bound. A certificate is a lower one."
-        " Two networks are comparable on the same inputs only.",
-        numbers,
-        [Table("Distances and robust accuracy", columns, told)],
-        [picture(fig, "Robust accuracy against the budget.", _curve_alt(numbers))],
-    )
+    if ax.lines:
+        ax.legend()
+    alt = "Robust accuracy falls with the budget. " + "; ".join(told) + "."
+    return picture(fig, "Robust accuracy against the budget.", alt)
 
 
 def trust(subject: Subject) -> Section:
@@ -135,7 +157,7 @@ def trust(subject: Subject) -> Section:
     # In one batch: the checks compare answers of a sample in several.
     x, y = (v[: min(100, subject.batch_size)] for v in subject.few)
     # At its own median distance an attack has half of the inputs to work on.
-    eps = float(near.distance[right].median())
+    eps = _median(near.distance[right])
     lines, failed = [], []
     if math.isfinite(eps) and eps > 0:
         # The report asks in evaluation mode: that it was left is no fault of a number.
@@ -148,8 +170,7 @@ def trust(subject: Subject) -> Section:
             [c.name, f"{c.number:.3g}", f"{c.limit:.3g}", "" if c.passed else c.meaning]
             for c in found
         ]
-    each = near.distance[right] / subject.guess(norm)[right]
-    ratio = float(each.nanmedian())
+    ratio = _median(near.distance[right] / subject.guess(norm)[right])
     lines.append(
         [
             "attack near one linearisation",
@@ -295,8 +316,8 @@ def _forms(model: Any) -> tuple[dict[str, dict[str, Tensor]], str]:
     for form, make in FORMS.items():
         try:
             found[form] = {n: v.weight for n, v in layers_of(make(model))[0]}
-        except (ValueError, RuntimeError, TypeError) as error:
-            reasons.append(f"Not {form}: {str(error).splitlines()[0]}")
+        except UNKNOWN as error:
+            reasons.append(f"Not {form}: {_said(error)}")
     return found, " ".join(reasons)
 
 
@@ -342,6 +363,8 @@ def attention(subject: Subject) -> Section:
     }
     bases = {"attack": x, "difference of two labels": x[unlike], "noise": x}
     gains = {name: _gain(subject, bases[name], step) for name, step in steps.items()}
+    if not gains["difference of two labels"] > 0:
+        raise LeftOut("the first layer sees no difference between labels")
     ratio = gains["attack"] / gains["difference of two labels"]
     lines = [[name, number(g)] for name, g in gains.items()]
     return Section(
@@ -425,11 +448,10 @@ def compressed(subject: Subject) -> Section:
     numbers, lines, refused = {}, [], []
     for name, squeeze in USUAL.items():
         try:
-            smaller = squeeze(subject.model)
-        except ValueError as error:
-            refused.append(f"{name}: {error}")
+            numbers[name], ratio = _tried(subject, squeeze(subject.model), norm)
+        except UNKNOWN as error:
+            refused.append(f"{name}: {_said(error)}")
             continue
-        numbers[name], ratio = _tried(subject, smaller, norm)
         told = {
             key: "–" if v is None else f"{v:,}" if isinstance(v, int) else f"{v:.3f}"
             for key, v in numbers[name].items()
@@ -445,7 +467,7 @@ def compressed(subject: Subject) -> Section:
         "Each is tried on a copy, after training and without any more of it. Accuracy"
         f" is of all inputs, the rest of those attacked. {_recentring(subject)} The"
         f" ratio is that of the {NAMES[norm]} estimates, over inputs that keep a right"
-        " label; the attacks are those at the budget"
+        " label and have both; the attacks are those at the budget"
         f" {number(subject.eps[norm])}. Both take {LEAST['medians']} inputs or more."
         + "".join(f" Not tried: {r}" for r in refused),
         "An operation after training is not training with that structure, which can"
@@ -483,10 +505,11 @@ def _tried(
     told = subject.labels(smaller, subject.x)
     kept = told[: len(x)] == labels
     both = kept & subject.right
-    ratio = None
+    each = []
     if both.sum() >= LEAST["medians"]:
-        each = subject.estimate(smaller, norm, both) / subject.guess(norm)[both]
-        ratio = median_interval(each.nan_to_num(nan=1.0).tolist())
+        far = subject.estimate(smaller, norm, both)
+        each = _ratio(far, subject.guess(norm)[both])
+    ratio = median_interval(each) if len(each) >= LEAST["medians"] else None
     fooled = subject.worst(norm)
     moved = subject.labels(smaller, fooled.x_adv) != y
     still = moved[fooled.success & both]
@@ -519,15 +542,20 @@ def against(subject: Subject) -> Section:
     lines = [["accuracy, difference", gain.format("+.3f")]]
     numbers: dict[str, Any] = {"accuracy difference": gain.mean}
     both = subject.right & other[: len(subject.right)]
-    for norm in subject.eps:
+    few = both.sum() < LEAST["medians"]
+    for norm in () if few else subject.eps:
         far = subject.nearest(subject.baseline, norm).distance[both]
-        ratio = (subject.near(norm).distance[both] / far).nan_to_num(nan=1.0)
-        told = median_interval(ratio.tolist())
+        told = median_interval(_ratio(subject.near(norm).distance[both], far))
         numbers[f"{norm} ratio"] = told.mean
         lines.append([f"{NAMES[norm]} distance, ratio", number(told)])
     return Section(
         "against",
-        "Paired: the same inputs, those that both label right for distances.",
+        "Paired: the same inputs, those that both label right for distances."
+        + (
+            f" Distances take {LEAST['medians']} of them; here are {int(both.sum())}."
+            if few
+            else ""
+        ),
         "A ratio of attacks compares two upper bounds.",
         numbers,
         [Table("This network and its baseline", ["", "95 %"], lines)],
@@ -545,9 +573,14 @@ def words(found: dict[str, Section]) -> Section:
         )
     for norm, v in found["distances"].numbers.items() if "distances" in found else ():
         told.append(
-            f"Half of the inputs that it labels right lie within {v['median']:.3g} of"
-            f" the boundary in {NAMES[norm]} (input units); at {v['budget']:.3g}"
-            f" {100 * v['robust accuracy']:.1f} % of all stand."
+            (
+                f"Half of the inputs that it labels right lie within {v['median']:.3g}"
+                f" of the boundary in {NAMES[norm]} (input units)"
+                if math.isfinite(v["median"])
+                else "Of half of the inputs that it labels right, or more, the boundary"
+                f" was not found in {NAMES[norm]}"
+            )
+            + f"; at {v['budget']:.3g} {100 * v['robust accuracy']:.1f} % of all stand."
         )
     if "trust" in found:
         trusted = found["trust"].numbers
@@ -595,8 +628,25 @@ class LeftOut(Exception):
 def _size(model: Any, x: Tensor) -> compress.Size | None:
     try:
         return compress.size(model, tuple(x.shape[1:]))
-    except (ValueError, AttributeError, StopIteration, RuntimeError):
+    except UNKNOWN:
         return None
+
+
+def _median(v: Tensor) -> float:
+    """The median of the numbers that are known, as :func:`median_interval` has it."""
+    known = v[~v.isnan()].cpu().double().numpy()
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def _ratio(a: Tensor, b: Tensor) -> list[float]:
+    """Ratios of distances that are known: 1 if both are infinite, or both zero."""
+    each = torch.where(a == b, 1.0, a / b)
+    return each[~each.isnan()].tolist()
+
+
+def _said(error: Exception) -> str:
+    """The first line of what an error says, or its kind."""
+    return next(iter(str(error).splitlines()), repr(error))
 
 
 def _certificate(subject: Subject, norm: str) -> float | None:
@@ -608,9 +658,9 @@ def _certificate(subject: Subject, norm: str) -> float | None:
         radius = certify.lipschitz_radius(
             subject.model, x, y, norm=norm, batch_size=subject.batch_size
         )
-    except (ValueError, AttributeError, TypeError, RuntimeError):
+    except UNKNOWN:
         return None
-    return float(radius.median())
+    return _median(radius)
 
 
 def _gain(subject: Subject, x: Tensor, step: Tensor) -> float:
@@ -645,19 +695,11 @@ def _noise_rate(subject: Subject, norm: str, eps: float) -> float:
     return float(np.mean(rates))
 
 
-def _curve_alt(numbers: dict[str, Any]) -> str:
-    told = [
-        f"{NAMES[n]}: half of the right inputs fall by {v['median']:.3g}"
-        for n, v in numbers.items()
-    ]
-    return "Robust accuracy falls with the budget. " + "; ".join(told) + "."
-
-
 def _spectra_alt(spectra: dict[str, Tensor]) -> str:
-    told = [
-        f"{name}: the tenth value is {float(s[min(9, len(s) - 1)] / s[0]):.2g}"
-        for name, s in list(spectra.items())[:6]
-    ]
+    told = []
+    for name, s in list(spectra.items())[:6]:
+        k = min(10, len(s))
+        told.append(f"{name}: value {k} of {len(s)} is {float(s[k - 1] / s[0]):.2g}")
     return "; ".join(told) + " of the largest."
 
 

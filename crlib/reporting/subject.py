@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -12,17 +13,24 @@ from torch.autograd.graph import saved_tensors_hooks
 from crlib import attacks, checks, metrics
 from crlib.asking import ask, evaluating, fingerprint
 from crlib.attacks import AttackResult
+from crlib.attacks.base import BUDGET_NORMS, check
+from crlib.attacks.judging import CASCADES
 from crlib.claims import Interval, wilson
 from crlib.compress.layers import STRANGE
 from crlib.models import weight_layers
 
-__all__ = ["LEAST", "Subject"]
+__all__ = ["LEAST", "UNKNOWN", "Subject"]
 
 # Medians need so many inputs that are labelled right, a search for one perturbation
 # of them all so many inputs, mean outputs of hidden layers so many that are not
 # attacked: with n of them the mean squared error of an output is 1 + 1/n times the
 # least that a shift can reach.
 LEAST = {"medians": 20, "universal": 50, "means": 20}
+# What a room may raise that does not know somebody's own network.
+UNKNOWN = (
+    *(ValueError, RuntimeError, TypeError, AttributeError),
+    *(LookupError, StopIteration),
+)
 # So many inputs in memory at once, at most, and bytes that they keep for the gradient.
 MOST = 128
 MEMORY = {"cpu": 1e9, "cuda": 8e9}
@@ -67,8 +75,9 @@ class Subject:
         return self._asked(self.model, self.x)
 
     def labels(self, model: Any, x: Tensor | None = None) -> Tensor:
-        """What a network makes of inputs, by default of the attacked ones."""
-        return self._asked(model, self.few[0] if x is None else x).argmax(1)
+        """What a network makes of inputs, the attacked ones if None; -1 of a NaN."""
+        z = self._asked(model, self.few[0] if x is None else x)
+        return torch.where(z.isnan().any(1), -1, z.argmax(1))
 
     def _asked(self, model: Any, x: Tensor) -> Tensor:
         with torch.no_grad(), evaluating(model):
@@ -122,7 +131,7 @@ class Subject:
         )
 
     def guess(self, norm: str) -> Tensor:
-        """``(n,)`` cheap estimates of the distances of the attacked inputs."""
+        """``(n,)`` cheap estimates of the distances, NaN where a gradient is NaN."""
         if norm not in self._guesses:
             every = torch.ones_like(self.right)
             self._guesses[norm] = self.estimate(self.model, norm, every)
@@ -145,16 +154,20 @@ def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
     """Return the subject, or refuse it before any work.
 
     Raises:
-        ValueError: inputs outside [0, 1] or no numbers, labels that do not fit, no
-            logits or probabilities, a network that draws at random or has no input
-            gradient, accuracy at chance, or too few inputs that are labelled right.
+        ValueError: a bad option, inputs outside [0, 1] or no numbers, labels that do
+            not fit, no logits or probabilities, a network that draws at random or has
+            no input gradient, accuracy at chance, or too few inputs that are labelled
+            right.
     """
     checks.inputs(x)
     checks.labels(y, len(x))
     checks.at_least(1, attacked=options["attacked"])
+    checks.one_of("budget", options["budget"], tuple(CASCADES))
+    if not isinstance(options["seed"], Integral):
+        raise ValueError(f"seed is {options['seed']!r}: give a whole number.")
     for norm, eps in options["eps"].items():
-        checks.one_of("norm", norm, ("linf", "l2", "l1"))
-        checks.not_negative(**{f"eps of {norm}": eps})
+        # What the attacks would refuse after minutes.
+        check(x, y, eps, norm, None, BUDGET_NORMS)
     if not len(x):
         raise ValueError("There is no input: give a hundred or more, with labels.")
     if options["batch_size"] is None:
@@ -164,6 +177,7 @@ def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
     _answers(subject, model)
     if subject.baseline is not None:
         _answers(subject, subject.baseline)
+    checks.logits(subject.logits, len(x))
     n_right = int(subject.right.sum())
     if n_right < LEAST["medians"]:
         raise ValueError(
@@ -226,10 +240,10 @@ def _answers(subject: Subject, model: Callable[[Tensor], Any]) -> None:
             )
     steps = metrics.first_order(model, x, y, rivals=1)
     steps = steps[one.argmax(1) == y]
-    if len(steps) and steps.isinf().all():
+    if len(steps) and not steps.isfinite().any():
         raise ValueError(
-            "No input has a gradient: a layer rounds, detaches or is saturated. No"
-            " distance can be found by following one."
+            "No input has a gradient: a layer rounds, detaches, is saturated or divides"
+            " by zero. No distance can be found by following one."
         )
 
 

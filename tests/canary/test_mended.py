@@ -27,13 +27,17 @@ from tests.unit import (
     test_folded,
     test_metrics,
     test_models,
+    test_own_data,
     test_projection,
+    test_reporting,
     test_scales,
     test_sensitivity,
     test_strange_models,
+    test_train,
 )
 from tests.unit.conftest import fashion, trained  # noqa: F401
 from tests.unit.test_compress_layers import pictures, resnet  # noqa: F401
+from tests.unit.test_train import clouds  # noqa: F401
 
 DEPENDS = ("crlib", "tests/unit", "tests/mutated.py", "benchmarks")
 pytestmark = pytest.mark.filterwarnings("ignore::crlib.asking.Doubt")
@@ -396,6 +400,57 @@ FAULTS = {
         "",
         *(test_cascade.test_a_first_step_looks_at_twenty_rivals_at_most,),
         {"classes": 200},
+    ),
+    # What comes in as something else, or goes out as it.
+    "white images": Fault(
+        "crlib.data._read_part",
+        "if deep:",
+        "if False:",
+        test_own_data.test_an_image_of_sixteen_bits_does_not_become_white,
+    ),
+    "labels cut to whole numbers": Fault(
+        "crlib.reporting.loading._pair",
+        "if (y.double() != whole).any():",
+        "if False:",
+        *(test_reporting.test_a_loader_of_something_else_is_refused_with_what_to_give,),
+        {"name": "NaN"},
+    ),
+    "statistics of many": Fault(
+        "crlib.train._refuse_bound",
+        "if counts or isinstance(module, _BatchNorm):",
+        "if False:",
+        test_train.test_what_would_be_another_network_side_by_side_is_refused,
+        {"name": "batch normalisation"},
+    ),
+    "many in training mode": Fault(
+        "crlib.train.fit_many",
+        "with torch.no_grad(), evaluating(together.like):",
+        "with torch.no_grad():",
+        test_train.test_held_out_samples_are_judged_in_evaluation_mode,
+    ),
+    "an infinite ratio": Fault(
+        "crlib.reporting.sections._ratio",
+        "each[~each.isnan()].tolist()",
+        "each[~each.isnan()].nan_to_num().tolist()",
+        test_reporting.test_a_ratio_that_is_infinite_stays_infinite,
+    ),
+    "an unknown ratio": Fault(
+        "crlib.reporting.sections._ratio",
+        "each[~each.isnan()].tolist()",
+        "each.nan_to_num(1.0, math.inf).tolist()",
+        test_reporting.test_a_ratio_that_is_infinite_stays_infinite,
+    ),
+    "two kinds of median": Fault(
+        "crlib.reporting.sections._median",
+        "np.median(known)",
+        "v.nanmedian()",
+        test_reporting.test_all_medians_of_a_row_are_medians,
+    ),
+    "the label of a NaN": Fault(
+        "crlib.reporting.subject.Subject",
+        "torch.where(z.isnan().any(1), -1, z.argmax(1))",
+        "z.argmax(1)",
+        test_reporting.test_answers_that_are_no_numbers_are_no_labels,
     ),
 }
 

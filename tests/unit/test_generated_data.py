@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -184,12 +185,11 @@ def test_some_classes_keep_their_images_and_are_counted_anew() -> None:
         ([1, 1], "two or more, each once"),
         ([1], "two or more, each once"),
         ([], "two or more, each once"),
+        *((no, "two or more, each once, in a list") for no in (1, {0, 1}, "01")),
         ([0, 7], r"No training sample has the label 7: choose from \[0, 1, 2\]"),
     ],
 )
-def test_classes_that_are_not_there_are_refused(
-    classes: list[int], message: str
-) -> None:
+def test_classes_that_are_not_there_are_refused(classes: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         data.gaussian_classes(60, 30, MEANS).of_classes(classes)
 

@@ -157,6 +157,21 @@ def test_colours_become_grey_and_grey_becomes_colours(tmp_path: Path) -> None:
     assert data.from_folder(folder, mode="L").x_train.shape == (4, 1, 8, 8)
 
 
+def test_an_image_of_sixteen_bits_does_not_become_white(tmp_path: Path) -> None:
+    for kind, shade in (("dark", 1000), ("light", 21000)):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        file = tmp_path / kind / "1.png"
+        Image.fromarray(np.full((4, 4), shade, np.uint16)).save(file)
+    for mode in ("L", "RGB"):
+        with pytest.raises(DataError, match=r"dark.1\.png has more than 8 bits"):
+            data.class_folders(tmp_path, mode=mode)
+    # Saved with 8 they are what they were.
+    for kind, shade in (("dark", 1000), ("light", 21000)):
+        Image.new("L", (4, 4), shade // 256).save(tmp_path / kind / "1.png")
+    shades = data.class_folders(tmp_path, mode="L")[0][:, 0, 0, 0]
+    assert torch.allclose(shades, torch.tensor([1000.0, 21000.0]) / 65535, atol=1 / 255)
+
+
 def drop(folder: Path) -> None:
     for file in folder.iterdir():
         file.unlink()

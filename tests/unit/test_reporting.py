@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 import sys
 import time
@@ -12,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -64,7 +66,7 @@ def test_its_numbers_are_those_of_separate_calls() -> None:
         assert told["median low"] <= told["median"] <= told["median high"]
         assert told["certified"] <= told["median"]
         estimate = metrics.first_order(model, few, labels, norm=norm)[right]
-        assert told["estimate"] == pytest.approx(float(estimate.median()))
+        assert told["estimate"] == pytest.approx(float(np.median(estimate)))
         one = attacks.universal(model, few, labels, eps=eps, norm=norm)
         assert found["universal"][norm]["searched"] == one.fooling_rate
     w = model.layers[0].weight
@@ -468,6 +470,223 @@ def test_a_baseline_is_compared_input_by_input() -> None:
     assert not found.left_out
 
 
+# What stands in a row is of one kind.
+
+
+def two_groups() -> tuple[nn.Module, Tensor, Tensor]:
+    """A network whose distances are known: ten inputs near, ten far."""
+    net = nn.Linear(2, 2, bias=False)
+    net.weight.data = 4 * torch.eye(2)
+    m = torch.cat([torch.linspace(0.08, 0.12, 10), torch.linspace(0.48, 0.52, 10)])
+    x = torch.stack([0.5 + m / 2, 0.5 - m / 2], 1)
+    return net, x, torch.zeros(20, dtype=torch.int64)
+
+
+def test_all_medians_of_a_row_are_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def diagnose(*_: Any, eps: float, **__: Any) -> list[Any]:
+        asked.append(eps)
+        return []
+
+    with monkeypatch.context() as patch:
+        some = {name: sections.SECTIONS[name] for name in ("distances", "trust")}
+        patch.setattr(sections, "SECTIONS", some)
+        patch.setattr(attacks, "diagnose", diagnose)
+        found = crlib.report(*two_groups(), eps={"l2": 0.1}, progress=False)
+    told = found.numbers["distances"]["l2"]
+    # The lower of the two middle ones is 0.12.
+    middle = (0.12 + 0.48) / 2 / 2**0.5
+    for name in ("median", "estimate", "certified"):
+        assert told[name] == pytest.approx(middle, rel=2e-3), name
+    assert asked == [told["median"]]
+    assert found.numbers["trust"]["attack over estimate"] == pytest.approx(1, rel=2e-3)
+
+
+class Flat(nn.Module):
+    """The labels of a network, sure of themselves, and no gradient anywhere."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.model(x)
+        return nn.functional.one_hot(z.argmax(1), 10) + 0 * z
+
+
+def test_a_ratio_that_is_infinite_stays_infinite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sections._ratio(
+        torch.tensor([1.0, torch.inf, 1.0, torch.inf, 0.0, torch.nan]),
+        torch.tensor([2.0, 2.0, torch.inf, torch.inf, 0.0, 1.0]),
+    ) == [0.5, math.inf, 0.0, 1.0, 1.0]
+    with monkeypatch.context() as patch:
+        patch.setattr(sections, "USUAL", {"flat": Flat})
+        patch.setattr(sections, "SECTIONS", {"compressed": sections.compressed})
+        found = crlib.report(*trained(), **OPTIONS | {"eps": {"l2": 0.5}})
+    assert found.numbers["compressed"]["flat"]["distance ratio"] == math.inf
+    assert found.sections["compressed"].tables[0].rows[0][-2] == "inf [inf, inf]"
+    told = json.loads(found.json(tmp_path / "r.json").read_text())
+    assert told["numbers"]["compressed"]["flat"]["distance ratio"] is None
+
+
+def test_where_no_boundary_is_found_the_report_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(self: subject.Subject, norm: str) -> attacks.AttackResult:
+        found = attacks.fmn(self.model, *self.few, norm=norm)
+        return replace(found, distance=torch.full_like(found.distance, torch.inf))
+
+    monkeypatch.setattr(subject.Subject, "near", lost)
+    monkeypatch.setattr(sections, "SECTIONS", {"distances": sections.distances})
+    found = crlib.report(*two_groups(), eps={"l2": 0.1}, progress=False)
+    assert "or more, the boundary was not found in ℓ2" in found.sections["words"].text
+    assert "ℓ2: no curve" in found.sections["distances"].pictures[0].alt
+
+
+def test_an_input_without_an_estimate_is_left_out_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    estimate = metrics.first_order
+
+    def torn(model: Any, x: Tensor, y: Tensor, **options: Any) -> Tensor:
+        found = estimate(model, x, y, **options)
+        found[::4] = torch.nan
+        return found
+
+    model, x, y = trained()
+    right = model(x[:60]).argmax(1) == y[:60]
+    some = torch.arange(60) % 4 > 0
+    norms = {"eps": {"l2": 0.5}}
+    known = estimate(model, x[:60], y[:60])[right & some]
+    assert "NaN" not in whole().sections["distances"].text
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "first_order", torn)
+        found = crlib.report(model, x, y, **OPTIONS | norms)
+    assert set(found.left_out) == {"against"}
+    told = found.numbers["distances"]["l2"]
+    assert told["estimate"] == pytest.approx(float(np.median(known)))
+    missing = int((right & ~some).sum())
+    text = found.sections["distances"].text
+    assert f"At {missing} inputs labelled right the gradient is NaN" in text
+    # A ratio of what is missing is not 1: it does not count.
+    smaller = compress.prune(model, 0.5)
+    both = right & (smaller(x[:60]).argmax(1) == y[:60])
+    each = torn(smaller, x[:60][both], y[:60][both])
+    each /= torn(model, x[:60], y[:60])[both]
+    assert each.isnan().any()
+    kept = found.numbers["compressed"]["half of the weights"]["distance ratio"]
+    assert kept == pytest.approx(np.nanmedian(each))
+    # Where no input has an estimate there is nothing to follow.
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "first_order", lambda *a, **_: a[2] * torch.nan)
+        with pytest.raises(ValueError, match="No input has a gradient"):
+            crlib.report(model, x, y, **OPTIONS | norms)
+
+
+def test_answers_that_are_no_numbers_are_no_labels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+
+    def spoilt(_: Any) -> Any:
+        found = copy.deepcopy(model)
+        found.layers[0].weight.data[0] = torch.nan
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sections, "USUAL", {"spoilt": spoilt})
+        patch.setattr(sections, "SECTIONS", {"compressed": sections.compressed})
+        told = crlib.report(model, x, y, **OPTIONS).numbers["compressed"]["spoilt"]
+    assert told["accuracy"] == told["labels kept"] == 0
+    # Of the network itself it is refused, also where it comes late.
+    late = torch.arange(len(x))[:, None] == 140
+
+    def torn(z: Tensor) -> Tensor:
+        logits = model(z)
+        return logits.masked_fill(late, torch.nan) if len(z) == len(x) else logits
+
+    with pytest.raises(ValueError, match="returned a NaN"):
+        crlib.report(torn, x, y, batch_size=len(x), **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(IndexError("no such row\nof it"), "no such row"), (KeyError(), "KeyError()")],
+)
+def test_whatever_a_compression_raises_the_report_goes_on(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Any) -> Any:
+        raise error
+
+    usual = {"8 bits": sections.USUAL["8 bits"], "broken": broken}
+    monkeypatch.setattr(sections, "USUAL", usual)
+    monkeypatch.setattr(sections, "FORMS", {"folded": broken})
+    some = {name: sections.SECTIONS[name] for name in ("layers", "compressed")}
+    monkeypatch.setattr(sections, "SECTIONS", some)
+    found = crlib.report(*trained(), **OPTIONS)
+    assert set(found.sections) == {"words", "layers", "compressed"}
+    assert found.sections["compressed"].text.endswith(f"Not tried: broken: {said}")
+    assert f"Not folded: {said}" in found.sections["layers"].text
+
+
+def test_a_poor_baseline_ends_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, y = trained()
+    poor = models.MLP((784, 8, 10), mean=0.286, std=0.353, seed=1)
+    both = int((poor(x[:60]).argmax(1) == y[:60]).sum())
+    assert both < 20
+    monkeypatch.setattr(sections, "SECTIONS", {"against": sections.against})
+    found = crlib.report(model, x, y, baseline=poor, **OPTIONS)
+    assert set(found.numbers["against"]) == {"accuracy difference"}
+    assert "Distances take 20 of them; here are" in found.sections["against"].text
+
+
+def test_no_figure_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    before = plt.get_fignums()
+    monkeypatch.setattr(sections, "picture", stop)
+    found = crlib.report(*two_groups(), eps={"l2": 0.1}, progress=False)
+    assert found.left_out["distances"] == "stopped before it"
+    assert plt.get_fignums() == before
+
+
+def test_the_alt_text_of_a_short_spectrum_names_a_value_that_it_has() -> None:
+    told = sections._spectra_alt({"head": torch.tensor([4.0, 2.0, 1.0])})
+    assert told == "head: value 3 of 3 is 0.25 of the largest."
+    alt = whole().sections["layers"].pictures[0].alt
+    assert "layers.0: value 10 of 32 is" in alt
+
+
+OPTION: dict[str, tuple[dict[str, Any], str]] = {
+    "a number for eps": ({"eps": 8 / 255}, "give a budget for each norm"),
+    "words for eps": ({"eps": {"linf": "8/255"}}, "give a budget for each norm"),
+    "no eps": ({"eps": {}}, "give a budget for each norm"),
+    "levels": ({"eps": {"linf": 8}}, "write 8/255"),
+    "a negative eps": ({"eps": {"l2": -0.1}}, "not negative"),
+    "another norm": ({"eps": {"l0": 5}}, "choose one of linf, l2, l1"),
+    "a budget": ({"budget": "fast"}, "choose one of quick, full, thorough"),
+    "a seed": ({"seed": "x"}, "whole number"),
+    "no attacks": ({"attacked": 0}, "at least 1"),
+    "a folder": ({"resume": Path(__file__).parent}, "no file of a report"),
+}
+
+
+@pytest.mark.parametrize("name", OPTION)
+def test_options_are_refused_before_any_work(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, message = OPTION[name]
+    for section in sections.SECTIONS:
+        monkeypatch.setitem(sections.SECTIONS, section, lambda _: pytest.fail("work"))
+    with pytest.raises(ValueError, match=message):
+        crlib.report(*trained(), **OPTIONS | change)
+
+
 class Drawn(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)[:, :10] + torch.rand(len(x), 10)
@@ -475,6 +694,7 @@ class Drawn(nn.Module):
 
 REFUSED: dict[str, tuple[Callable[[nn.Module, Tensor, Tensor], Any], str]] = {
     "a shifted box": (lambda m, x, y: (m, 2 * x - 1, y), "inputs lie in"),
+    "coarse": (lambda m, x, y: (lambda z: m(z.float()), x.half(), y), "too coarse"),
     "integers": (lambda m, x, y: (m, (255 * x).to(torch.uint8), y), "floating-point"),
     "a NaN": (lambda m, x, y: (m, x / x.clamp(0, 0), y), "NaN"),
     "labels that are no integers": (lambda m, x, y: (m, x, y.float()), "integer label"),
@@ -584,6 +804,82 @@ def test_a_loader_will_do() -> None:
     loader = DataLoader(TensorDataset(x, y), batch_size=40)
     got = loading.inputs(loader)
     assert torch.equal(got[0], x) and torch.equal(got[1], y)
+
+
+class Loose(torch.utils.data.Dataset[Any]):
+    """Samples of whatever kind."""
+
+    def __init__(self, sample: Callable[[int], Any]) -> None:
+        self.sample = sample
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, k: int) -> Any:
+        return self.sample(k)
+
+
+LOADED: dict[str, tuple[Callable[[int], Any], str]] = {
+    "dictionaries": (
+        lambda k: {"image": torch.ones(3), "label": k},
+        "a dictionary of image, label: give one of pairs",
+    ),
+    "no labels": (lambda k: (torch.ones(3),), "a list of Tensor: give one of pairs"),
+    "tensors": (lambda k: torch.ones(3), "a Tensor: give one of pairs"),
+    "names": (lambda k: (torch.ones(3), "bag"), "a list of Tensor, tuple: give"),
+    "sizes": (lambda k: (torch.ones(3 + k), k), "differ in shape: resize"),
+    "shares": (lambda k: (torch.ones(3), k / 2), "no whole number"),
+    "NaN": (lambda k: (torch.ones(3), math.nan), "no whole number"),
+}
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_a_loader_of_something_else_is_refused_with_what_to_give(name: str) -> None:
+    sample, message = LOADED[name]
+    with pytest.raises(ValueError, match=message):
+        loading.inputs(DataLoader(Loose(sample)))
+
+
+def test_files_that_are_cut_off_or_hold_something_else(tmp_path: Path) -> None:
+    _, x, y = trained()
+    np.savez(tmp_path / "whole.npz", x=x.numpy(), y=y.numpy())
+    half = (tmp_path / "whole.npz").read_bytes()[:1000]
+    for name, held in (("a.pt", b""), ("b.npz", b""), ("c.npz", half)):
+        (tmp_path / name).write_bytes(held)
+        with pytest.raises(ValueError, match=f"{name} is empty or cut off"):
+            loading.inputs(tmp_path / name)
+    (tmp_path / "mine.py").write_text(MAKER)
+    with pytest.raises(ValueError, match="a.pt is empty or cut off"):
+        loading.network(f"{tmp_path}/mine.py:net", tmp_path / "a.pt")
+    for name, pair in (("x", ([1, 2], y[:2])), ("y", (x[:2], [0, 1]))):
+        torch.save(dict(zip("xy", pair, strict=True)), tmp_path / "d.pt")
+        with pytest.raises(ValueError, match=f"{name} is a list: give a tensor"):
+            loading.inputs(tmp_path / "d.pt")
+    for kind in (np.float32, np.uint8, np.uint16):
+        np.savez(tmp_path / "e.npz", x=x[:6].numpy(), y=y[:6].numpy().astype(kind))
+        assert loading.inputs(tmp_path / "e.npz")[1].equal(y[:6])
+
+
+DATA_CLASS = """
+from __future__ import annotations
+from dataclasses import dataclass
+from crlib.models import MLP
+
+@dataclass
+class Sizes:
+    hidden: int = 32
+
+def net():
+    return MLP((784, Sizes().hidden, 10))
+"""
+
+
+def test_a_file_may_define_data_classes_and_have_any_name(tmp_path: Path) -> None:
+    before = sys.modules["torch"]
+    (tmp_path / "torch.py").write_text(DATA_CLASS)
+    net = loading.network(f"{tmp_path}/torch.py:net")
+    assert net(trained()[1][:2]).shape == (2, 10)
+    assert sys.modules["torch"] is before
 
 
 def test_files_of_inputs(tmp_path: Path) -> None:

@@ -420,3 +420,109 @@ def test_training_is_the_same_inside_inference_mode(clouds: Dataset) -> None:
     with torch.inference_mode():
         inside = run(clouds, epochs=2)
     assert same(run(clouds, epochs=2), inside)
+
+
+class Keeping(nn.Module):
+    """Keeps the activation of its last pass, as a network that is looked into does."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.net, self.seen = small(seed), torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = self.net.layers[0](x)
+        logits: Tensor = self.net(x)
+        return logits
+
+
+def test_a_network_that_keeps_an_activation_is_copied(clouds: Dataset) -> None:
+    model = Keeping()
+    model(clouds.x_test)
+    assert not model.seen.is_leaf
+    plain, fitted = run(clouds), run(clouds, model)
+    assert same(plain, fitted)
+    fitted.model(clouds.x_test)
+    assert same(fitted, fitted.at("last").at("validation"))
+    assert new_head(model, 4)(clouds.x_test).shape == (90, 4)
+    options: Any = {"epochs": 2, "progress": False}
+    for one, other in zip(
+        fit_many([model, Keeping(1)], clouds, **options),
+        fit_many([small(), small(1)], clouds, **options),
+        strict=True,
+    ):
+        assert same(one, other)
+        assert same(one, copy.deepcopy(one))
+
+
+class Loud(nn.Module):
+    """Returns other logits in training than in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits if self.training else 2 * logits
+
+
+def test_held_out_samples_are_judged_in_evaluation_mode(clouds: Dataset) -> None:
+    options: Any = {"epochs": 2, "lr": 0.01, "progress": False}
+    (together,), alone = (
+        fit_many([Loud()], clouds, **options),
+        run(clouds, Loud(), epochs=2),
+    )
+    for a, b in zip(alone.history, together.history, strict=True):
+        assert a.validation_loss == pytest.approx(b.validation_loss, abs=1e-5)
+
+
+def stack(*middle: nn.Module, classes: int = 2) -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 4), *middle, nn.Linear(4, classes))
+
+
+def tied() -> nn.Module:
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    second.weight = first.weight
+    return nn.Sequential(first, nn.ReLU(), second)
+
+
+class Deciding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = MLP((2, 4, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return 2 * logits if logits.sum() > 0 else logits
+
+
+ONE_BY_ONE = {
+    "batch normalisation": (lambda: stack(nn.BatchNorm1d(4)), "BatchNorm1d.*use fit"),
+    "without statistics": (
+        lambda: stack(nn.BatchNorm1d(4, track_running_stats=False)),
+        "BatchNorm1d.*use fit",
+    ),
+    "instance statistics": (
+        lambda: stack(
+            nn.Unflatten(1, (2, 2)),
+            nn.InstanceNorm1d(2, track_running_stats=True),
+            nn.Flatten(),
+        ),
+        "InstanceNorm1d.*use fit",
+    ),
+    "shared weights": (tied, "share weights: use fit"),
+    "dropout": (lambda: stack(nn.Dropout(0.5)), "such as by dropout.*use fit"),
+    "a condition": (Deciding, "decide on values: use fit"),
+    "one logit": (lambda: stack(classes=1), "K at least 2"),
+}
+
+
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_what_would_be_another_network_side_by_side_is_refused(name: str) -> None:
+    make, message = ONE_BY_ONE[name]
+    data = gaussian_classes(60, 8, torch.tensor([[0.2, 0.2], [0.8, 0.8]]))
+    options: Any = {"epochs": 1, "progress": False}
+    with pytest.raises(ValueError, match=message):
+        fit_many([make(), make()], data, **options)
+    if "use fit" in message:
+        fit(make(), data, **options)
