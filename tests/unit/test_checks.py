@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -77,3 +78,16 @@ def test_a_model_is_not_called_before_the_input_is_checked() -> None:
         x, y, message = BAD[bad]
         with pytest.raises(ValueError, match=message):
             attacks.apgd(Never(), x, y, eps=0.1)
+
+
+@pytest.mark.parametrize("count", [1e2, 2.5, None, "3"])
+def test_a_count_is_a_whole_number(count: object) -> None:
+    model = MODEL.double()
+    for asked in (
+        lambda: checks.at_least(1, steps=count),  # type: ignore[arg-type]
+        lambda: certify.smooth_certify(model, X, sigma=0.1, n=count),  # type: ignore
+        lambda: attacks.pgd(model, X, Y, eps=0.1, steps=count),  # type: ignore
+    ):
+        with pytest.raises(ValueError, match=r" is .*: give a whole number"):
+            asked()
+    checks.at_least(1, steps=np.int64(3), n=True)
