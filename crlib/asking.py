@@ -5,14 +5,18 @@ What every room needs that asks somebody's own network: attacks, certificates, t
 
 import copy
 import hashlib
+import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from inspect import signature
-from types import CodeType, FunctionType, MethodType
+from pathlib import PurePath
+from types import CodeType, EllipsisType, FunctionType, MethodType, NoneType
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,8 +34,15 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 # Nobody's own network is in the globals of these.
-FOREIGN = ("builtins", "crlib", "functools", "numpy", "torch", "typing")
+FOREIGN = ("builtins", "crlib", "functools", "logging", "numpy", "torch", "typing")
 LOW = (torch.float16, torch.bfloat16)
+# What has nothing inside, and is written alike in every process.
+PLAIN = (
+    *(str, bytes, int, float, complex, slice, range, NoneType, EllipsisType, PurePath),
+    *(np.generic, np.dtype, torch.dtype, torch.device),
+)
+# What torch.compile was given, a function or a network; beside it stand addresses.
+COMPILED = ("_torchdynamo_orig_callable", "_orig_mod")
 
 
 class Doubt(UserWarning):
@@ -50,47 +61,120 @@ def reached(model: Any) -> tuple[list[nn.Module], list[torch.Generator]]:
         one = todo.pop()
         if id(one) not in found and not isinstance(one, Tensor | str | type | None):
             found[id(one)] = one
-            todo += reversed(_parts(one))
+            # A long list holds data.
+            if not (isinstance(one, list | tuple | set) and len(one) > 1000):
+                todo += reversed(_parts(one))
     modules = [m for m in found.values() if isinstance(m, nn.Module)]
     return modules, [g for g in found.values() if isinstance(g, torch.Generator)]
 
 
 def fingerprint(models: Iterable[Any], tensors: Iterable[Tensor], words: str) -> str:
-    """Return what changes with any weight behind the models, any tensor or word."""
-    digest, every = hashlib.sha256(), list(tensors)
-    for module in (m for model in models for m in reached(model)[0]):
-        every += [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    for v in every:
-        digest.update(f"{v.dtype}{tuple(v.shape)}".encode())
-        flat = v.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    digest.update(words.encode())
+    """Return what changes with any number or line of code behind the models.
+
+    And with any tensor or word. Layers have their settings, and functions their code
+    and what they enclose, by name and value. Equal networks that were built twice, here
+    or in another process, have the same; one that counts its calls has another after
+    each. Classes and Python modules that are only named go by their names.
+    """
+    digest = hashlib.sha256()
+    todo = [words, *reversed([*models, *tensors])]
+    seen: dict[int, tuple[int, Any]] = {}  # kept, so that no number is given again
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:
+            digest.update(f"again {seen[id(one)][0]} ".encode())
+            continue
+        said, parts = _said(one), _parts(one)
+        # Whether equal tuples are one or two is the interpreter's affair.
+        if parts and not isinstance(one, tuple | frozenset):
+            seen[id(one)] = len(seen), one
+        digest.update(f"{len(said)} {len(parts)} ".encode() + said)
+        todo += reversed(parts)
     return digest.hexdigest()[:16]
 
 
+def _said(one: Any) -> bytes:
+    """Return what an object is, but for its parts: no address and no order of a set."""
+    if isinstance(one, PLAIN):
+        return repr(one).encode()
+    if isinstance(one, torch.Generator):
+        one = one.get_state()
+    if isinstance(one, Tensor):
+        one = one.detach().cpu()
+        one = one if one.layout is torch.strided else one.to_dense()
+        flat = one.contiguous().reshape(-1).view(torch.uint8).numpy()
+        return f"{one.dtype}{tuple(one.shape)}".encode() + flat.tobytes()
+    if isinstance(one, np.ndarray) and not one.dtype.hasobject:
+        return f"{one.dtype}{one.shape}".encode() + one.tobytes()
+    words = [type(one).__module__, type(one).__qualname__]
+    if isinstance(one, CodeType):
+        words += [one.co_code.hex(), *one.co_names]
+    elif isinstance(one, nn.Module | type) or not _own(type(one)):
+        # What was scripted, traced or exported shows its code.
+        coded = isinstance(one, nn.Module | torch.jit.ScriptFunction)
+        names = ("code",) if coded else ("__qualname__", "__name__")
+        told = [getattr(one, name, "") for name in names]
+        words += [text for text in told if isinstance(text, str)]
+    return re.sub(r"___torch_mangle_\d+", "", "\0".join(words)).encode()
+
+
+def _rank(one: Any) -> bytes:
+    """Return by what a member of a set is sorted."""
+    inside = one.state_dict().values() if isinstance(one, nn.Module) else ()
+    return b"".join(map(_said, (one, *inside)))
+
+
 def _parts(one: Any) -> list[Any]:
-    """Return what an object may ask a network through."""
+    """Return what an object may ask a network through, and what its answer hangs on."""
     if isinstance(one, dict):
-        return list(one.values())
-    if isinstance(one, list | tuple | set):
-        # A long list holds data.
-        return list(one) if len(one) <= 1000 else []
+        # Torch keeps hooks under numbers that count up.
+        hooks = isinstance(one, OrderedDict)
+        keys = [None if hooks and isinstance(k, int) else k for k in one]
+        return [*keys, *one.values()]
+    if isinstance(one, set | frozenset):
+        return sorted(one, key=_rank)
+    if isinstance(one, list | tuple):
+        return list(one)
     if isinstance(one, partial):
-        return [one.func, *one.args, *one.keywords.values()]
-    if isinstance(one, MethodType):
-        return [one.__self__, one.__func__]
+        return [one.func, one.args, one.keywords]
+    if isinstance(one, MethodType | staticmethod | classmethod):
+        return [getattr(one, "__self__", None), one.__func__]
+    if isinstance(one, property | cached_property):
+        return [one.fget if isinstance(one, property) else one.func]
+    if isinstance(one, CodeType):
+        return list(one.co_consts)
     if isinstance(one, FunctionType):
+        if COMPILED[0] in vars(one):
+            return [vars(one)[COMPILED[0]]]
         cells = [cell.cell_contents for cell in one.__closure__ or () if _full(cell)]
-        defaults = [one.__defaults__, one.__kwdefaults__]
-        return [*cells, *defaults, *vars(one).values(), *_globals(one)]
-    if isinstance(one, nn.Module) or _own(type(one)):
-        kinds = [k for k in type(one).__mro__ if _own(k)]
-        kept = list(getattr(one, "__dict__", {}).values())
-        kept += [getattr(one, s, None) for k in kinds for s in _slots(k)]
-        lines = [v for k in kinds for v in vars(k).values()]
-        children = list(one.children()) if isinstance(one, nn.Module) else []
-        return [*children, *kept, *lines]
+        defaults = [one.__defaults__, one.__kwdefaults__, vars(one)]
+        return [*cells, *defaults, *_globals(one), one.__code__]
+    if isinstance(one, nn.Module) or (_own(type(one)) and not isinstance(one, type)):
+        return _attributes(one)
     return []
+
+
+def _attributes(one: Any) -> list[Any]:
+    """Return what an object and its own classes keep, with the names."""
+    kinds = [k for k in type(one).__mro__ if _own(k)]
+    kept = dict(getattr(one, "__dict__", {}))
+    kept |= {s: getattr(one, s, None) for k in kinds for s in _slots(k)}
+    if isinstance(one, nn.Module):
+        inside = dict(one.named_children())
+        if COMPILED[1] in inside:
+            return [inside]
+        if isinstance(one, torch.jit.ScriptModule):
+            # It keeps its tensors and numbers elsewhere, and methods in no order.
+            names = sorted(one._concrete_type.get_attributes())
+            kept = {k: v for k, v in kept.items() if not callable(v)} | inside
+            kept |= {k: getattr(one, k) for k in names}
+        kept.pop("training", None)  # the mode is not the model's
+    # Of the names with two underscores only functions say what a class does.
+    lines = [
+        {k: v for k, v in vars(kind).items() if callable(v) or k[:2] != "__"}
+        for kind in kinds
+    ]
+    return [kept, *lines]
 
 
 def _own(kind: Any) -> bool:
@@ -105,9 +189,10 @@ def _slots(kind: type) -> list[str]:
 
 def _full(cell: Any) -> bool:
     try:
-        return cell.cell_contents is not None
+        _ = cell.cell_contents
     except ValueError:
         return False
+    return True
 
 
 def _globals(function: FunctionType) -> list[Any]:

@@ -45,8 +45,10 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def at_least(least: int, **counts: int) -> None:
-    """Refuse counts that are too small."""
+    """Refuse counts that are too small, or no whole numbers, such as 1e2."""
     for name, count in counts.items():
+        if not isinstance(count, Integral):
+            raise ValueError(f"{name} is {count!r}: give a whole number, such as 20.")
         if count < least:
             raise ValueError(f"{name} is {count}: at least {least}.")
 

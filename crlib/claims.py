@@ -35,7 +35,8 @@ class Verdict:
 
     Attributes:
         slack: the room between the interval and the bound, in half-widths of the
-            interval: negative where the claim fails, near zero where it barely holds.
+            interval: negative where the claim fails, near zero where it barely holds;
+            infinite where the interval is a point or has an end at infinity.
     """
 
     slack: float
@@ -107,7 +108,8 @@ def every(verdicts: Iterable[Verdict]) -> Verdict:
     listed = list(verdicts)
     if not listed:
         raise ValueError("No verdict at all: a claim about nothing holds of anything.")
-    return min(listed, key=lambda verdict: verdict.slack)
+    # What fails comes first: a slack may be NaN, which min would pass over.
+    return min(listed, key=lambda verdict: (bool(verdict), verdict.slack))
 
 
 def glue(name: str, text: str) -> None:
@@ -172,8 +174,11 @@ class Interval:
 
     def _verdict(self, room: float) -> Verdict:
         half = (self.high - self.low) / 2
-        # Runs that all agree leave no doubt: any room is as much as one likes.
-        return Verdict(room / half if half else math.copysign(math.inf, room or -1))
+        if 0 < half < math.inf:
+            return Verdict(room / half)
+        # Runs that all agree leave no doubt: any room is as much as one likes. An end
+        # at infinity leaves none to measure: what counts is on which side it lies.
+        return Verdict(math.inf if room > 0 else -math.inf)
 
     def format(self, spec: str = ".3g", scale: float = 1.0) -> str:
         """Return ``mean [low, high]`` with each number times ``scale`` in ``spec``."""

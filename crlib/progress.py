@@ -1,6 +1,5 @@
 """How far one is: bars that share no lock with another process, and what is kept."""
 
-import pickle
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,14 +41,18 @@ class Kept:
         """Return what the file keeps of this call.
 
         Raises:
-            ValueError: a file of something else.
+            ValueError: a file of something else, or a folder that is not there.
         """
         if not self.path.exists():
+            if not self.path.parent.is_dir():
+                raise ValueError(
+                    f"There is no folder {self.path.parent}: make it, or name another."
+                )
             return []
         try:
             found = torch.load(self.path, weights_only=True)
             key, parts, state = found["key"], found["parts"], found["state"]
-        except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError) as error:
+        except Exception as error:  # a file may be anything, also empty
             raise ValueError(
                 f"{self.path} keeps no parts of a call: name another, or delete it."
             ) from error

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crlib import checks
 from crlib.asking import Doubt, ask, evaluating, reached, with_gradients
 from crlib.claims import Interval, wilson
-from crlib.geometry import norm_of
+from crlib.geometry import NORMS, norm_of
 from crlib.metrics import margin
 
 P = ParamSpec("P")
@@ -147,6 +147,25 @@ def check(
         raise ValueError(
             f"eps is {eps} in linf, where 1 turns any image into any other: write"
             " 8/255 for 8 of 255 levels."
+        )
+    return radius
+
+
+def told(*results: AttackResult) -> tuple[str, ...]:
+    """Return the notes of all results, each once."""
+    return tuple(dict.fromkeys(note for one in results for note in one.notes))
+
+
+def check_again(
+    result: AttackResult, x: Tensor, y: Tensor, eps: Any, target: Tensor | None
+) -> Tensor:
+    """Refuse what is no result at ``x`` that can be judged; return as :func:`check`."""
+    if not isinstance(result, AttackResult):
+        raise ValueError(f"result is a {type(result).__name__}: give what pgd returns.")
+    radius = check(x, y, eps, result.norm, target, tuple(NORMS))
+    if result.x_adv.shape != x.shape:
+        raise ValueError(
+            f"The result is of {tuple(result.x_adv.shape)}, x {tuple(x.shape)}."
         )
     return radius
 

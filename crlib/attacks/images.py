@@ -1,5 +1,7 @@
 """Images of 8 bits: adversarial points that survive in a file."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -7,11 +9,11 @@ from crlib.attacks.base import (
     AttackResult,
     Model,
     Search,
-    check,
+    check_again,
     door,
     per_row,
 )
-from crlib.geometry import NORMS, norm_of
+from crlib.geometry import norm_of
 
 # A coordinate goes on to the next level away from x where more than such a share of
 # the way to it is made: to the nearest level first; below zero always, for points a
@@ -21,7 +23,13 @@ SHARES = (0.5, 0.2, 0.01, -1.0, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 @door
 def as_images(
-    result: AttackResult, model: Model, x: Tensor, y: Tensor, *, eps: float | Tensor
+    result: AttackResult,
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float | Tensor,
+    target: Tensor | None = None,
 ) -> AttackResult:
     r"""Round what an attack found to images of 8 bits, and ask the model again.
 
@@ -43,6 +51,7 @@ def as_images(
         y: ``(N,)`` true labels, int64.
         eps: radius in input units, in the norm of the result, a number or ``(N,)``. For
             an attack of smallest distance, how far its points may be moved.
+        target: ``(N,)`` labels, if the attack was given them: what counts as fooled.
 
     Returns:
         An :class:`AttackResult` with the passes of both.
@@ -60,19 +69,13 @@ def as_images(
         >>> found.success, (255 * found.x_adv).round()
         (tensor([True]), tensor([[126., 128.]]))
     """
-    if not isinstance(result, AttackResult):
-        raise ValueError(f"result is a {type(result).__name__}: give what pgd returns.")
-    radius = check(x, y, eps, result.norm, None, tuple(NORMS))
-    if result.x_adv.shape != x.shape:
-        raise ValueError(
-            f"The result is of {tuple(result.x_adv.shape)}, x {tuple(x.shape)}."
-        )
+    radius = check_again(result, x, y, eps, target)
     level = (255 * x.detach()).round()
     if len(x) and ((level - 255 * x.detach()).abs() > 1e-3).any():
         raise ValueError(
             "x is no image of 8 bits: attack (255 * x).round() / 255, which is."
         )
-    run = Search(model, level / 255, y, None, result.norm)
+    run = Search(model, level / 255, y, target, result.norm)
     way = 255 * (result.x_adv.to(x) - x).detach()  # in levels, zero where nothing moved
     with torch.no_grad():
         run.look_at_clean()
@@ -108,26 +111,17 @@ def _rounded(way: Tensor, share: float, eps: Tensor, norm: str) -> Tensor:
 def _told(result: AttackResult, run: Search) -> AttackResult:
     """Return what rounding found, with what the attack had cost and said."""
     found = run.result()
-    undone = int((result.success & ~found.success).sum())
-    notes = list(result.notes)
-    if undone:
-        notes.append(
-            f"Rounding to 8 bits undid {undone} of {int(result.success.sum())}"
-            " successes."
-        )
+    before, undone = result.success, result.success & ~found.success
+    note = f"Rounding to 8 bits undid {undone.sum()} of {before.sum()} successes."
     by = tuple(
         (name or "rounding") if hit else ""
         for name, hit in zip(result.by, found.success.tolist(), strict=False)
     )
-    return AttackResult(
-        x_adv=found.x_adv,
-        success=found.success,
-        distance=found.distance,
+    return replace(
+        found,
         n_forward=result.n_forward + found.n_forward,
         n_backward=result.n_backward,
         zero_gradient=result.zero_gradient,
-        right=found.right,
-        norm=result.norm,
         by=by,
-        notes=tuple(notes),
+        notes=(*result.notes, note) if undone.any() else result.notes,
     )

@@ -19,14 +19,17 @@ from crlib.attacks.base import (
     Model,
     Search,
     check,
+    check_again,
     door,
     is_fooled,
     pick,
     rivals_of,
+    told,
 )
 from crlib.attacks.diagnosis import CHECKS, GRADIENTS, doubts
 from crlib.attacks.query import sparse_search, square
 from crlib.attacks.smallest import deepfool, fmn, minimum_of, sigma_zero
+from crlib.geometry import NORMS
 from crlib.progress import Bar, Kept
 from crlib.version import __version__
 
@@ -131,13 +134,18 @@ def _take(options: dict[str, Any], rows: Tensor, n: int) -> dict[str, Any]:
     }
 
 
-def _put(total: AttackResult, part: AttackResult, rows: Tensor) -> None:
-    """Write what an attack found on ``rows``; costs and zero gradients add up."""
+def _put(total: AttackResult, part: AttackResult, rows: Tensor) -> AttackResult:
+    """Write what an attack found on ``rows``; costs, zero gradients and notes add up.
+
+    The tensors of ``total`` are written to.
+    """
     total.x_adv[rows], total.success[rows] = part.x_adv, part.success
     total.distance[rows], total.right[rows] = part.distance, part.right
     total.n_forward[rows] += part.n_forward
     total.n_backward[rows] += part.n_backward
     total.zero_gradient[rows] |= part.zero_gradient
+    names = dict(enumerate(total.by)) | dict(zip(rows.tolist(), part.by, strict=False))
+    return replace(total, by=tuple(names.values()), notes=told(total, part))
 
 
 @door
@@ -226,7 +234,7 @@ def worst_case(
         part = attack(model, near, y[standing], **given)
         if "eps" not in given:
             part = _within(part, left, near)
-        _put(total, part, standing)
+        total = _put(total, part, standing)
         for row in standing[part.success].tolist():
             by[row] = _call(attack, options) if total.distance[row] else "clean"
         standing = standing[~part.success]
@@ -254,7 +262,14 @@ def _within(part: AttackResult, eps: Tensor, x: Tensor) -> AttackResult:
 
 
 @door
-def transfer(result: AttackResult, model: Model, x: Tensor, y: Tensor) -> AttackResult:
+def transfer(
+    result: AttackResult,
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    target: Tensor | None = None,
+) -> AttackResult:
     """Show another model the points that fooled, or nearly fooled, the first.
 
     Args:
@@ -262,10 +277,11 @@ def transfer(result: AttackResult, model: Model, x: Tensor, y: Tensor) -> Attack
         model: asked for labels only.
         x: ``(N, ...)`` in [0, 1].
         y: ``(N,)`` true labels, int64.
+        target: ``(N,)`` labels, if the attack was given them: what counts as fooled.
 
     Returns:
-        Success and distance on ``model``; what it labels wrongly at ``x`` already is
-        a success at distance 0.
+        Success and distance on ``model``; what it labels wrongly at ``x`` already (or
+        as the target) is a success at distance 0.
 
     Raises:
         ValueError: bad input, before any work.
@@ -280,14 +296,8 @@ def transfer(result: AttackResult, model: Model, x: Tensor, y: Tensor) -> Attack
         >>> attacks.transfer(found, lambda z: z - darker, x, y).success
         tensor([ True,  True,  True, False])
     """
-    check(x, y, 0.0, "linf")
-    if not isinstance(result, AttackResult):
-        raise ValueError(f"result is a {type(result).__name__}: give what pgd returns.")
-    if result.x_adv.shape != x.shape:
-        raise ValueError(
-            f"The result is of {tuple(result.x_adv.shape)}, x {tuple(x.shape)}."
-        )
-    total = Search(model, x, y, None, result.norm)
+    check_again(result, x, y, 0.0, target)
+    total = Search(model, x, y, target, result.norm)
     with torch.no_grad():
         total.look_at_clean()
         rows = total.standing()
@@ -326,7 +336,7 @@ def evaluate(
         batch_size: samples attacked together, at most.
         autocast: such as ``torch.bfloat16``; None means full precision.
         resume: a file that keeps the batches that are finished. The same call goes on
-            where it was stopped; another model, other inputs or options begin anew.
+            where it was stopped; another model, attack, inputs or options begin anew.
         progress: show a progress bar.
         **options: for the attack; tensors with one entry a sample go with it.
 
@@ -349,9 +359,13 @@ def evaluate(
     checks.at_least(1, batch_size=batch_size)
     if not len(x):
         return attack(model, x, y, **options)
+    # So that an option of a partial goes with its samples too.
+    while isinstance(attack, partial) and not attack.args:
+        options, attack = {**attack.keywords, **options}, attack.func
     kept = None
     if resume is not None:
-        key = _key(attack, model, x, y, options)
+        asked = attack, dict(sorted(options.items())), model
+        key = fingerprint(asked, [x, y], f"{__version__} {autocast}")
         kept = Kept(Path(resume), key, options.get("generator"))
     parts: list[AttackResult] = kept.parts() if kept else []
     start = sum(len(part.success) for part in parts)
@@ -373,32 +387,13 @@ def evaluate(
             if kept:
                 kept.keep(parts)
             bar.update(len(rows))
-    joined = {}
-    for name in (field.name for field in fields(AttackResult)):
-        values = [getattr(part, name) for part in parts]
-        if isinstance(values[0], Tensor):
-            joined[name] = torch.cat(values)
-    return AttackResult(
-        **joined,
-        norm=parts[0].norm,
-        by=tuple(chain.from_iterable(part.by for part in parts)),
-        notes=tuple(dict.fromkeys(chain.from_iterable(part.notes for part in parts))),
-    )
-
-
-def _key(
-    attack: Any, model: Model, x: Tensor, y: Tensor, options: dict[str, Any]
-) -> str:
-    """Return what tells one call of an attack from another."""
-    words, tensors = [__version__], [x, y]
-    while isinstance(attack, partial):
-        attack, options = attack.func, {**attack.keywords, **options}
-    for name, v in sorted({**options, "attack": attack}.items()):
-        v = v.get_state() if isinstance(v, torch.Generator) else v
-        if isinstance(v, Tensor):
-            tensors.append(v)
-        words.append(name if isinstance(v, Tensor) else getattr(v, "__name__", repr(v)))
-    return fingerprint([model], tensors, repr(words))
+    joined = {
+        field.name: torch.cat([getattr(part, field.name) for part in parts])
+        for field in fields(AttackResult)
+        if isinstance(getattr(parts[0], field.name), Tensor)
+    }
+    by = tuple(chain.from_iterable(part.by for part in parts))
+    return AttackResult(**joined, norm=parts[0].norm, by=by, notes=told(*parts))
 
 
 def _in_low_precision(
@@ -423,7 +418,7 @@ def _in_low_precision(
     rows = (~torch.where(already, first.distance == 0, same)).nonzero().squeeze(1)
     if len(rows):
         again = attack(model, x[rows], y[rows], **_take(options, rows, len(x)))
-        _put(first, again, rows)
+        first = _put(first, again, rows)
     right = clean.argmax(1) == y
     return replace(first, n_forward=first.n_forward + 2, right=right)
 
@@ -453,7 +448,7 @@ def robustness_curve(
     x: Tensor,
     y: Tensor,
     *,
-    eps: Sequence[float],
+    eps: float | Sequence[float],
     norm: str = "linf",
     attack: Callable[..., AttackResult] | None = None,
     level: float = 0.95,
@@ -471,7 +466,7 @@ def robustness_curve(
         model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
         x: ``(N, ...)`` in [0, 1].
         y: ``(N,)`` true labels, int64.
-        eps: budgets in input units; budget 0 gives clean accuracy.
+        eps: budgets in input units, or one; budget 0 gives clean accuracy.
         norm: of the balls, one that the attack knows.
         attack: a minimal-norm attack; None means :func:`pgd` at each budget.
         level: coverage of the interval, in (0, 1); 1,000 resamples of the samples.
@@ -479,7 +474,8 @@ def robustness_curve(
         **options: for the attack, such as ``steps``.
 
     Raises:
-        ValueError: no budgets or no samples, or bad input to the attack.
+        ValueError: no budgets or no samples, a budget that is negative or NaN, or bad
+            input to the attack.
 
     Example:
         >>> import torch
@@ -489,9 +485,9 @@ def robustness_curve(
         >>> attacks.robustness_curve(model, x, y, eps=[0, 0.15, 0.25]).accuracy
         tensor([1.0000, 0.7500, 0.5000])
     """
-    checks.inputs(x)
-    checks.labels(y, len(x))
-    budgets = sorted(float(e) for e in eps)
+    budgets = sorted(map(float, [eps] if isinstance(eps, int | float) else eps))
+    for budget in [0.0, *budgets]:
+        check(x, y, budget, norm, None, tuple(NORMS))
     if not budgets or not len(x):
         raise ValueError("A curve needs at least one budget and one sample.")
     if not 0 < level < 1:
@@ -517,5 +513,4 @@ def robustness_curve(
     ends = torch.tensor([tail, 1 - tail], dtype=torch.float32)
     bands = [row.float()[draws].mean(1).quantile(ends) for row in stands]
     low, high = torch.stack(bands, 1)
-    accuracy = stands.sum(1) / len(x)
-    return Curve(torch.tensor(budgets), accuracy, norm, low, high)
+    return Curve(torch.tensor(budgets), stands.sum(1) / len(x), norm, low, high)

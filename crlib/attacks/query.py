@@ -44,7 +44,7 @@ def square(
         y: ``(N,)`` true labels, int64.
         eps: radius in input units (write ``8/255``), a number or ``(N,)``.
         norm: ``"linf"`` or ``"l2"``.
-        queries: evaluations of the model a sample, at most.
+        queries: evaluations of the model a sample, at most, besides the one at ``x``.
         target: ``(N,)`` labels to reach; None means any label but ``y``.
         generator: source of chance; None means a new one of seed 0.
 

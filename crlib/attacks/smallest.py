@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from crlib.attacks.base import (
     per_row,
     pick,
     rivals_of,
+    told,
 )
 from crlib.geometry import DUALS, NORMS, halfspace_step, norm_of
 
@@ -119,7 +121,7 @@ def deepfool(
     no longer. :func:`as_images` rounds it and asks the model again.
 
     Cost: ``steps + search_steps + 2`` forward, ``min(K - 1, 20) + 3 * steps`` backward
-    passes at most.
+    passes at most; for l0 one more of each.
 
     Args:
         model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
@@ -146,6 +148,7 @@ def deepfool(
     """
     check(x, y, 0.0, norm, target, tuple(NORMS))
     checks.at_least(1, steps=steps)
+    checks.at_least(0, search_steps=search_steps)
     with torch.no_grad():
         found = Nearest(model, x, y, target, norm)
         _walk(found, steps, candidates=3)
@@ -256,7 +259,7 @@ def fmn(
     """
     check(x, y, 0.0, norm, target)
     checks.at_least(1, steps=steps)
-    checks.at_least(0, walk=walk)
+    checks.at_least(0, walk=walk, search_steps=search_steps)
     if step_size is None:
         step_size = 1.0 if norm == "l2" else 10.0
     gamma = 0.2 if norm == "l1" else 0.05
@@ -443,7 +446,9 @@ def minimal(
 
 
 def minimum_of(*results: AttackResult) -> AttackResult:
-    """Return the nearest success of each sample; the costs add up.
+    """Return the nearest success of each sample; the costs and the notes add up.
+
+    Of a cascade ``by`` stays; a success of a result that names no attack is "unnamed".
 
     Raises:
         ValueError: no results, or not of one norm on the same samples.
@@ -462,14 +467,29 @@ def minimum_of(*results: AttackResult) -> AttackResult:
         raise ValueError("Give results of one norm on the same samples, at least one.")
     best = results[0]
     for other in results[1:]:
-        best = AttackResult(
-            x_adv=pick(other.distance < best.distance, other.x_adv, best.x_adv),
+        nearer = other.distance < best.distance
+        best = replace(
+            best,
+            x_adv=pick(nearer, other.x_adv, best.x_adv),
             success=best.success | other.success,
             distance=torch.minimum(best.distance, other.distance),
             n_forward=best.n_forward + other.n_forward,
             n_backward=best.n_backward + other.n_backward,
             zero_gradient=best.zero_gradient | other.zero_gradient,
-            right=best.right,
-            norm=best.norm,
+            by=_names(best, other, nearer) if best.by or other.by else (),
+            notes=told(best, other),
         )
     return best
+
+
+def _names(best: AttackResult, other: AttackResult, nearer: Tensor) -> tuple[str, ...]:
+    """Return which attack found the nearer point of each sample."""
+    said = {0.0: "clean", math.inf: ""}
+    ours, theirs = (
+        r.by or [said.get(d, "unnamed") for d in r.distance.tolist()]
+        for r in (best, other)
+    )
+    return tuple(
+        their if near else our
+        for near, our, their in zip(nearer.tolist(), ours, theirs, strict=True)
+    )

@@ -22,9 +22,12 @@ from tests.unit import (
     test_cascade,
     test_certify_bends,
     test_certify_gauges,
+    test_claims,
     test_compress_layers,
     test_diagnosis,
+    test_fingerprint,
     test_folded,
+    test_images,
     test_metrics,
     test_models,
     test_own_data,
@@ -49,6 +52,10 @@ RED = (
 dressed = test_strange_models.test_a_network_dressed_up_is_the_network
 refused = test_strange_models.test_what_cannot_be_judged_is_refused
 bad_input = test_strange_models.test_bad_input_gets_one_sentence_that_names_the_cure
+another = (
+    test_fingerprint.test_another_function_of_the_same_weights_has_another_fingerprint
+)
+another_call = test_cascade.test_another_function_attack_or_precision_is_another_call
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,8 @@ FAULTS = {
     # A robust accuracy that is too high.
     "behind a function": Fault(
         "crlib.asking._parts",
-        "[*cells, *defaults, *vars(one).values(), *_globals(one)]",
-        "[]",
+        "[*cells, *defaults, *_globals(one), one.__code__]",
+        "[one.__code__]",
         *(dressed, {"strange": "lambda", "name": "pgd"}),
     ),
     "own train()": Fault(
@@ -347,6 +354,94 @@ FAULTS = {
         "layers[-1] if name is None else model.get_submodule(name)",
         "layers[-1]",
         test_compress_layers.test_the_head_is_the_layer_that_runs_last,
+    ),
+    # What was kept of another call.
+    "kind of layer": Fault(
+        "crlib.asking._said",
+        "words = [type(one).__module__, type(one).__qualname__]",
+        "words = []",
+        *(another, {"name": "layer"}),
+    ),
+    "numbers of an object": Fault(
+        "crlib.asking._attributes",
+        "return [kept, *lines]",
+        'return [kept.get("_modules"), *lines]',
+        *(another, {"name": "own number"}),
+    ),
+    "code": Fault(
+        "crlib.asking._parts",
+        "*_globals(one), one.__code__]",
+        "*_globals(one)]",
+        *(another, {"name": "constant"}),
+    ),
+    "names in code": Fault(
+        "crlib.asking._said",
+        "[one.co_code.hex(), *one.co_names]",
+        "[one.co_code.hex()]",
+        *(another, {"name": "function of torch"}),
+    ),
+    "another attack": Fault(
+        "crlib.attacks.judging.evaluate",
+        "asked = attack, dict(sorted(options.items())), model",
+        "asked = dict(sorted(options.items())), model",
+        another_call,
+    ),
+    "another precision": Fault(
+        "crlib.attacks.judging.evaluate",
+        'f"{__version__} {autocast}"',
+        "__version__",
+        another_call,
+    ),
+    # Another question than was asked.
+    "files of a target": Fault(
+        "crlib.attacks.images.as_images",
+        "Search(model, level / 255, y, target, result.norm)",
+        "Search(model, level / 255, y, None, result.norm)",
+        test_images.test_files_that_sought_a_target_are_judged_by_it,
+    ),
+    "points of a target": Fault(
+        "crlib.attacks.judging.transfer",
+        "Search(model, x, y, target, result.norm)",
+        "Search(model, x, y, None, result.norm)",
+        test_attack_family.test_points_that_sought_a_target_are_judged_by_it,
+    ),
+    "a target inside a partial": Fault(
+        "crlib.attacks.judging.evaluate",
+        "while isinstance(attack, partial) and not attack.args:",
+        "while False:",
+        test_attack_family.test_a_target_inside_a_partial_goes_with_its_samples,
+    ),
+    "names of low precision": Fault(
+        "crlib.attacks.judging._in_low_precision",
+        "first = _put(first, again, rows)",
+        "_put(first, again, rows)",
+        test_attack_family.test_what_full_precision_finds_anew_is_told_too,
+    ),
+    "a budget that is none": Fault(
+        "crlib.attacks.judging.robustness_curve",
+        "check(x, y, budget, norm, None, tuple(NORMS))",
+        "pass",
+        test_attack_family.test_bad_options_are_refused_first,
+        {
+            "attack": lambda *task, **more: attacks.robustness_curve(*task, **more),
+            "options": {"eps": [0.1, -1], "attack": attacks.fmn},
+            "message": "eps is -1",
+        },
+    ),
+    # A claim that does not hold.
+    "verdicts in another order": Fault(
+        "crlib.claims.every",
+        "(bool(verdict), verdict.slack)",
+        "verdict.slack",
+        test_claims.test_no_order_hides_a_verdict_that_fails,
+    ),
+    "an end at infinity": Fault(
+        "crlib.claims.Interval",
+        "if 0 < half < math.inf:",
+        "if half:",
+        test_claims.test_an_end_at_infinity_lies_on_its_side,
+        dict.fromkeys(("low", "high"), math.inf)
+        | {"above": True, "below": False, "differs": True},
     ),
     # Masked classes, and what is not logits.
     "masked classes": Fault(

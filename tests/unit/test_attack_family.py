@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -427,6 +428,8 @@ def test_points_of_one_model_are_shown_to_another(
     assert not there.n_backward.any()
     with pytest.raises(ValueError, match="The result is of"):
         transfer(own, trained, x[:3], y[:3])
+    with pytest.raises(ValueError, match="result is a Tensor"):
+        transfer(own.x_adv, trained, x, y)  # type: ignore[arg-type]
     none = transfer(pgd(trained, x[:0], y[:0], eps=0.1), Never(), x[:0], y[:0])
     assert none.success.shape == (0,)
 
@@ -453,6 +456,21 @@ def test_a_target_is_what_a_success_is_labelled(
     assert found.success[already].all() and not found.distance[already].any()
     assert found.distance[~already].all() and found.n_forward[wrong].min() > 1
     assert found.clean_accuracy == pytest.approx(float((before == y).double().mean()))
+
+
+def test_points_that_sought_a_target_are_judged_by_it(
+    trained: MLP, fashion: Dataset
+) -> None:
+    x, y = fashion.x_test[:60], fashion.y_test[:60]
+    target = (y + 1) % 10
+    own = pgd(trained, x, y, eps=0.1, target=target)
+    same = transfer(own, trained, x, y, target=target)
+    assert 0 < same.success.sum() < len(x)
+    assert same.success.equal(own.success) and same.distance.equal(own.distance)
+    # The other question has another answer.
+    assert not transfer(own, trained, x, y).success.equal(own.success)
+    with pytest.raises(ValueError, match="A target equals"):
+        transfer(own, trained, x, y, target=y)
 
 
 def test_rivals_and_a_target_exclude_each_other() -> None:
@@ -613,6 +631,12 @@ BAD_OPTIONS = [
     (minimal, {"eps": 0.1, "search_steps": -1}, "search_steps is -1"),
     (partial(evaluate, pgd), {"eps": 0.1, "batch_size": 0}, "batch_size is 0"),
     (robustness_curve, {"eps": [0.1], "level": 1.0}, "between 0 and 1"),
+    (robustness_curve, {"eps": [0.1, -1], "attack": fmn}, "eps is -1"),
+    (robustness_curve, {"eps": [math.nan, 0.1], "attack": fmn}, "eps is nan"),
+    (robustness_curve, {"eps": [0, 8], "attack": fmn}, "write 8/255"),
+    (pgd, {"eps": 0.1, "steps": 1e1}, "steps is 10.0: give a whole number"),
+    (deepfool, {"search_steps": 1e1}, "search_steps is 10.0"),
+    (fmn, {"search_steps": -1}, "search_steps is -1"),
 ]
 
 
@@ -630,6 +654,25 @@ def test_results_that_do_not_fit_are_refused() -> None:
         minimum_of()
     with pytest.raises(ValueError, match="one norm"):
         minimum_of(fmn(model, x, y, steps=1), fmn(model, x, y, norm="l1", steps=1))
+
+
+def test_the_nearest_of_all_keeps_names_and_notes() -> None:
+    model, x, y = affine_task(3, n=40)
+    y[:2] = 1 - y[:2]
+    cascade = worst_case(model, x, y, eps=0.05, budget="quick")
+    told = replace(cascade, notes=("Doubtful.",))
+    near = fmn(model, x, y, norm="linf")
+    for results in ((told, near, told), (near, near, told)):
+        found = minimum_of(*results)
+        assert found.notes == ("Doubtful.",) and found.success.any()
+        for row, name in enumerate(found.by):
+            nearer = bool(near.distance[row] < told.distance[row])
+            if results[0] is near:
+                nearer = bool(near.distance[row] <= told.distance[row])
+            kind = "" if not found.success[row] else "unnamed"
+            kind = "clean" if row < 2 else kind
+            assert name == (kind if nearer else told.by[row])
+    assert minimum_of(near, near).by == ()
 
 
 @pytest.mark.parametrize("attack", [deepfool, fmn, partial(apgd, eps=1, n_targets=1)])
@@ -654,6 +697,18 @@ def test_apgd_of_k_steps_costs_k_backward_and_one_more_forward(
     assert counting.forwards == [len(x), 1] + [len(x)] * steps
     assert counting.backwards == [len(x)] * steps
     assert (found.n_forward == steps + 1).all() and (found.n_backward == steps).all()
+
+
+@pytest.mark.parametrize("norm", ORDER)
+def test_deepfool_and_square_cost_what_they_promise(norm: str) -> None:
+    model, x, y = affine_task(5, n=6)
+    found = deepfool(model, x, y, norm=norm, steps=4, search_steps=3)
+    more = norm == "l0"
+    assert int(found.n_forward.max()) == 4 + 3 + 2 + more
+    assert int(found.n_backward.max()) == 4 + more
+    if norm in ("linf", "l2"):
+        found = square(model, x, y, eps=0.0, norm=norm, queries=7)
+        assert (found.n_forward == 1 + 7).all()
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -762,6 +817,31 @@ def test_bfloat16_around_the_model_changes_little_and_claims_nothing_false(
     check_result(low, model, x, y)
     full = evaluate(attack, model, x, y, **options)
     assert abs(low.robust_accuracy - full.robust_accuracy) <= 0.02
+
+
+def test_what_full_precision_finds_anew_is_told_too() -> None:
+    # Margins near the reach, where the rounding of bfloat16 decides.
+    g = rng(0)
+    x = torch.rand(300, 2, generator=g) * 0.1 + 0.6
+    x[:, 1] = x[:, 0] - 0.05 * torch.rand(300, generator=g)
+    model, y = Affine(torch.eye(2)), torch.zeros(300, dtype=torch.int64)
+    options = {"eps": 0.02, "budget": "quick", "autocast": torch.bfloat16}
+    found = evaluate(worst_case, model, x, y, **options)
+    check_result(found, model, x, y)
+    assert [bool(name) for name in found.by] == found.success.tolist()
+    clean = [name == "clean" for name in found.by]
+    assert clean == (found.distance == 0).tolist()
+
+
+def test_a_target_inside_a_partial_goes_with_its_samples() -> None:
+    model, x, y = affine_task(2, n=40, classes=5)
+    target = (y + 1) % 5
+    aimed = partial(pgd, eps=0.2, target=target)
+    # Which leaves float64 as it is.
+    found = evaluate(aimed, model, x, y, batch_size=7, autocast=torch.bfloat16)
+    whole = pgd(model, x, y, eps=0.2, target=target)
+    assert 0 < found.success.sum() < (predictions(model, found.x_adv) != y).sum()
+    assert found.success.equal(whole.success) and found.x_adv.equal(whole.x_adv)
 
 
 def test_the_public_names_are_the_documented_ones() -> None:

@@ -421,3 +421,5 @@ def test_a_curve_needs_budgets_and_samples() -> None:
         robustness_curve(model, x, y, eps=[])
     with pytest.raises(ValueError, match="one sample"):
         robustness_curve(model, x[:0], y[:0], eps=[0.1])
+    one, same = (robustness_curve(model, x, y, eps=e) for e in (0.1, [0.1]))
+    assert one.eps.equal(same.eps) and one.accuracy.equal(same.accuracy)

@@ -1,6 +1,7 @@
 """The cascade: budgets contain each other, and doubts about gradients raise them."""
 
 import itertools
+import operator
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -419,13 +420,13 @@ def test_a_thousand_classes_cost_a_walk_fifteen_backward_passes_more_at_most(
 class Stops(nn.Module):
     """Is stopped by Ctrl-C when it has been asked so many times."""
 
-    def __init__(self, model: nn.Module, calls: float) -> None:
+    def __init__(self, model: nn.Module, calls: int) -> None:
         super().__init__()
-        self.model, self.calls = model, calls
+        # No number of the network's own, which would make it another after each call.
+        self.model, self.left = model, itertools.repeat(True, calls)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls -= 1
-        if self.calls < 0:
+        if not next(self.left, False):
             raise KeyboardInterrupt
         logits: Tensor = self.model(x)
         return logits
@@ -436,11 +437,11 @@ def test_a_cascade_goes_on_where_it_was_stopped(norm: str, tmp_path: Path) -> No
     net, x, y = small_task(1)
     eps = {"linf": 0.05, "l0": 2}[norm]
 
-    def run(calls: float, **more: Any) -> tuple[Any, float]:
+    def run(calls: int, **more: Any) -> tuple[Any, int]:
         model = Stops(net, calls)
         options = {"eps": eps, "norm": norm, "budget": "quick", "batch_size": 4}
         found = evaluate(worst_case, model, x, y, **options | more)
-        return found, calls - model.calls
+        return found, calls - operator.length_hint(model.left)
 
     whole, cost = run(10_000, generator=rng(5))
     kept = tmp_path / "kept.pt"
@@ -464,3 +465,28 @@ def test_a_cascade_goes_on_where_it_was_stopped(norm: str, tmp_path: Path) -> No
         what({"a": 1}, kept)
         with pytest.raises(ValueError, match="name another"):
             run(0, resume=kept)
+
+
+def test_another_function_attack_or_precision_is_another_call(tmp_path: Path) -> None:
+    """Of the same weights and options: what is kept for one says nothing of another."""
+    net, x, y = small_task(1)
+    kept = tmp_path / "kept.pt"
+
+    def counted(steps: int) -> Any:
+        return lambda *task, **options: pgd(*task, steps=steps, **options)
+
+    calls: list[tuple[Any, Any, dict[str, Any]]] = [
+        (pgd, nn.Sequential(net, nn.Sigmoid()), {}),
+        (pgd, nn.Sequential(net, nn.Hardtanh()), {}),
+        (pgd, lambda v: net(v), {}),
+        (pgd, lambda v: net(3 * v), {}),
+        (counted(1), net, {}),
+        (counted(50), net, {}),
+        (counted(50), net, {"autocast": torch.bfloat16}),
+    ]
+    for attack, model, more in calls:
+        alone = evaluate(attack, model, x, y, eps=0.05, **more)
+        evaluate(attack, model, x, y, eps=0.05, resume=kept, **more)
+        found = evaluate(attack, model, x, y, eps=0.05, resume=kept, **more)
+        assert found.x_adv.equal(alone.x_adv) and found.success.equal(alone.success)
+        assert found.n_forward.equal(alone.n_forward)

@@ -89,3 +89,16 @@ def test_a_shape_is_a_tuple_of_whole_numbers() -> None:
     for bad in (8, (8, 8), (5, 3, 8, 8)):
         with pytest.raises(ValueError, match=r"one image, give \(C, H, W\)"):
             checks.shape(bad, images=True)
+
+
+@pytest.mark.parametrize("count", [1e2, 2.5, None, "3"])
+def test_a_count_is_a_whole_number(count: object) -> None:
+    model = MODEL.double()
+    for asked in (
+        lambda: checks.at_least(1, steps=count),  # type: ignore[arg-type]
+        lambda: certify.smooth_certify(model, X, sigma=0.1, n=count),  # type: ignore
+        lambda: attacks.pgd(model, X, Y, eps=0.1, steps=count),  # type: ignore
+    ):
+        with pytest.raises(ValueError, match=r" is .*: give a whole number"):
+            asked()
+    checks.at_least(1, steps=np.int64(3), n=True)

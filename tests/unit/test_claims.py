@@ -17,6 +17,8 @@ from scipy import stats
 
 from crlib.claims import (
     ClaimError,
+    Interval,
+    Verdict,
     claim,
     every,
     glue,
@@ -109,6 +111,34 @@ def test_every_verdict_holds_where_the_closest_does() -> None:
     assert every([narrow.above(1.5)])
     with pytest.raises(ValueError, match="claim about nothing"):
         every([])
+
+
+def test_no_order_hides_a_verdict_that_fails() -> None:
+    good, bad = interval([1.9, 2.0, 2.1]).above(1.5), Verdict(math.nan)
+    assert good and not bad
+    assert not every([good, bad]) and not every([bad, good])
+    assert not good & bad and not bad & good
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "above", "below", "differs"),
+    [
+        (5, math.inf, True, False, True),
+        (1, math.inf, False, False, False),
+        (math.inf, math.inf, True, False, True),
+        (-math.inf, 0, False, True, True),
+        (-math.inf, math.inf, False, False, False),
+    ],
+)
+def test_an_end_at_infinity_lies_on_its_side(
+    low: float, high: float, above: bool, below: bool, differs: bool
+) -> None:
+    """Of one as the bound: what no attack reached lies above any distance."""
+    found = Interval(max(low, 0.0), low, high, 10)
+    verdicts = found.above(1), found.below(1), found.differs(1)
+    assert tuple(map(bool, verdicts)) == (above, below, differs)
+    assert all(abs(verdict.slack) == math.inf for verdict in verdicts)
+    assert not found.above(math.inf) and not found.differs(math.nan)
 
 
 @given(

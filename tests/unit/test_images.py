@@ -88,6 +88,20 @@ def test_a_ball_without_another_file_leaves_all_as_it_is(
         assert found.success.equal(predictions(trained, x) != y)
 
 
+def test_files_that_sought_a_target_are_judged_by_it(
+    trained: MLP, fashion: Dataset
+) -> None:
+    x, y = files(fashion)
+    target = (y + 1) % 10
+    before = pgd(trained, x, y, eps=0.1, target=target)
+    found = as_images(before, trained, x, y, eps=0.1, target=target)
+    assert 0 < found.success.sum() < len(x)
+    assert found.success.equal(predictions(trained, found.x_adv) == target)
+    # The other question has another answer.
+    other = as_images(before, trained, x, y, eps=0.1).success.sum()
+    assert found.success.sum() < other
+
+
 def test_what_is_no_file_is_refused(trained: MLP, fashion: Dataset) -> None:
     x, y = files(fashion)
     found = pgd(trained, x, y, eps=0.05, steps=1)
