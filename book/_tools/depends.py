@@ -11,6 +11,7 @@ import ast
 import hashlib
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ KERNEL = {
 }
 PACKAGES = ("crlib", "book/_tools", "tests")
 TABLES = ("crlib/results", "crlib/embedded", "benchmarks/results")
+EXERCISE = re.compile(r"\{exercise-start\}.*?\{solution-end\}", re.DOTALL)
 
 
 def digest(*parts: str | bytes) -> str:
@@ -319,23 +321,69 @@ class Sources:
         """Return the key of the outcome of a file of tests.
 
         What such a file reads as text it names itself: ``DEPENDS = ("book", ...)``.
+        The word "cells" stands there for the cells and exercises of all pages.
         """
         around = [parent / "conftest.py" for parent in path.parents]
-        files = [path, *(file for file in around if file.is_file())]
-        own = [self.module(self._name(file)) for file in files]
-        named = own[0].pieces.get("DEPENDS")
+        own = self.module(self._name(path))
+        files = [own, *(self._fixtures(f, path) for f in around if f.is_file())]
+        named = own.pieces.get("DEPENDS")
+        names = set(named.strings) if named else set[str]()
         # Its unit's cells, which its tests run.
         cells = [
             self.page(page)
             for page in (self.root / "book").glob(f"{path.stem}_*.md")
             if path.parent.name == "units"
         ]
-        return self.key(
-            own, digest_of(self.root, *sorted(named.strings if named else ())), *cells
+        if "cells" in names:
+            cells += self._cells
+        return self.key(files, digest_of(self.root, *sorted(names - {"cells"})), *cells)
+
+    @cached_property
+    def _cells(self) -> list[str]:
+        """The keys of all pages, with what their exercises say."""
+        found = []
+        for page in sorted((self.root / "book").glob("*.md")):
+            said = EXERCISE.findall(page.read_text(encoding="utf-8"))
+            found += [self.page(page), *said]
+        return found
+
+    def _fixtures(self, around: Path, path: Path) -> Module:
+        """Return a conftest without the fixtures that a file of tests does not name."""
+        every, text = self.module(self._name(around)), path.read_text(encoding="utf-8")
+        kept: dict[str, Piece] = {}
+        while True:
+            said = [text, *(part.text for part in kept.values())]
+            new = {
+                name: part
+                for name, part in every.pieces.items()
+                if name not in kept
+                and (
+                    name.startswith("pytest_")  # a hook, which nobody names
+                    or "autouse" in part.text
+                    or any(_says(one, name) for one in said)
+                )
+            }
+            if not new:
+                break
+            kept |= new
+        # What only the others import is not run for this file.
+        used, all_used = (
+            {chain[0] for part in (every.rest, *parts) for chain in part.chains}
+            for parts in (kept.values(), every.pieces.values())
         )
+        imports = {
+            alias: target
+            for alias, target in every.imports.items()
+            if alias in used or alias not in all_used
+        }
+        return Module(kept, every.rest, imports)
 
     def _name(self, path: Path) -> str:
         return ".".join(path.relative_to(self.root).with_suffix("").parts)
+
+
+def _says(text: str, name: str) -> bool:
+    return re.search(rf"\b{name}\b", text) is not None
 
 
 def _parses(cell: str) -> bool:

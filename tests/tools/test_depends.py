@@ -14,7 +14,7 @@ from book._tools import manuscript
 from book._tools.depends import ROOT, Sources, module
 from tests.units import cells
 
-DEPENDS = ("book",)
+DEPENDS = ("cells", "book/_tools")
 FILES = {
     "requirements.lock": "torch==2.13.0\n",
     "crlib/__init__.py": "",
@@ -159,15 +159,59 @@ def test_a_module_used_as_a_whole_is_reached_as_a_whole(root: Path, use: str) ->
 def test_a_test_depends_on_its_fixtures_and_on_the_files_it_names(root: Path) -> None:
     folder = root / "tests/unit"
     folder.mkdir(parents=True)
-    (folder / "conftest.py").write_text("def one():\n    return 1\n")
+    (folder / "conftest.py").write_text(CONFTEST)
     test = folder / "test_norms.py"
-    test.write_text("DEPENDS = ('requirements.lock',)\n\n\ndef test():\n    pass\n")
+    test.write_text("DEPENDS = ('requirements.lock',)\n\n\ndef test(one): pass\n")
     keys = [Sources(root).test(test)]
-    change(root, "tests/unit/conftest.py", "return 1", "return 2")
-    keys.append(Sources(root).test(test))
+    change(root, "tests/unit/conftest.py", "return 3", "return 4")
+    assert Sources(root).test(test) == keys[0], "a fixture that nobody names"
+    # One that is named, one that this one names, what everybody has, and a hook.
+    for number in (1, 2, 5, 6):
+        change(root, "tests/unit/conftest.py", f"return {number}", f"return {number}0")
+        keys.append(Sources(root).test(test))
     change(root, "crlib/norms.py", "return 0", "return 1")
     assert Sources(root).test(test) == keys[-1]
     change(root, "requirements.lock", "2.13.0", "2.13.1")
+    keys.append(Sources(root).test(test))
+    assert len(set(keys)) == 6
+
+
+CONFTEST = """
+import pytest
+from crlib import norms
+
+
+def two(): return 2
+
+
+def one(two): return 1
+
+
+def three(): return 3 + norms.unused(0)
+
+
+@pytest.fixture(autouse=True)
+def always(): return 5
+
+
+def pytest_configure(): return 6
+"""
+
+
+def test_a_test_of_cells_and_exercises_leaves_prose_alone(root: Path) -> None:
+    page, test = root / "book/ch01_first.md", root / "tests/test_cells.py"
+    asked = (
+        "\n```{exercise-start} Add\n```\nHow much?\n```{solution-end}\n```\nProse.\n"
+    )
+    page.write_text(page.read_text() + asked)
+    test.parent.mkdir(exist_ok=True)
+    test.write_text("DEPENDS = ('cells',)\n")
+    keys = [Sources(root).test(test)]
+    change(root, "book/ch01_first.md", "Prose.", "Better prose.")
+    assert Sources(root).test(test) == keys[0]
+    change(root, "book/ch01_first.md", "How much?", "How many?")
+    keys.append(Sources(root).test(test))
+    change(root, "book/ch01_first.md", "norms.l1", "norms.helper")
     keys.append(Sources(root).test(test))
     assert len(set(keys)) == 3
 
