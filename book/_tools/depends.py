@@ -274,7 +274,9 @@ class Sources:
                 elif home and chain[0] in self.module(home).pieces:
                     add(home, chain[0])
             for text in part.strings:
-                if text.partition(".")[0] in ("crlib", "tests") and text.isascii():
+                first, dot, _ = text.partition(".")
+                # The bare word names the package, as in a list of what is not ours.
+                if dot and first in ("crlib", "tests") and text.isascii():
                     resolve(text.split("."))
                 elif home and text in self.module(home).pieces:
                     # As in __all__, or in a table of names.

@@ -198,6 +198,17 @@ def pytest_configure(): return 6
 """
 
 
+@pytest.mark.parametrize(("said", "reached"), [("crlib", 0), ("crlib.norms.unused", 1)])
+def test_the_name_of_a_package_is_not_all_that_is_in_it(
+    root: Path, said: str, reached: int
+) -> None:
+    """A list of packages that are not the reader's own may hold ours."""
+    change(root, "crlib/norms.py", "def helper(v):", f"def helper(v, own={said!r}):")
+    before = key(root)
+    change(root, "crlib/norms.py", "return 0", "return 1")
+    assert (key(root) != before) == reached
+
+
 def test_a_test_of_cells_and_exercises_leaves_prose_alone(root: Path) -> None:
     page, test = root / "book/ch01_first.md", root / "tests/test_cells.py"
     asked = (
@@ -241,7 +252,7 @@ def called(book: manuscript.Manuscript) -> set[tuple[str, int]]:
     return seen
 
 
-@pytest.mark.parametrize("name", ["ch02", "ch05"])
+@pytest.mark.parametrize("name", ["ch02", "ch05", "ch17", "lab03", "lab13"])
 def test_what_a_page_really_calls_is_reached(name: str) -> None:
     """The reach is read from the sources; here it is held against a run."""
     (path,) = (ROOT / "book").glob(f"{name}_*.md")
