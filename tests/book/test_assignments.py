@@ -16,7 +16,7 @@ from crlib import __main__ as command
 from crlib import grading
 from crlib.grading import gradescope
 
-DEPENDS = ("book", "crlib", "_config.yml")
+DEPENDS = ("cells", "crlib", "_config.yml", "book/_tools")
 ROOT = Path(__file__).parents[2]
 
 
