@@ -543,7 +543,9 @@ def spellings(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
                     yield cell.line, rf"{text!r} on an axis: write $\ell_2$"
         for call in calls(cell, "glue"):
             specs = (n.format_spec for n in ast.walk(call) if _is_value(n))
-            if any("%" in text for spec in specs if spec for text in _strings(spec)):
+            told = [text for spec in specs if spec for text in _strings(spec)]
+            told += [text for text in _strings(call) if re.search(r"\{:[^}]*%\}", text)]
+            if any("%" in text for text in told):
                 yield cell.line, "a share glued as 79.7%: write {100 * share:.1f} %"
 
 
