@@ -27,6 +27,7 @@ from crlib.models import (
     order_of,
     refuse_tokens,
     replace,
+    shares_weights,
 )
 
 __all__ = [
@@ -962,8 +963,7 @@ def balanced(model: MLP, *, rounds: int = 60) -> MLP:
             "Only a models.MLP without biases can be balanced: elsewhere a scaled"
             " neuron changes the function."
         )
-    every = [id(p) for layer in layers for p in layer.parameters()]
-    if len(set(every)) < len(every):
+    if shares_weights(model):
         raise ValueError(
             "Layers that share a weight cannot be balanced, as each needs a scale of"
             " its own: layer.weight = nn.Parameter(layer.weight.detach().clone())."

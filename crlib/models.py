@@ -243,6 +243,12 @@ def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
             setattr(model.get_submodule(parent), child, new)
 
 
+def shares_weights(model: nn.Module) -> bool:
+    """Say whether two layers of a model, or two names of one, have one parameter."""
+    every = list(model.named_parameters(remove_duplicate=False))
+    return len(every) > len(list(model.parameters()))
+
+
 def _by_rows(layer: Any, norm: Any) -> bool:
     """Say whether a batch normalisation can have a channel for each row of a layer."""
     if isinstance(layer, LowRankLinear | LowRankConv2d):

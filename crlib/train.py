@@ -18,6 +18,7 @@ from crlib.attacks.balls import BALLS
 from crlib.attacks.base import BUDGET_NORMS
 from crlib.compress.layers import head_of
 from crlib.data import Dataset
+from crlib.models import shares_weights
 from crlib.progress import Bar
 
 __all__ = ["Epoch", "Fit", "augment", "fit", "fit_many", "new_head", "pgd_adversary"]
@@ -597,9 +598,7 @@ def _refuse_bound(model: nn.Module) -> None:
                 f"The models have {type(module).__name__}, whose statistics cannot be"
                 " kept side by side: use fit for each."
             )
-    if len(list(model.named_parameters(remove_duplicate=False))) > len(
-        list(model.parameters())
-    ):
+    if shares_weights(model):
         raise ValueError("Layers of the models share weights: use fit for each.")
 
 
