@@ -16,7 +16,7 @@ from crlib import __main__ as command
 from crlib import grading
 from crlib.grading import gradescope
 
-DEPENDS = ("cells", "crlib", "_config.yml", "book/_tools")
+DEPENDS = ("cells", "crlib", "_config.yml", "book/_tools", "book/references.bib")
 ROOT = Path(__file__).parents[2]
 
 

@@ -12,7 +12,7 @@ from crlib import exercises, grading
 from crlib.grading import extract, gradescope, nbgrader, packs
 from tests.unit.test_grading_nbgrader import autograded, points, released
 
-DEPENDS = ("cells", "crlib", "_config.yml", "book/_tools")
+DEPENDS = ("cells", "crlib", "_config.yml", "book/_tools", "book/references.bib")
 ROOT = Path(__file__).parents[2]
 BOOK = notebooks.load(ROOT)
 

@@ -9,7 +9,7 @@ import yaml
 from book._tools import manuscript
 from tests.book import lints, symbols
 
-DEPENDS = ("book",)
+DEPENDS = ("book", "_toc.yml")
 ROOT = Path(__file__).parents[2]
 SHELF = lints.shelf(ROOT)
 
