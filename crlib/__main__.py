@@ -23,6 +23,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--out", type=Path, default=OUT, help="folder of results")
         command.add_argument("--csv", type=Path, help="also write the table to a file")
     run.add_argument("--profile", default="quick", help="quick, full, or a grid's name")
+    run.add_argument(
+        "--from",
+        dest="known",
+        type=Path,
+        help="a table (CSV) of finished runs, which are not run again",
+    )
     run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     run.add_argument("--jobs", type=int, default=1, help="runs at once, -1 for all")
     run.add_argument("--backend", default="loky", help="of joblib: loky, threading")
@@ -218,10 +224,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"{study.name} has no profile {chosen.profile!r}: choose one of"
                     f" {', '.join(study.grids)}."
                 )
+            grid = study.grids[chosen.profile]
+            if chosen.known:
+                studies.adopt(study, grid, chosen.known, chosen.out)
             with studies.cluster(chosen.cluster) as found:
                 table = studies.sweep(
                     study,
-                    study.grids[chosen.profile],
+                    grid,
                     chosen.out,
                     device=chosen.device,
                     jobs=-1 if found else chosen.jobs,

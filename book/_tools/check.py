@@ -82,7 +82,9 @@ def pytest(*arguments: str) -> list[str]:
     return python("pytest", "-q", *arguments)
 
 
-TYPES = python("mypy", "--explicit-package-bases", "book/_tools", "book/_ext")
+TOOLS = ("book/_tools", "book/_ext")
+TYPES = python("mypy", "--explicit-package-bases", *TOOLS)
+EXAMPLES = pytest("--doctest-modules", "crlib", "-p", "no:cacheprovider")
 
 
 def shown(command: Iterable[str]) -> str:
@@ -214,12 +216,13 @@ def tests(name: str, folders: str, limit: float, *options: str) -> Step | None:
     return Step(name, pytest(*todo, *options), limit, todo)
 
 
-def examples() -> Step | None:
-    key = digest("examples", digest_of(ROOT, "crlib", "requirements.lock"))
-    if proven(key):
-        return None
-    command = pytest("--doctest-modules", "crlib", "-p", "no:cacheprovider")
-    return Step("examples of docstrings", command, 600, {}, (key,))
+def unless_same(
+    name: str, command: list[str], limit: float, *read: str
+) -> Step | None:
+    """Return a step, None if it has passed on these very files, pins and Python."""
+    files = digest_of(ROOT, *read, "pyproject.toml", "requirements.lock")
+    key = digest(name, *command[1:], files, f"{sys.version_info[:2]}")
+    return None if proven(key) else Step(name, command, limit, {}, (key,))
 
 
 def notebooks() -> Step | None:
@@ -282,12 +285,15 @@ def steps(quick: bool) -> list[tuple[str, Callable[[], Step | None]]]:
     """Return the steps, cheapest first; each says what it runs when its turn comes."""
     found: list[tuple[str, Callable[[], Step | None]]] = [
         ("style", lambda: Step("style", python("ruff", "check", "."), 300)),
-        ("types", lambda: Step("types", python("mypy"), 900)),
-        ("types of the tools", lambda: Step("types of the tools", TYPES, 900)),
+        ("types", lambda: unless_same("types", python("mypy"), 900, "crlib")),
+        (
+            "types of the tools",
+            lambda: unless_same("types of the tools", TYPES, 900, "crlib", *TOOLS),
+        ),
         ("tools", lambda: tests("tools", "tools", 900)),
         ("manuscript", lambda: tests("manuscript", "book", 900)),
         ("library", lambda: tests("library", "unit theory gpu", 3600, *COVERAGE)),
-        ("examples", examples),
+        ("examples", lambda: unless_same("examples", EXAMPLES, 600, "crlib")),
         ("units", lambda: tests("units", "units", 5400)),
     ]
     if quick:

@@ -18,11 +18,19 @@ import pandas
 
 from crlib.studies.cluster import cluster
 from crlib.studies.compare import between, verdict
-from crlib.studies.engine import Study, StudyError, configurations, results, sweep
+from crlib.studies.engine import (
+    Study,
+    StudyError,
+    adopt,
+    configurations,
+    results,
+    sweep,
+)
 
 __all__ = [
     "Study",
     "StudyError",
+    "adopt",
     "apart",
     "between",
     "cluster",

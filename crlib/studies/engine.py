@@ -26,7 +26,18 @@ import torch
 from crlib.progress import Bar
 from crlib.version import __version__
 
-__all__ = ["Study", "StudyError", "configurations", "results", "sweep"]
+__all__ = ["Study", "StudyError", "adopt", "configurations", "results", "sweep"]
+
+PROVENANCE = (
+    "study",
+    "version",
+    "crlib",
+    "fingerprint",
+    "device",
+    "torch",
+    "seconds",
+    "date",
+)
 
 Config = dict[str, Any]
 Grid = Mapping[str, Sequence[Any]] | Sequence[Config]
@@ -105,9 +116,7 @@ def sweep(
             stays, and the next call goes on from there.
     """
     folder = _writable(Path(out) / study.name)
-    wanted = configurations(grid) if isinstance(grid, Mapping) else list(grid)
-    prints = _fingerprints(study, wanted)
-    runs = [_Run(_key(study, c, p), c, p) for c, p in zip(wanted, prints, strict=True)]
+    runs = _runs(study, grid)
     todo = [run for run in runs if _read(folder / f"{run.key}.json") is None]
     # joblib registers a cluster's backend only where it is named this way.
     with joblib.parallel_config(backend, n_jobs=jobs):
@@ -115,8 +124,8 @@ def sweep(
             joblib.delayed(_job)(study, part, device) for part in _parts(study, todo)
         )
     bar = Bar(
-        total=len(wanted),
-        initial=len(wanted) - len(todo),
+        total=len(runs),
+        initial=len(runs) - len(todo),
         desc=study.name,
         disable=not progress,
     )
@@ -154,6 +163,70 @@ def results(out: str | Path, study: Study) -> pandas.DataFrame:
     return _frame(rows)
 
 
+def adopt(study: Study, grid: Grid, file: str | Path, out: str | Path) -> int:
+    """Take the rows of a table for finished runs; return how many runs it had.
+
+    So a long study goes on where its folder is not: on another machine, or from the
+    part that comes with crlib. A run that is in ``out`` already is left as it is.
+
+    Args:
+        study: what was run.
+        grid: as for :func:`sweep`; rows of other configurations do not matter.
+        file: CSV, as ``crlib run NAME --csv FILE`` writes it.
+        out: folder of the results; made if absent.
+
+    Raises:
+        StudyError: the folder cannot be written; the file is no such table, has no run
+            of the grid or two rows for one, or is of another version of study or crlib
+            or of other data.
+    """
+    folder = _writable(Path(out) / study.name)
+    try:
+        # A fingerprint of digits alone is no number.
+        table = pandas.read_csv(file, dtype={"fingerprint": str})
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{file} cannot be read as a table: {error}") from error
+    if missing := set(PROVENANCE) - set(table):
+        raise StudyError(f"{file} has no column {min(missing)!r}: no table of runs.")
+    table["fingerprint"] = table["fingerprint"].fillna("")
+    # A number that a run does not have is empty in the table.
+    rows = [
+        {name: value for name, value in row.items() if not pandas.isna(value)}
+        for row in table.to_dict("records")
+    ]
+    found = 0
+    for run in _runs(study, grid):
+        fits = [row for row in rows if _is_of(row, run.config)]
+        if len(fits) > 1:
+            raise StudyError(f"{file} has {len(fits)} rows of {run.config}.")
+        for row in fits:
+            now = {"study": study.name, "version": study.version, "crlib": __version__}
+            for name, value in {**now, "fingerprint": run.fingerprint}.items():
+                if str(row[name]) != str(value):
+                    raise StudyError(
+                        f"{file} is of {name} {row[name]}, this of {value}: run it all"
+                        " again."
+                    )
+            place = folder / f"{run.key}.json"
+            if _read(place) is None:
+                provenance = {name: row.pop(name) for name in PROVENANCE}
+                numbers = {name: row[name] for name in row if name not in run.config}
+                parts = {"numbers": numbers, "provenance": provenance}
+                _write(place, {"config": run.config, **parts})
+            found += 1
+    if not found:
+        raise StudyError(f"{file} has no run of this grid of {study.name}.")
+    return found
+
+
+def _is_of(row: Mapping[str, Any], config: Config) -> bool:
+    """Tell whether a row of a table, which has nine digits, is of a configuration."""
+    return all(
+        row.get(name) == (float(f"{value:.9g}") if isinstance(value, float) else value)
+        for name, value in config.items()
+    )
+
+
 def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
     told: dict[str, str] = {}
     for row in rows:
@@ -176,6 +249,12 @@ class _Run(NamedTuple):
     key: str
     config: Config
     fingerprint: str
+
+
+def _runs(study: Study, grid: Grid) -> list[_Run]:
+    wanted = configurations(grid) if isinstance(grid, Mapping) else list(grid)
+    prints = _fingerprints(study, wanted)
+    return [_Run(_key(study, c, p), c, p) for c, p in zip(wanted, prints, strict=True)]
 
 
 def _fingerprints(study: Study, configs: list[Config]) -> list[str]:

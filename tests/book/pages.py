@@ -193,7 +193,9 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(driver: Browser, page: Path) -> Iterator[tuple[Page, list[str]]]:
+def opened(
+    driver: Browser, page: Path, *, formulas: bool = True
+) -> Iterator[tuple[Page, list[str]]]:
     """Open a file with the network watched; yield the page and what went wrong.
 
     To draw the formulas takes seconds: a page opens light and wide, once, and is made
@@ -220,6 +222,8 @@ def opened(driver: Browser, page: Path) -> Iterator[tuple[Page, list[str]]]:
     )
     # Whatever the page asks of another host fails, as it does without a network.
     context.route(re.compile(r"^https?://"), lambda route: route.abort())
+    if not formulas:
+        context.route(re.compile("mathjax"), lambda route: route.abort())
     tab.goto(page.as_uri(), wait_until="load")
     tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
     try:

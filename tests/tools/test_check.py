@@ -41,6 +41,21 @@ def test_five_planted_faults_are_all_reported_with_a_command_each(
     assert "5 failed" in out.splitlines()[-1]
 
 
+def test_a_step_over_files_is_left_out_until_one_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    for name in ("pyproject.toml", "requirements.lock", "good.py"):
+        (tmp_path / name).write_text("")
+    for text, fails in (("1", True), ("2", False), ("3", False)):
+        (tmp_path / "good.py").write_text(text)
+        step = check.unless_same("types", code(f"exit({fails})"), 60, "good.py")
+        assert step is not None and bool(check.perform(step).faults) == fails
+        again = check.unless_same("types", code(f"exit({fails})"), 60, "good.py")
+        assert (again is None) == (not fails)
+        assert check.unless_same("types", code("other"), 60, "good.py") is not None
+
+
 def test_tests_that_fail_are_named_and_files_that_pass_are_proven(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

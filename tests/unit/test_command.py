@@ -1,5 +1,6 @@
 """The command crlib runs studies, resumes them and prints their tables."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ def test_it_names_the_studies(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_it_runs_a_profile_and_prints_the_table(
-    small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = ["networks", "--out", str(tmp_path)]
     assert command.main(["results", *out]) == 1
@@ -42,6 +46,12 @@ def test_it_runs_a_profile_and_prints_the_table(
     assert command.main(["results", *out, "--csv", str(csv)]) == 0
     shown = capsys.readouterr().out
     assert "double" in shown and len(csv.read_text().splitlines()) == 4
+    elsewhere = ["networks", "--out", str(tmp_path / "elsewhere")]
+    assert command.main(["run", *elsewhere, "--from", str(tmp_path)]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    without = replace(SMALL, run=lambda config, device: pytest.fail("run again"))
+    monkeypatch.setattr(studies, "find", lambda name: without)
+    assert command.main(["run", *elsewhere, "--from", str(csv)]) == 0
 
 
 def test_errors_and_interruptions_have_a_status(

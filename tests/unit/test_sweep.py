@@ -323,6 +323,69 @@ def test_a_fingerprint_is_asked_for_once_a_data_set(tmp_path: Path) -> None:
     assert sorted(asked) == ["a", "b"]
 
 
+def as_csv(table: Any, file: Path, **changes: Any) -> Path:
+    table.assign(**changes).to_csv(file, index=False, float_format="%.9g")
+    return file
+
+
+def test_a_table_stands_for_a_lost_folder(tmp_path: Path) -> None:
+    """A run that met nothing has fewer numbers; one third is no finite decimal."""
+    calls = []
+
+    def counted(config: dict[str, Any], device: str) -> dict[str, float | bool]:
+        calls.append(config)
+        met = {"mean": config["share"]} if config["seed"] else {}
+        return {"met": bool(met), **met}
+
+    grid = {"share": [1 / 3, 2.0], "seed": [0, 1], "way": ["plain"], "loss": [None]}
+    study = replace(NOISY, run=counted, grids={"quick": grid}, fingerprint=lambda c: "7")
+    first = run(tmp_path / "first", study)
+    file = as_csv(first[:3], tmp_path / "three.csv")
+    assert engine.adopt(study, grid, file, tmp_path / "again") == 3
+    assert len(results(tmp_path / "again", study)) == 3
+    again = run(tmp_path / "again", study)
+    assert len(calls) == 5 and again["met"].tolist() == first["met"].tolist()
+    assert again["mean"].round(9).equals(first["mean"].round(9))
+    assert again["fingerprint"].tolist() == ["7"] * 4
+    # What is there already is not replaced.
+    assert engine.adopt(study, grid, file, tmp_path / "first") == 3
+    assert run(tmp_path / "first", study)["mean"].equals(first["mean"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 2}, "of version 2, this of 1"),
+        ({"crlib": "99.0.0"}, "of crlib 99.0.0"),
+        ({"fingerprint": "7"}, "of fingerprint 7"),
+        ({"study": "other"}, "of study other"),
+        ({"width": 1}, "3 rows of"),
+        ({"width": 9}, "no run of this grid"),
+    ],
+)
+def test_a_table_of_something_else_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    table = as_csv(run(tmp_path / "first"), tmp_path / "table.csv", **changes)
+    with pytest.raises(StudyError, match=message):
+        engine.adopt(NOISY, GRID, table, tmp_path / "again")
+    assert not list((tmp_path / "again").rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "cannot be read"), ("", "cannot be read"), ("a,b\n1,2\n", "no column")],
+)
+def test_what_is_no_table_of_runs_is_refused(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    file = tmp_path / "table.csv"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(StudyError, match=message):
+        engine.adopt(NOISY, GRID, file, tmp_path)
+
+
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="No finished run of noisy"):
         results(tmp_path, NOISY)
