@@ -6,7 +6,9 @@ generalises, seed after seed. The full grid is ResNet-18 and its kind, for a GPU
 grid named gpu is what a GPU can begin within minutes, seed after seed too.
 """
 
+import copy
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -159,17 +161,50 @@ def _images(count: int) -> data.Dataset:
     return images.subset(count, len(images.x_test))
 
 
-class _Low(nn.Module):
-    """A network that multiplies in bfloat16 and keeps its weights in float32."""
+class _Fast(nn.Module):
+    """A network as a GPU trains it: in bfloat16, its training steps compiled.
 
-    def __init__(self, net: nn.Module, device: str) -> None:
+    The weights stay in float32, and a copy is not compiled: judges see the network.
+
+    Args:
+        net: to train.
+        device: where it is.
+        low: whether it multiplies in bfloat16.
+        compiled: whether its first training step compiles it.
+    """
+
+    def __init__(
+        self, net: nn.Module, device: str, *, low: bool, compiled: bool
+    ) -> None:
         super().__init__()
         self.net, self.kind = net, torch.device(device).type
+        self.low, self.waits = low, compiled
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(self.kind, torch.bfloat16):
+        if self.waits and self.training:
+            self.waits = False
+            self.net.compile()
+        with torch.autocast(self.kind, torch.bfloat16, enabled=self.low):
             logits: Tensor = self.net(x)
         return logits.float()
+
+
+def _compiles(net: nn.Module, x: Tensor, *, low: bool) -> bool:
+    """Try whether torch can compile a step of this network here; if not, warn."""
+    torch.compiler.reset()  # of other networks nothing is known
+    trial = _Fast(copy.deepcopy(net).train(), x.device.type, low=low, compiled=True)
+    try:
+        trial(x).sum().backward()
+    # Compilers fail in ways of their own: no Triton, no C compiler, an old GPU.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        warnings.warn(
+            f"torch.compile does not work here ({reason}): the network is trained as"
+            " it is, more slowly. Its numbers are as good.",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def _run(configs: list[Config], device: str) -> list[Numbers]:
@@ -181,13 +216,17 @@ def _run(configs: list[Config], device: str) -> list[Numbers]:
     net = net.to(device)
     if first["way"] == "rank, both":
         start_principal(net, images.x_train[:SEEN])
-    low = first.get("bfloat16", False)
+    low, batch = first.get("bfloat16", False), first.get("batch", 128)
+    compiled = torch.device(device).type == "cuda" and _compiles(
+        net, images.x_train[:batch], low=low
+    )
+    fast = low or compiled
     fitted = train.fit(
-        _Low(net, device) if low else net,
+        _Fast(net, device, low=low, compiled=compiled) if fast else net,
         images,
         epochs=first["epochs"],
         lr=2e-3,
-        batch_size=first.get("batch", 128),
+        batch_size=batch,
         schedule="cosine",
         augmentation=train.augment if first["augmented"] else None,
         validation=0,
@@ -200,7 +239,7 @@ def _run(configs: list[Config], device: str) -> list[Numbers]:
     x, y = (part[: first["judged"]] for part in (images.x_test, images.y_test))
 
     def judged(at: train.Fit) -> Numbers:
-        trained = at.model.net if low else at.model
+        trained = at.model.net if fast else at.model
         found = judge(trained, x, y, attacked=first["attacked"])
         if "cascade" not in first:
             return found

@@ -177,6 +177,44 @@ def test_a_larger_network_on_cifar10_meets_a_cascade(tiny: None) -> None:
     assert found["cascade linf"] <= found["robust linf"]
 
 
+def test_only_training_steps_are_compiled(
+    tiny: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: compiled.append(net))
+    net, _ = cifar10.build("small ConvNet", "plain", 0, 0)
+    images = cifar10._images(40)
+    x = images.x_train[:8]
+    # Tried on a copy, in the precision of the training.
+    before = net(x)
+    assert cifar10._compiles(net, x, low=True)
+    assert len(compiled) == 1 and torch.equal(net(x), before)
+    assert all(p.grad is None for p in net.parameters())
+    fast = cifar10._Fast(net, "cpu", low=False, compiled=True)
+    fitted = train.fit(fast, images, epochs=2, batch_size=20, progress=False)
+    assert len(compiled) == 2, "once, at the first step"
+    fitted.at("last").model(x)
+    assert len(compiled) == 2
+    plain = train.fit(net, images, epochs=2, batch_size=20, progress=False).model
+    assert torch.equal(fitted.model.net(x), plain(x))
+
+
+def test_where_torch_cannot_compile_it_trains_all_the_same(
+    tiny: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(net: torch.nn.Module) -> None:
+        raise RuntimeError("Cannot find a working triton installation\nmore")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    net, _ = cifar10.build("small ConvNet", "plain", 0, 0)
+    x = torch.rand(4, 3, 32, 32)
+    with pytest.warns(UserWarning, match=r"here \(Cannot find a working triton inst"):
+        assert not cifar10._compiles(net, x, low=False)
+    # On a processor nobody asks.
+    few = {"epochs": 1, "judged": 10, "attacked": 4}
+    assert cifar10.STUDY.run(cifar10.STUDY.grids["quick"][1] | few, "cpu")["met"]
+
+
 def test_every_way_on_cifar10_builds_what_it_names() -> None:
     known = set(inspect.signature(train.fit).parameters)
     full = {c["network"]: c for c in cifar10.STUDY.grids["full"]}
