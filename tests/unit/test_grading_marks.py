@@ -245,8 +245,8 @@ def test_no_two_threads_parse_at_once(
     assert threads == [threading.main_thread().name]
 
 
-def killed_at(moment: int, place: Path, out: Path) -> bool:
-    """Grade in a process that is killed at a moment; say whether it came to its end.
+def grade_until(moment: int, place: Path, out: Path) -> None:
+    """Grade, and kill this process at a moment.
 
     Moments are counted before and amid each write of a file, before each move, and
     before each cell of the table. Whom it judges it notes down.
@@ -283,19 +283,30 @@ def killed_at(moment: int, place: Path, out: Path) -> bool:
         tick()
         return cell(value)
 
-    child = os.fork()
-    if child == 0:
-        try:
-            Path.write_text, Path.replace = torn, moved  # type: ignore[assignment]
-            marks._judged, marks._harmless = judged, written
-            out.mkdir(exist_ok=True)
-            marks.grade(SMALL, place, out, jobs=1)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFEXITED(status)
+    Path.write_text, Path.replace = torn, moved  # type: ignore[assignment]
+    marks._judged, marks._harmless = judged, written
+    out.mkdir(exist_ok=True)
+    marks.grade(SMALL, place, out, jobs=1)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.unit.test_grading_marks import grade_until
+grade_until(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def killed_at(moment: int, place: Path, out: Path) -> bool:
+    """Grade in a fresh interpreter until a moment; say whether it came to its end.
+
+    A fork would inherit locks that threads of the tests hold, and might wait for ever.
+    """
+    words = [str(moment), str(place), str(out)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *words], cwd=root)
+    assert done.returncode in (0, -signal.SIGKILL)
+    return done.returncode == 0
 
 
 def test_a_kill_at_any_moment_changes_no_table_and_judges_nobody_twice(
