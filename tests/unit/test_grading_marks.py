@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -289,28 +290,50 @@ def grade_until(moment: int, place: Path, out: Path) -> None:
     marks.grade(SMALL, place, out, jobs=1)
 
 
+# A fork of the tests would inherit locks that their threads hold, and might wait for
+# ever. A fresh interpreter has one thread, and its forks cost no import.
 SCRIPT = """
-import sys
+import json, os, sys
 from pathlib import Path
 from tests.unit.test_grading_marks import grade_until
-grade_until(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+for line in sys.stdin:
+    moment, place, out = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        try:
+            grade_until(moment, Path(place), Path(out))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+Grader = Callable[[int, Path, Path], bool]
 
 
-def killed_at(moment: int, place: Path, out: Path) -> bool:
-    """Grade in a fresh interpreter until a moment; say whether it came to its end.
+@pytest.fixture
+def killed_at() -> Iterator[Grader]:
+    """Return what grades until a moment, and says whether it came to its end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
 
-    A fork would inherit locks that threads of the tests hold, and might wait for ever.
-    """
-    words = [str(moment), str(place), str(out)]
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *words], cwd=root)
-    assert done.returncode in (0, -signal.SIGKILL)
-    return done.returncode == 0
+        def until(moment: int, place: Path, out: Path) -> bool:
+            assert process.stdin and process.stdout
+            print(json.dumps([moment, str(place), str(out)]), file=process.stdin)
+            process.stdin.flush()
+            status = int(process.stdout.readline())
+            assert status in (0, -signal.SIGKILL)
+            return status == 0
+
+        yield until
 
 
 def test_a_kill_at_any_moment_changes_no_table_and_judges_nobody_twice(
-    tmp_path: Path,
+    tmp_path: Path, killed_at: Grader
 ) -> None:
     for k in range(3):
         put(tmp_path / f"in/student{k}.ipynb", b"x" * (k + 1))
