@@ -102,6 +102,12 @@ def inputs(x: Tensor, name: str = "x", box: bool = True) -> None:
         )
 
 
+def finite(*values: Tensor) -> None:
+    """Refuse inputs that hold a NaN or an infinity."""
+    if not all(v.isfinite().all() for v in values):
+        raise ValueError("The inputs hold a NaN or an infinity.")
+
+
 def labels(y: Tensor, n: int, name: str = "y", classes: int | None = None) -> None:
     """Refuse what is not one label for each of ``n`` samples.
 

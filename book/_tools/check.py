@@ -19,13 +19,13 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
 from book._tools import build, cache, chromium, run
-from book._tools.depends import ROOT, Sources, digest, digest_of
+from book._tools.depends import ROOT, Sources, digest, digest_of, missing
 from book._tools.units import Unit
 
 PYTHON = ".venv/bin/python"
@@ -131,12 +131,49 @@ def end(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+@dataclass(frozen=True)
+class Case:
+    """A test of a report: where it stands, and how it ended.
+
+    Attributes:
+        place: its file.
+        proves: it passed, or was skipped for what the key of its file tells.
+    """
+
+    place: str
+    kind: str
+    proves: bool
+    fault: Fault | None = None
+
+
+def cases(report: Path, command: list[str]) -> Iterator[Case]:
+    """Read what a command of pytest reported."""
+    # What makes tests of notebooks and of docstrings, also when it is repeated.
+    modes = [word for word in command if word.startswith(("--nbval", "--doctest"))]
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = case.get("name", "")
+        # A file skipped as a whole is reported by its name.
+        stem, notebook, _ = (case.get("classname") or name).partition(".ipynb")
+        place = stem.replace(".", "/") + (notebook or ".py")
+        skip = case.find("skipped")
+        for wrong in (*case.findall("failure"), *case.findall("error")):
+            # A file that cannot be collected has no test to name.
+            node = f"{place}::{name}" if (ROOT / place).exists() else name
+            said = (wrong.get("message") or "").strip().splitlines() or ["?"]
+            # A cell needs those before it.
+            repeat = shown(pytest(*modes, place if notebook else node))
+            yield Case(place, "failed", False, Fault(node, said[0][:200], repeat))
+            break
+        else:
+            reason = "" if skip is None else f"{skip.get('message')} {skip.text}"
+            known = any(lack in reason for lack in missing())
+            kind = "passed" if skip is None else "skipped"
+            yield Case(place, kind, skip is None or known)
+
+
 def perform(step: Step) -> Outcome:
     """Run a step; keep what it proves; return its faults."""
-    counts: Counter[str] = Counter()
-    faults: list[Fault] = []
-    failed: set[str] = set()
-    ran: set[str] = set()
+    found: list[Case] = []
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         tested = "pytest" in step.command
@@ -145,30 +182,19 @@ def perform(step: Step) -> Outcome:
         # Nothing but skipped files: pytest calls that a failure of its own kind.
         status = 0 if tested and status == 5 else status
         if tested and report.exists():
-            for case in ElementTree.parse(report).iter("testcase"):
-                # A file skipped as a whole is reported by its name.
-                module = case.get("classname") or case.get("name") or ""
-                place = module.replace(".", "/") + ".py"
-                name = case.get("name", "")
-                wrong = [*case.findall("failure"), *case.findall("error")]
-                ran.add(place)
-                if wrong:
-                    failed.add(place)
-                    # A file that cannot be collected has no test to name.
-                    node = f"{place}::{name}" if (ROOT / place).exists() else name
-                    message = (wrong[0].get("message") or "").strip().splitlines()
-                    repeat = shown(pytest(node))
-                    faults.append(Fault(node, (message or ["?"])[0][:200], repeat))
-                kind = "failed" if wrong else "passed"
-                skipped = case.find("skipped") is not None
-                counts["skipped" if skipped else kind] += 1
+            found = list(cases(report, step.command))
+    counts = Counter(case.kind for case in found)
+    faults = [case.fault for case in found if case.fault]
+    proven = {case.place for case in found}
     if status and not faults:
         faults.append(Fault(step.name, said, shown(step.command)))
         counts["failed"] += 1
+        proven.clear()
+    proven -= {case.place for case in found if not case.proves}
     for place, key in step.proves.items():
-        if place in ran - failed and not (status and not failed):
+        if place in proven:
             cache.put("proofs", key, place)
-    if not status:
+    if not status and all(case.proves for case in found):
         for key in step.all_or_nothing:
             cache.put("proofs", key, step.name)
     return Outcome(status, faults, counts)
@@ -216,9 +242,7 @@ def tests(name: str, folders: str, limit: float, *options: str) -> Step | None:
     return Step(name, pytest(*todo, *options), limit, todo)
 
 
-def unless_same(
-    name: str, command: list[str], limit: float, *read: str
-) -> Step | None:
+def unless_same(name: str, command: list[str], limit: float, *read: str) -> Step | None:
     """Return a step, None if it has passed on these very files, pins and Python."""
     files = digest_of(ROOT, *read, "pyproject.toml", "requirements.lock")
     key = digest(name, *command[1:], files, f"{sys.version_info[:2]}")
@@ -290,8 +314,8 @@ def steps(quick: bool) -> list[tuple[str, Callable[[], Step | None]]]:
             "types of the tools",
             lambda: unless_same("types of the tools", TYPES, 900, "crlib", *TOOLS),
         ),
-        ("tools", lambda: tests("tools", "tools", 900)),
-        ("manuscript", lambda: tests("manuscript", "book", 900)),
+        ("tools", lambda: tests("tools", "tools", 1800)),
+        ("manuscript", lambda: tests("manuscript", "book", 1800)),
         ("library", lambda: tests("library", "unit theory gpu", 3600, *COVERAGE)),
         ("examples", lambda: unless_same("examples", EXAMPLES, 600, "crlib")),
         ("units", lambda: tests("units", "units", 5400)),

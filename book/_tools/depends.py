@@ -9,6 +9,7 @@ as a whole is reached as a whole.
 
 import ast
 import hashlib
+import importlib.util
 import os
 import platform
 import re
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from book._tools import chromium
 from book._tools.manuscript import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +32,15 @@ KERNEL = {
 }
 PACKAGES = ("crlib", "book/_tools", "tests")
 TABLES = ("crlib/results", "crlib/embedded", "benchmarks/results")
+# Packages without which tests are skipped.
+OPTIONAL = (
+    "distributed",
+    "efficientnet_lite_pytorch",
+    "nbgrader",
+    "safetensors",
+    "skimage",
+    "sklearn",
+)
 EXERCISE = re.compile(r"\{exercise-start\}.*?\{solution-end\}", re.DOTALL)
 
 
@@ -50,6 +61,15 @@ def digest_of(root: Path, *names: str) -> str:
             if path.is_file() and "__pycache__" not in path.parts:
                 parts += [path.relative_to(root).as_posix(), path.read_bytes()]
     return digest(*parts)
+
+
+def missing() -> list[str]:
+    """Return what tests need and this machine lacks, in the words of their skips."""
+    have: dict[str, object] = {n: importlib.util.find_spec(n) for n in OPTIONAL}
+    have["CRLIB_DATA"] = os.environ.get("CRLIB_DATA")
+    have["CUDA"] = Path("/dev/nvidia0").exists()
+    have["Chromium"] = chromium.find()
+    return [name for name, found in have.items() if not found]
 
 
 @dataclass
@@ -338,7 +358,10 @@ class Sources:
         ]
         if "cells" in names:
             cells += self._cells
-        return self.key(files, digest_of(self.root, *sorted(names - {"cells"})), *cells)
+        texts = digest_of(self.root, *sorted(names - {"cells"}))
+        # What is skipped here is not proven where it would run.
+        where = f"{os.environ.get('HYPOTHESIS_PROFILE', '')} {missing()}"
+        return self.key(files, texts, *cells, where)
 
     @cached_property
     def _cells(self) -> list[str]:

@@ -10,8 +10,10 @@ each claim.
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,8 +32,9 @@ from book._tools.depends import KERNEL, ROOT, Sources
 from book._tools.units import KINDS, Unit
 
 READER = {"name": "myst_nb_md", "type": "plugin"}
-# Seconds by the clock after which a cell is stopped, however busy the machine.
-PATIENCE = 600
+# Seconds by the clock after which a cell is interrupted, however busy the machine, and
+# those it then has to end.
+PATIENCE, GRACE = 600, 30
 CELL_SECONDS = 30
 # Of the half-width of its interval: a claim with less room holds by a hair.
 SLACK = 0.05
@@ -96,12 +99,13 @@ def run(page: Path, patience: float = PATIENCE) -> Run:
     notebook.cells = [cell for _, cell in wanted]
     ran: dict[int, tuple[float, list[Any]]] = {}
     line = 0
-    with _client(notebook, patience) as (client, claims, environment):
+    with _client(notebook) as (client, claims, environment):
         try:
             with client.setup_kernel(env=environment):
                 for index, (line, cell) in enumerate(wanted):
                     before = _seconds(_pid(client))
-                    client.execute_cell(cell, index)
+                    with _limited(_pid(client), patience):
+                        client.execute_cell(cell, index)
                     seconds = round(_seconds(_pid(client)) - before, 3)
                     ran[line] = seconds, cell.outputs
                 memory = _megabytes(_pid(client))
@@ -114,7 +118,7 @@ def run(page: Path, patience: float = PATIENCE) -> Run:
 
 @contextlib.contextmanager
 def _client(
-    notebook: NotebookNode, patience: float
+    notebook: NotebookNode,
 ) -> Iterator[tuple[NotebookClient, Path, dict[str, str]]]:
     """Prepare a kernel in an empty folder, this interpreter's and this crlib's."""
     with tempfile.TemporaryDirectory() as folder:
@@ -130,14 +134,36 @@ def _client(
         sockets = {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}
         client = NotebookClient(
             notebook,
-            timeout=patience,
-            # The trace then says where the cell stood.
-            interrupt_on_timeout=True,
             kernel_name="python3",
             resources={"metadata": {"path": str(Path(folder) / "cells")}},
             config=Config({"KernelManager": sockets}),
         )
         yield client, claims, environment
+
+
+@contextlib.contextmanager
+def _limited(pid: int, patience: float) -> Iterator[None]:
+    """Interrupt a cell that does not end, whose trace then says where it stood.
+
+    A cell that hears no interrupt, in a loop that catches all or in compiled code, ends
+    with its kernel.
+    """
+    limits = [
+        threading.Timer(patience, os.killpg, [pid, signal.SIGINT]),
+        threading.Timer(patience + GRACE, os.killpg, [pid, signal.SIGKILL]),
+    ]
+    for limit in limits:
+        limit.start()
+    try:
+        yield
+    except DeadKernelError:
+        if not limits[1].finished.is_set():
+            raise
+        message = f"did not end in {patience:.0f} s, nor when it was interrupted"
+        raise DeadKernelError(message) from None
+    finally:
+        for limit in limits:
+            limit.cancel()
 
 
 def _pid(client: NotebookClient) -> int:

@@ -1,13 +1,14 @@
 """Make the skeleton of a new unit: ``python -m book._tools.skeleton lab spiking_nets``.
 
 It writes the manuscript, the tests of its exercises and the file of its own tests,
-and enters the unit in the table of contents. What is still to be written says TODO,
-which no check lets pass.
+and enters the unit in the table of contents and on the pages that name every unit.
+What is still to be written says TODO, which no check lets pass.
 """
 
 import argparse
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from book._tools.depends import ROOT
@@ -153,7 +154,7 @@ def files(unit: Unit) -> dict[str, str]:
                 rubric = RUBRIC if kind == "judge" else ""
                 sections += IN_WORDS.format(short=short, kind=kind, rubric=rubric)
     manuscript = MANUSCRIPT.format(
-        title=unit.slug.replace("_", " ").capitalize(),
+        title=unit.title,
         goals="\n".join(["- TODO an objective."] * rules.objectives),
         name=unit.name,
         sections=sections,
@@ -188,6 +189,42 @@ def enter(contents: str, unit: Unit, same: list[Unit]) -> str:
     return contents.replace(back, PART + line + back)
 
 
+# Pages that name every unit: what stands there of one, and what of a new one.
+PLACES = (
+    (
+        "part*.md",
+        r"\[.*\]\({stem}\.md\)\n: .*\n(?:  .*\n)*",
+        "\n[{title}]({stem}.md)\n: TODO what it adds to the thread.\n",
+    ),
+    (
+        "session_plans.md",
+        r"```\{{session\}} {name}\n(?:.*\n)*?```\n",
+        "\n```{{session}} {name}\n"
+        "- *Vote:* TODO\n- *Board:* TODO\n- *Notebook:* TODO\n```\n",
+    ),
+    (
+        "labs_together.md",
+        r"\| \[\d+\]\({stem}\.md\) .*\n",
+        "| [{number}]({stem}.md) | TODO the claim | TODO | TODO | TODO | TODO |\n",
+    ),
+)
+
+
+def name_it(root: Path, unit: Unit, before: Unit) -> Iterator[Path]:
+    """Name a unit behind another wherever that one is named; yield the files."""
+    for pages, there, new in PLACES:
+        pattern = there.format(stem=before.stem, name=before.name)
+        for page in sorted((root / "book").glob(pages)):
+            text = page.read_text(encoding="utf-8")
+            if found := re.search(pattern, text):
+                at = found.end()
+                line = new.format(
+                    stem=unit.stem, name=unit.name, number=unit.number, title=unit.title
+                )
+                page.write_text(text[:at] + line + text[at:], encoding="utf-8")
+                yield page
+
+
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("kind", choices=sorted(KINDS), help="ch or lab")
@@ -206,6 +243,9 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         print(name)
     contents = root / "_toc.yml"
     contents.write_text(enter(contents.read_text(), unit, same))
+    for before in [other for other in same if other < unit][-1:]:
+        for page in name_it(root, unit, before):
+            print(f"book/{page.name}: a TODO")
     print(f"_toc.yml now names it. Next: pytest tests/units/{unit.name}.py")
     return 0
 

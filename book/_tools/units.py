@@ -98,6 +98,11 @@ class Unit:
         return f"{self.name}_{self.slug}"
 
     @property
+    def title(self) -> str:
+        """Its slug as words, for want of a better title."""
+        return self.slug.replace("_", " ").capitalize()
+
+    @property
     def label(self) -> str:
         """Its number as readers see it: ``5``, ``L3``."""
         return f"{self.rules.label}{self.number}"

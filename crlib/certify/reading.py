@@ -29,10 +29,10 @@ POOLS = (
     nn.ReplicationPad2d,
     nn.CircularPad2d,
 )
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+NORMALISERS = (nn.BatchNorm1d, nn.BatchNorm2d)
 LINEAR = (nn.Linear, LowRankLinear, nn.Conv2d, LowRankConv2d)
 BENDS = (nn.ReLU, nn.LeakyReLU, *CURVES, nn.MaxPool2d)
-KNOWN = (Normalize, *LINEAR, *NORMS, *POOLS, *BENDS, nn.Flatten, Residual)
+KNOWN = (Normalize, *LINEAR, *NORMALISERS, *POOLS, *BENDS, nn.Flatten, Residual)
 ABSENT = (nn.Identity, nn.Dropout)
 
 
@@ -102,7 +102,7 @@ def _check(layer: nn.Module) -> None:
         raise ValueError(f"{layer}: only a positive divisor can be bounded.")
     if isinstance(layer, nn.ZeroPad2d) and layer.value:
         raise ValueError(f"{layer} pads with {layer.value}: only zeros can be bounded.")
-    if isinstance(layer, NORMS) and layer.running_mean is None:
+    if isinstance(layer, NORMALISERS) and layer.running_mean is None:
         raise ValueError(
             f"{layer} keeps no running statistics, so an answer depends on the"
             " rest of the batch: nothing can be bounded."
@@ -181,7 +181,7 @@ def _step(layer: Any, shape: tuple[int, ...]) -> Step:
         )
     if isinstance(layer, POOLS):
         return _pool(layer, shape)
-    if isinstance(layer, (Normalize, *NORMS)):
+    if isinstance(layer, (Normalize, *NORMALISERS)):
         return Affine(*_scale_and_shift(layer, len(shape)), torch.mul, torch.mul)
     if isinstance(layer, LowRankLinear | LowRankConv2d):
         # Multiplied in float32, the product would carry its rounding.

@@ -8,16 +8,18 @@ assertion is what the learner reads. A further test, ``NAME_hidden``, also takes
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["Outcome", "check", "grade", "plain"]
+__all__ = ["Outcome", "check", "close", "gaussian", "grade", "plain"]
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -97,6 +99,29 @@ def plain(value: Any) -> Any:
         f"Your function returned {_named(value)}: return a tensor, a number, a string,"
         " or a list, tuple, set or dictionary of them."
     )
+
+
+def close(found: Any, right: float, what: str) -> None:
+    """Assert that an answer is a number, and right to six digits.
+
+    Args:
+        found: what the learner's function returned.
+        right: what it should have returned.
+        what: begins the sentence for the learner: ``"For (1, 2) the bound"``.
+
+    Raises:
+        AssertionError: it is not.
+    """
+    one = isinstance(found, int | float | Tensor) or getattr(found, "ndim", 1) == 0
+    assert one, f"{what} is not a number."
+    near = math.isclose(float(found), right, rel_tol=1e-6, abs_tol=1e-6)
+    assert near, f"{what} is {float(found):.6g} and should be {right:.6g}."
+
+
+def gaussian(*shape: int, seed: int) -> Tensor:
+    """Return standard normal numbers in double precision, always the same of a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 _PLAIN_ARRAYS = {Tensor, Parameter, np.ndarray}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crlib import attacks, theory
+from crlib.exercises import gaussian
 
 __all__ = [
     "distance",
@@ -21,11 +22,6 @@ __all__ = [
     "robust_loss",
     "robust_loss_hidden",
 ]
-
-
-def _random(*shape: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def distance(answer: Callable[..., Tensor]) -> None:
@@ -44,8 +40,8 @@ def distance(answer: Callable[..., Tensor]) -> None:
 
 def distance_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Random points, some labelled wrongly, against the library."""
-    w, x = _random(9, seed=seed), _random(50, 9, seed=seed + 1)
-    y = _random(50, seed=seed + 2).sign()
+    w, x = gaussian(9, seed=seed), gaussian(50, 9, seed=seed + 1)
+    y = gaussian(50, seed=seed + 2).sign()
     two = torch.stack([torch.zeros_like(w), w])
     offset = torch.tensor([0.0, 0.3], dtype=torch.float64)
     for norm in ("linf", "l2", "l1"):
@@ -74,7 +70,7 @@ def knapsack(answer: Callable[..., float]) -> None:
 def knapsack_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Random inputs against the library."""
     for i in range(20):
-        c, x = _random(7, seed=seed + i), _random(7, seed=seed + 100 + i).sigmoid()
+        c, x = gaussian(7, seed=seed + i), gaussian(7, seed=seed + 100 + i).sigmoid()
         room = torch.where(c > 0, 1 - x, x)
         m = (0.1 + 0.045 * i) * float(c.abs() @ room)
         two = torch.stack([torch.zeros_like(c), c])
@@ -103,8 +99,8 @@ def nearest_rival(answer: Callable[..., Tensor]) -> None:
 def nearest_rival_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Random classifiers: a step to the boundary meets the named rival."""
     for i in range(seed, seed + 5):
-        weight, bias = _random(6, 10, seed=i), _random(6, seed=50 + i)
-        x = _random(40, 10, seed=100 + i)
+        weight, bias = gaussian(6, 10, seed=i), gaussian(6, seed=50 + i)
+        x = gaussian(40, 10, seed=100 + i)
         y = (x @ weight.T + bias).argmax(1)
         _, step = theory.linear_minimal(weight, bias, x, y, norm="l2", box=False)
         # Barely beyond: farther on a third class may come between.
@@ -168,9 +164,9 @@ class _TwoLogits(torch.nn.Module):
 
 def robust_loss_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Many points against the loss at the end of an attack."""
-    w = _random(12, seed=seed + 3).float()
-    x = 0.5 + 0.05 * _random(30, 12, seed=seed + 4).float()
-    y = _random(30, seed=seed + 5).sign().float()
+    w = gaussian(12, seed=seed + 3).float()
+    x = 0.5 + 0.05 * gaussian(30, 12, seed=seed + 4).float()
+    y = gaussian(30, seed=seed + 5).sign().float()
     for eps in (0.0, 0.01, 0.2):
         net = _TwoLogits(w, 0.1)
         labels = (y > 0).long()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crlib import attacks, metrics
+from crlib.exercises import gaussian
 
 __all__ = [
     "bisect",
@@ -21,11 +22,6 @@ __all__ = [
 ]
 
 Reports = dict[str, float]
-
-
-def _random(*shape: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def margin_loss(answer: Callable[..., Tensor]) -> None:
@@ -43,7 +39,7 @@ def margin_loss(answer: Callable[..., Tensor]) -> None:
 def margin_loss_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Random logits of several scales, and gradients."""
     for scale in (1e-3, 1.0, 1e3):
-        logits = (scale * _random(40, 7, seed=seed)).requires_grad_()
+        logits = (scale * gaussian(40, 7, seed=seed)).requires_grad_()
         y = torch.arange(40) % 7
         kept = logits.detach().clone()
         loss = answer(logits, y)
@@ -69,7 +65,7 @@ def project_l1(answer: Callable[..., Tensor]) -> None:
 def project_l1_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Random points against the library, far from the walls of the box."""
     for d, eps in ((1, 0.5), (6, 0.3), (50, 0.5)):
-        v = 0.1 * _random(30, d, seed=seed + d)
+        v = 0.1 * gaussian(30, d, seed=seed + d)
         middle = torch.full_like(v, 0.5)
         truth = attacks.project(middle + v, middle, eps=eps, norm="l1") - middle
         u = answer(v, eps)
@@ -90,7 +86,7 @@ def bisect(answer: Callable[..., Tensor]) -> None:
 
 def bisect_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """The budget returned must be one at which the attack succeeded."""
-    falls = _random(50, seed=seed + 1).abs().float()
+    falls = gaussian(50, seed=seed + 1).abs().float()
     tried: list[tuple[Tensor, Tensor]] = []
 
     def attack(eps: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from crlib.exercises import gaussian
+
 __all__ = [
     "balance",
     "balance_hidden",
@@ -18,11 +20,6 @@ __all__ = [
 ]
 
 Layer = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def _random(*shape: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def box_layer(answer: Layer) -> None:
@@ -44,8 +41,8 @@ def box_layer_hidden(answer: Layer, seed: int = 0) -> None:
     """Random layers against all corners, where the ends are attained."""
     bits = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 5).double()
     for i in range(seed, seed + 10):
-        w, b = _random(7, 5, seed=i), _random(7, seed=50 + i)
-        ends = _random(2, 3, 5, seed=100 + i).sort(dim=0).values
+        w, b = gaussian(7, 5, seed=i), gaussian(7, seed=50 + i)
+        ends = gaussian(2, 3, 5, seed=100 + i).sort(dim=0).values
         low, high = answer(w, b, ends[0], ends[1])
         corners = ends[0][:, None] + bits * (ends[1] - ends[0])[:, None]
         values = (corners @ w.T + b).relu()
@@ -69,8 +66,8 @@ def balance_hidden(
 ) -> None:
     """Random networks: equal norms, the same function, the same answer again."""
     for i in range(seed, seed + 10):
-        w, v = _random(6, 4, seed=i), 9 * _random(3, 6, seed=60 + i)
-        x = _random(50, 4, seed=120 + i)
+        w, v = gaussian(6, 4, seed=i), 9 * gaussian(3, 6, seed=60 + i)
+        x = gaussian(50, 4, seed=120 + i)
         first, second = answer(w, v)
         assert torch.allclose(first.norm(dim=1), second.norm(dim=0)), "Not balanced."
         assert torch.allclose(

@@ -1,6 +1,5 @@
 """Tests for the exercises of chapter 5, Measuring compressibility."""
 
-import math
 import random
 from collections.abc import Callable
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from crlib import metrics
+from crlib.exercises import close
 
 __all__ = [
     "build",
@@ -19,13 +19,6 @@ __all__ = [
 ]
 
 
-def _close(found: object, right: float, what: str) -> None:
-    assert isinstance(found, float | int | Tensor), f"{what} is not a number."
-    assert math.isclose(float(found), right, rel_tol=1e-6, abs_tol=1e-6), (
-        f"{what} is {float(found):.4f} and should be {right:.4f}."
-    )
-
-
 def _same_curve(answer: Callable[..., Tensor], v: Tensor, q: float) -> None:
     found = answer(v.clone(), q)
     assert isinstance(found, Tensor), "error_curve returns a tensor."
@@ -34,7 +27,7 @@ def _same_curve(answer: Callable[..., Tensor], v: Tensor, q: float) -> None:
         f" there are {len(found)}."
     )
     for k in range(len(v) + 1):
-        _close(found[k], metrics.best_k_error(v, k, q=q), f"For k = {k}, the error")
+        close(found[k], metrics.best_k_error(v, k, q=q), f"For k = {k}, the error")
 
 
 def error_curve(answer: Callable[..., Tensor]) -> None:
@@ -53,18 +46,18 @@ def error_curve_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
 
 def effective_rank(answer: Callable[[Tensor], float]) -> None:
     """Test ``effective_rank(s)`` on flat spectra."""
-    _close(answer(torch.ones(16)), 16.0, "The effective rank of sixteen ones")
-    _close(answer(3 * torch.ones(5)), 5.0, "The effective rank of five threes")
+    close(answer(torch.ones(16)), 16.0, "The effective rank of sixteen ones")
+    close(answer(3 * torch.ones(5)), 5.0, "The effective rank of five threes")
 
 
 def effective_rank_hidden(answer: Callable[[Tensor], float], seed: int = 0) -> None:
     """Test ``effective_rank(s)`` with zeros and with uneven spectra."""
-    _close(answer(torch.tensor([2.0, 2, 0, 0])), 2.0, "With two zeros, the rank")
-    _close(answer(torch.tensor([7.0])), 1.0, "The rank of a single value")
+    close(answer(torch.tensor([2.0, 2, 0, 0])), 2.0, "With two zeros, the rank")
+    close(answer(torch.tensor([7.0])), 1.0, "The rank of a single value")
     g = torch.Generator().manual_seed(seed + 2)
     for _ in range(10):
         s = torch.rand(20, generator=g) ** 3
-        _close(answer(s), metrics.effective_rank(s), "On a random spectrum, the rank")
+        close(answer(s), metrics.effective_rank(s), "On a random spectrum, the rank")
 
 
 def _to_order(
@@ -76,11 +69,11 @@ def _to_order(
         f"For {order}: not a vector with d entries."
     )
     s = v.double().abs().sort(descending=True).values
-    _close(s[0], 1.0, f"For {order}: the largest entry")
-    _close(metrics.best_k_error(s, k), eps, f"For {order}: the error")
-    _close(metrics.spread(s, k), beta, f"For {order}: the spread")
+    close(s[0], 1.0, f"For {order}: the largest entry")
+    close(metrics.best_k_error(s, k), eps, f"For {order}: the error")
+    close(metrics.spread(s, k), beta, f"For {order}: the spread")
     reach = ((1 - eps**2) / (1 + (k - 1) * (1 - beta) ** 2)) ** 0.5
-    _close(reach * float(s.norm()), 1.0, f"For {order}: the upper side of the sandwich")
+    close(reach * float(s.norm()), 1.0, f"For {order}: the upper side of the sandwich")
 
 
 def build(answer: Callable[..., Tensor]) -> None:

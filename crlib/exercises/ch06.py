@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crlib import metrics, theory
+from crlib.exercises import close
 
 __all__ = [
     "first_useful",
@@ -21,18 +22,11 @@ __all__ = [
 ]
 
 
-def _close(found: object, right: float, what: str) -> None:
-    assert isinstance(found, float | int | Tensor), f"{what} is not a number."
-    assert math.isclose(float(found), right, rel_tol=1e-6, abs_tol=1e-6), (
-        f"{what} is {float(found):.4f} and should be {right:.4f}."
-    )
-
-
 def published_bound(answer: Callable[..., float]) -> None:
     """Test ``published_bound(s, k)`` on two spectra that can be done by hand."""
-    _close(answer(torch.ones(9), 4), 1.0, "For nine ones and k = 4, the bound")
+    close(answer(torch.ones(9), 4), 1.0, "For nine ones and k = 4, the bound")
     s = torch.tensor([4.0, 2.0, 2.0, 0.0])
-    _close(answer(s, 2), 1.5 * 24**0.5, "For 4, 2, 2, 0 and k = 2, the bound")
+    close(answer(s, 2), 1.5 * 24**0.5, "For 4, 2, 2, 0 and k = 2, the bound")
 
 
 def published_bound_hidden(answer: Callable[..., float], seed: int = 0) -> None:
@@ -42,7 +36,7 @@ def published_bound_hidden(answer: Callable[..., float], seed: int = 0) -> None:
         w = torch.randn(7, 9, generator=g, dtype=torch.float64)
         s = metrics.singular_values(w)
         right = theory.structure_times_scale(w, k, norm="l2").bound
-        _close(answer(s, k), right, f"For a random spectrum and k = {k}, the bound")
+        close(answer(s, k), right, f"For a random spectrum and k = {k}, the bound")
     found = answer(torch.tensor([2.0, 0.0]), 2)
     assert found == math.inf, f"With a zero k-th value the bound is inf, not {found}."
 
@@ -84,7 +78,7 @@ def _shares(
         f"Return a tensor of {len(right)} shares."
     )
     for i, (share, value) in enumerate(zip(found, right, strict=True), 1):
-        _close(share, float(value), f"The share of factor {i}")
+        close(share, float(value), f"The share of factor {i}")
 
 
 def shares(answer: Callable[..., Tensor]) -> None:
@@ -112,8 +106,8 @@ def _layer(answer: Callable[..., Tensor], t: float, h: int, m: int) -> None:
     assert isinstance(w, Tensor) and w.shape == (h, m), (
         f"{order}: return a tensor of shape ({h}, {m})."
     )
-    _close(w.norm(), 1.0, f"{order}: the Frobenius norm")
-    _close(metrics.operator_norm(w, norm="linf"), t, f"{order}: the norm")
+    close(w.norm(), 1.0, f"{order}: the Frobenius norm")
+    close(metrics.operator_norm(w, norm="linf"), t, f"{order}: the norm")
 
 
 def layer_with(answer: Callable[..., Tensor]) -> None:

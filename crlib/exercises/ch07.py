@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crlib import metrics
+from crlib.exercises import close
 
 __all__ = [
     "balanced",
@@ -19,19 +20,12 @@ __all__ = [
 ]
 
 
-def _close(found: object, right: float, what: str) -> None:
-    assert isinstance(found, float | int | Tensor), f"{what} is not a number."
-    assert math.isclose(float(found), right, rel_tol=1e-6, abs_tol=1e-9), (
-        f"{what} is {float(found):.4f} and should be {right:.4f}."
-    )
-
-
 def worst_mask(answer: Callable[[Tensor, Tensor], float]) -> None:
     """Test ``worst_mask(v, u)`` on two and three neurons."""
     ones = torch.ones(2)
-    _close(answer(ones, torch.tensor([1.0, -1.0])), 1.0, "For (1, 1), (1, -1): it")
+    close(answer(ones, torch.tensor([1.0, -1.0])), 1.0, "For (1, 1), (1, -1): it")
     v, u = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 1.0, -2.0])
-    _close(answer(v, u), 6.0, "For (1, 2, 3), (1, 1, -2): it")
+    close(answer(v, u), 6.0, "For (1, 2, 3), (1, 1, -2): it")
 
 
 def worst_mask_hidden(answer: Callable[[Tensor, Tensor], float], seed: int = 0) -> None:
@@ -50,17 +44,17 @@ def worst_mask_hidden(answer: Callable[[Tensor, Tensor], float], seed: int = 0) 
 
 def best_pairs(answer: Callable[[Sequence[float]], float]) -> None:
     """Test ``best_pairs(alignments)`` on short networks."""
-    _close(answer([0.5]), 0.5, "For one pair, the product")
-    _close(answer([0.5, 0.3, 0.5]), 0.25, "For 0.5, 0.3, 0.5, the product")
-    _close(answer([0.5, 0.1, 0.5]), 0.1, "For 0.5, 0.1, 0.5, the product")
-    _close(answer([1.2, 1.5]), 1.0, "For alignments above one, the product")
+    close(answer([0.5]), 0.5, "For one pair, the product")
+    close(answer([0.5, 0.3, 0.5]), 0.25, "For 0.5, 0.3, 0.5, the product")
+    close(answer([0.5, 0.1, 0.5]), 0.1, "For 0.5, 0.1, 0.5, the product")
+    close(answer([1.2, 1.5]), 1.0, "For alignments above one, the product")
 
 
 def best_pairs_hidden(
     answer: Callable[[Sequence[float]], float], seed: int = 0
 ) -> None:
     """Test ``best_pairs(alignments)`` against all sets, and on a deep network."""
-    _close(answer([]), 1.0, "Without pairs, the product")
+    close(answer([]), 1.0, "Without pairs, the product")
     g = torch.Generator().manual_seed(seed + 1)
     for n in range(1, 10):
         values = (1.2 * torch.rand(n, generator=g)).tolist()
@@ -74,8 +68,8 @@ def best_pairs_hidden(
                 if all(b - a > 1 for a, b in itertools.pairwise(s))
             ),
         )
-        _close(answer(values), right, f"For {n} random pairs, the product")
-    _close(answer([0.9] * 400), 0.9**200, "For four hundred pairs, the product")
+        close(answer(values), right, f"For {n} random pairs, the product")
+    close(answer([0.9] * 400), 0.9**200, "For four hundred pairs, the product")
 
 
 def _run(weights: Sequence[Tensor], x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from crlib import theory
+from crlib.exercises import gaussian
 
 __all__ = [
     "bias_radii",
@@ -20,11 +21,6 @@ __all__ = [
     "worst_corner",
     "worst_corner_hidden",
 ]
-
-
-def _random(*shape: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def most_classes(answer: Callable[[int, float], int]) -> None:
@@ -65,7 +61,7 @@ def bias_radii(answer: Callable[[Tensor], Tensor]) -> None:
 def bias_radii_hidden(answer: Callable[[Tensor], Tensor], seed: int = 0) -> None:
     """Random points, against a projection, and moved far away."""
     for d, n in ((6, 3), (6, 6), (6, 7)):
-        x = _random(d, n, seed=seed + n)
+        x = gaussian(d, n, seed=seed + n)
         found = answer(x)
         for i, j in itertools.permutations(range(n), 2):
             middle = (x[:, i] + x[:, j]) / 2
@@ -103,7 +99,7 @@ def worst_corner_hidden(
 ) -> None:
     """All corners of small cubes, and a large one against the hull."""
     for i in range(seed, seed + 10):
-        a, w = _random(6, 6, seed=i), _random(6, seed=100 + i)
+        a, w = gaussian(6, 6, seed=i), gaussian(6, seed=100 + i)
         z = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=5))).double()
         z = torch.cat([z, torch.ones(32, 1).double()], 1)
         wanted = float((z @ a.T @ w).min() / w.norm())
@@ -111,7 +107,7 @@ def worst_corner_hidden(
         assert math.isclose(found, wanted, rel_tol=1e-6), (
             f"Enumeration of a random cube gives {wanted:.5g}, and you {found:.5g}."
         )
-    a = _random(30, 30, seed=seed + 1)
+    a = gaussian(30, 30, seed=seed + 1)
     readout = torch.linalg.inv(a)[-1]
     found, truth = float(answer(readout, a)), theory.sign_cube_radii(a).readout
     assert math.isclose(found, truth, rel_tol=1e-5), (

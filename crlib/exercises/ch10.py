@@ -1,12 +1,12 @@
 """Tests for the exercises of chapter 10, The bridge between the two papers."""
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from crlib import theory
+from crlib.exercises import close, gaussian
 
 __all__ = [
     "bypass",
@@ -24,18 +24,6 @@ def _tensor(*rows: object) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def _normal(seed: int, *shape: int) -> Tensor:
-    g = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-
-def _close(found: object, right: float, what: str) -> None:
-    assert isinstance(found, float | int | Tensor), f"{what} is not a number."
-    assert math.isclose(float(found), right, rel_tol=1e-6, abs_tol=1e-9), (
-        f"{what} is {float(found):.4f} and should be {right:.4f}."
-    )
-
-
 def _same(found: object, right: Tensor, what: str) -> None:
     assert isinstance(found, Tensor) and found.shape == right.shape, (
         f"{what} is a tensor of shape {tuple(right.shape)}."
@@ -49,19 +37,19 @@ def _same(found: object, right: Tensor, what: str) -> None:
 def survives(answer: Callable[..., float]) -> None:
     """Test ``survives(w, difference)`` where the row space is a coordinate plane."""
     w = _tensor([2.0, 0, 0], [2.0, 1, 0])
-    _close(answer(w, _tensor(1.0, 0, 0)), 1, "Inside the row space, the fraction")
-    _close(answer(w, _tensor(0.0, 0, 5)), 0, "Outside the row space, the fraction")
-    _close(answer(w, _tensor(0.0, 3, 4)), 0.6, "For (0, 3, 4), the fraction")
+    close(answer(w, _tensor(1.0, 0, 0)), 1, "Inside the row space, the fraction")
+    close(answer(w, _tensor(0.0, 0, 5)), 0, "Outside the row space, the fraction")
+    close(answer(w, _tensor(0.0, 3, 4)), 0.6, "For (0, 3, 4), the fraction")
 
 
 def survives_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test ``survives`` on matrices of low rank, one row, and full rank."""
     shapes = ((6, 2, 9), (1, 1, 5), (4, 4, 4), (9, 3, 8))
     for i, (h, k, m) in enumerate(shapes, start=seed):
-        w = _normal(i, h, k) @ _normal(i + 10, k, m)
-        d = _normal(i + 20, m)
+        w = gaussian(h, k, seed=i) @ gaussian(k, m, seed=i + 10)
+        d = gaussian(m, seed=i + 20)
         right = float(theory.surviving_fraction(w, d))
-        _close(answer(w, d), right, f"For rank {k} of {m} inputs, the fraction")
+        close(answer(w, d), right, f"For rank {k} of {m} inputs, the fraction")
 
 
 def _cheapest(
@@ -80,13 +68,13 @@ def cheapest(answer: Callable[..., Tensor]) -> None:
 def cheapest_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Test ``cheapest`` on random layers of low rank and several labels."""
     for i in range(seed, seed + 10):
-        w = _normal(i, 5, 2) @ _normal(i + 50, 2, 12)
-        others, labels = _normal(i + 100, 20, 12), torch.arange(20) % 3
-        _cheapest(answer, w, _normal(i + 150, 12), others, labels)
+        w = gaussian(5, 2, seed=i) @ gaussian(2, 12, seed=i + 50)
+        others, labels = gaussian(20, 12, seed=i + 100), torch.arange(20) % 3
+        _cheapest(answer, w, gaussian(12, seed=i + 150), others, labels)
 
 
 def _bypass(answer: Callable[..., Tensor], w: Tensor, s: Tensor, seed: int) -> None:
-    x, other = _normal(seed, 2, w.shape[1])
+    x, other = gaussian(2, w.shape[1], seed=seed)
     right = theory.bridge_attack(torch.cat([w, s]), x, other).e
     found = answer(w, s, x, other)
     assert isinstance(found, Tensor) and found.shape == x.shape, (
@@ -108,9 +96,9 @@ def bypass(answer: Callable[..., Tensor]) -> None:
 def bypass_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
     """Test ``bypass`` on random layers and on an identity skip."""
     for i in range(seed, seed + 5):
-        _bypass(answer, _normal(i, 2, 9), _normal(i + 10, 4, 9), i)
+        _bypass(answer, gaussian(2, 9, seed=i), gaussian(4, 9, seed=i + 10), i)
     eye = torch.eye(6, dtype=torch.float64)
-    _bypass(answer, _normal(seed + 5, 2, 6), eye, seed + 6)
+    _bypass(answer, gaussian(2, 6, seed=seed + 5), eye, seed + 6)
 
 
 def _fewest(
@@ -138,7 +126,7 @@ def fewest_directions_hidden(answer: Callable[..., int], seed: int = 0) -> None:
     _fewest(answer, w, _tensor(1.0, 0, 3), 3.5, 1)
     _fewest(answer, w, _tensor(0.0, 0, 3), 3.5, 0)
     for i in range(seed, seed + 10):
-        w, d = _normal(i, 6, 10), _normal(i + 50, 10)
+        w, d = gaussian(6, 10, seed=i), gaussian(10, seed=i + 50)
         start = torch.zeros_like(d)
         left = [float((w @ d).norm())]
         left += [

@@ -10,6 +10,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from crlib.exercises import close
+
 __all__ = [
     "limit",
     "limit_hidden",
@@ -20,26 +22,19 @@ __all__ = [
 ]
 
 
-def _close(found: Any, right: float, what: str) -> None:
-    number = isinstance(found, int | float) or getattr(found, "ndim", 1) == 0
-    assert number, f"{what} is not a number."
-    near = math.isclose(float(found), right, rel_tol=1e-6, abs_tol=1e-9)
-    assert near, f"{what} is {float(found):.6g} and should be {right:.6g}."
-
-
 def limit(answer: Callable[[float, float], float]) -> None:
     """Test ``limit(alpha, share)`` on either side of two."""
-    _close(answer(4.0, 0.25), math.sqrt(0.5), "The limit for alpha = 4, share = 1/4")
-    _close(answer(1.5, 0.1), 0.0, "The limit for alpha = 1.5, share = 0.1")
+    close(answer(4.0, 0.25), math.sqrt(0.5), "The limit for alpha = 4, share = 1/4")
+    close(answer(1.5, 0.1), 0.0, "The limit for alpha = 1.5, share = 0.1")
 
 
 def limit_hidden(answer: Callable[[float, float], float], seed: int = 0) -> None:
     """Test ``limit(alpha, share)`` at two, for no tail at all, and near the edges."""
     for alpha, share in ((2.0, 0.3), (1.0, 0.999)):
-        _close(answer(alpha, share), 0.0, f"The limit for alpha = {alpha}")
+        close(answer(alpha, share), 0.0, f"The limit for alpha = {alpha}")
     rng = random.Random(seed)
     for share in (0.01, 0.5, 0.9, rng.uniform(0.05, 0.95)):
-        _close(
+        close(
             answer(math.inf, share),
             math.sqrt(1 - share),
             f"The limit without a tail for share = {share}",
@@ -47,7 +42,7 @@ def limit_hidden(answer: Callable[[float, float], float], seed: int = 0) -> None
         for alpha in (2.1, 3.0, 10.0, rng.uniform(2.05, 9)):
             right = math.sqrt(1 - share ** (1 - 2 / alpha))
             what = f"The limit for alpha = {alpha}, share = {share}"
-            _close(answer(alpha, share), right, what)
+            close(answer(alpha, share), right, what)
 
 
 def _ends(
@@ -61,7 +56,7 @@ def _ends(
         found, ((1 - level) / 2, (1 + level) / 2), ("low", "high"), strict=True
     ):
         right = hill * stats.gamma.ppf(tail, k) / k
-        _close(end, right, f"The {name} end for k = {k}, level = {level}")
+        close(end, right, f"The {name} end for k = {k}, level = {level}")
 
 
 def _pareto(alpha: float, n: int, seed: int) -> Tensor:
@@ -100,8 +95,8 @@ def _parts(answer: Parts, a: Any, b: Any, groups: Any) -> None:
         mean_a, mean_b = a[own].mean(), b[own].mean()
         within += float(((a[own] - mean_a) * (b[own] - mean_b)).sum()) / len(a)
         between += own.mean() * (mean_a - a.mean()) * (mean_b - b.mean())
-    _close(found[0], within, "The part within the groups")
-    _close(found[1], float(between), "The part between the groups")
+    close(found[0], within, "The part within the groups")
+    close(found[1], float(between), "The part between the groups")
 
 
 def parts(answer: Parts) -> None:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from crlib import checks
+
 __all__ = [
     "BridgeAttack",
     "bridge_attack",
@@ -213,6 +215,5 @@ def _inputs(x: Tensor, w: Tensor) -> Tensor:
             f"Inputs (..., {w.shape[1]}) go through this layer, not {tuple(x.shape)}:"
             " flatten images first."
         )
-    if not x.isfinite().all():
-        raise ValueError("The inputs hold a NaN or an infinity.")
+    checks.finite(x)
     return x.detach().double()

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from crlib import checks
+
 __all__ = ["CurvedBridge", "curved_bridge"]
 
 # Weaker directions of a Jacobian, relative to its strongest, are rounding.
@@ -81,8 +83,7 @@ def curved_bridge(
             f"Give two sets of inputs (N, m) of one shape, not {tuple(x.shape)} and"
             f" {tuple(x_prime.shape)}: flatten images first."
         )
-    if not (x.isfinite().all() and x_prime.isfinite().all()):
-        raise ValueError("The inputs hold a NaN or an infinity.")
+    checks.finite(x, x_prime)
     if steps < 1 or corrections < 0:
         raise ValueError(
             f"{steps} steps and {corrections} corrections: walk at least one step."

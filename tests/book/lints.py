@@ -429,6 +429,36 @@ def sections(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
         yield 1, f"{length} lines: shorten it to {rules(book).lines} or split it"
 
 
+def ends(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
+    for cell in book.cells:
+        for call in calls(cell, "claim"):
+            for node in ast.walk(call):
+                if isinstance(node, ast.Compare) and _compares_ends(node):
+                    yield (
+                        cell.body_line + node.lineno - 1,
+                        "ends of an interval compared by hand, which hides how little"
+                        " room is left: write .above(), .below() or .differs()",
+                    )
+
+
+def _compares_ends(node: ast.Compare) -> bool:
+    """Say whether ``low`` or ``high`` of something stands beside a < or >."""
+    sides = [node.left, *node.comparators]
+    # As in max(mark.high for mark in marks); a width is a difference, and no end.
+    sides += [
+        part
+        for side in sides
+        if isinstance(side, ast.Call) and called(side) in ("min", "max")
+        for part in ast.walk(side)
+        if isinstance(part, ast.expr)
+    ]
+    ordered = any(isinstance(o, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for o in node.ops)
+    return ordered and any(
+        isinstance(side, ast.Attribute) and side.attr in ("low", "high")
+        for side in sides
+    )
+
+
 def leftovers(book: Manuscript, _: Shelf) -> Iterator[tuple[int, str]]:
     for n, line in enumerate(book.text.splitlines(), 1):
         if match := re.search(r"\b(TODO|FIXME|XXX)\b", line):
@@ -581,6 +611,7 @@ RULES: dict[str, Rule] = {
         cited,
         glued,
         intervals,
+        ends,
         spellings,
     )
 }

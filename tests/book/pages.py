@@ -27,6 +27,9 @@ HTML = ROOT / "_build" / "html"
 DESKTOP = ViewportSize(width=1280, height=900)
 PHONE = ViewportSize(width=375, height=900)
 MEGABYTES = 1.5
+# Of the browser, for what it is asked, in milliseconds.
+PATIENCE = 120_000
+DRAWN = """() => Promise.resolve(window.MathJax?.startup?.promise).then(() => true)"""
 RAW = re.compile(r"\{[a-z:]+\}`|^:(label|name|class|tags):|```|\$\$|\?\?\?|\bUnknown\b")
 # Of a question: where its explanations stand.
 WHY = "box => [...box.querySelectorAll('.cr-why')]"
@@ -202,6 +205,7 @@ def opened(
     dark and narrow later.
     """
     context = driver.new_context(viewport=DESKTOP, color_scheme="light")
+    context.set_default_timeout(PATIENCE)
     tab, trouble = context.new_page(), []
     tab.on(
         "request",
@@ -224,8 +228,13 @@ def opened(
     context.route(re.compile(r"^https?://"), lambda route: route.abort())
     if not formulas:
         context.route(re.compile("mathjax"), lambda route: route.abort())
-    tab.goto(page.as_uri(), wait_until="load")
-    tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+    try:
+        tab.goto(page.as_uri(), wait_until="load")
+        # Of evaluate there is no limit: a script that never ends is met here.
+        tab.wait_for_function(DRAWN)
+    except PlaywrightTimeout as error:
+        context.close()
+        raise AssertionError(f"{page.name}: a script does not end: {error}") from None
     try:
         yield tab, trouble
     finally:

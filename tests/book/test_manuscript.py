@@ -22,7 +22,7 @@ def test_chapter(book: manuscript.Manuscript, rule: str) -> None:
 
 
 PAGE_RULES = ("digits", "cells", "tags", "figures", "sliders", "leftovers")
-PAGE_RULES += ("sentences", "links", "terms", "cited", "intervals", "spellings")
+PAGE_RULES += ("sentences", "links", "terms", "cited", "intervals", "ends", "spellings")
 
 
 @pytest.mark.parametrize("rule", PAGE_RULES)

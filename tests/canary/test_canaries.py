@@ -105,6 +105,11 @@ FAULTS = [
     ("glued", "{glue:text}`ch07_total`", "{glue:text}`ch07_sum`"),
     ("intervals", GLUED, GLUED.replace('f"{total}"', 'gap.format(".2f")') + FOUR_MORE),
     ("intervals", GLUED, GLUED.replace('f"{total}"', "verdict(gap)") + FOUR_MORE),
+    ("ends", 'claim("The sum is six.", total == 6)',
+     'claim("The sum is six.", total == 6)\nclaim("So.", gap.low > 0.5)'),
+    ("ends", 'claim("The sum is six.", total == 6)',
+     'claim("The sum is six.", total == 6)\n'
+     'claim("So.", 0.8 > max(gap.high for gap in gaps))'),
     ("spellings", "Length helps, and", "Length helps one per\ncent, and"),
     ("spellings", "Length helps, and", "Length helps in l2, and"),
     ("spellings", "Length helps, and", "As [the last chapter](notation.md) shows, and"),

@@ -124,6 +124,25 @@ def test_console_error(driver: Browser, spoil: Callable[[str, str], Path]) -> No
         assert any("broken" in line for line in trouble)
 
 
+@pytest.mark.parametrize(
+    "when",
+    ["{}()", "addEventListener('load', () => setTimeout({}))"],
+    ids=["before it is loaded", "once it is loaded"],
+)
+def test_endless_script(
+    driver: Browser,
+    spoil: Callable[[str, str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    monkeypatch.setattr(pages, "PATIENCE", 5000)
+    endless = when.format("(() => { while (true) {} })")
+    page = spoil("</body>", f"<script>{endless}</script></body>")
+    with pytest.raises(AssertionError, match=f"{page.name}: a script does not end"):
+        with pages.opened(driver, page):
+            pass
+
+
 def test_script_error(driver: Browser, spoil: Callable[[str, str], Path]) -> None:
     page = spoil("</body>", "<script>undefined_function()</script></body>")
     with pages.opened(driver, page) as (_, trouble):

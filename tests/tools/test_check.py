@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from book._tools import cache, check
@@ -130,13 +131,51 @@ def test_what_is_kept_is_found_again_until_a_month_has_passed(tmp_path: Path) ->
     assert cache.get("proofs", "key") is None
 
 
-def test_a_file_skipped_as_a_whole_is_no_fault(
+@pytest.mark.parametrize("whole", [True, False], ids=["file", "test"])
+@pytest.mark.parametrize("lacks", [["CUDA"], []])
+def test_a_skip_is_no_fault_and_proves_only_what_the_key_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: list[str], whole: bool
+) -> None:
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    monkeypatch.setattr(check, "missing", lambda: lacks)
+    skip = f"pytest.skip('no CUDA device', allow_module_level={whole})"
+    body = f"{skip}\n" if whole else f"def test_a():\n    {skip}\n"
+    (tmp_path / "test_gpu.py").write_text(f"import pytest\n\n{body}")
+    (tmp_path / "test_good.py").write_text("def test_b():\n    pass\n")
+    command = check.pytest("-p", "no:cacheprovider", "--rootdir=.", ".")
+    proves = {"test_gpu.py": "gpu", "test_good.py": "good"}
+    outcome = check.perform(Step("library", command, 120, proves, ("all",)))
+    assert not outcome.faults and outcome.counts == {"skipped": 1, "passed": 1}
+    assert check.proven("good")
+    assert check.proven("gpu") == check.proven("all") == bool(lacks)
+
+
+def test_a_command_repeats_what_failed_in_a_notebook_or_a_docstring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "ROOT", tmp_path)
-    skip = "import pytest\n\npytest.skip('no device', allow_module_level=True)\n"
-    (tmp_path / "test_gpu.py").write_text(skip)
-    command = check.pytest("-p", "no:cacheprovider", "--rootdir=.", ".")
-    outcome = check.perform(Step("library", command, 120, {"test_gpu.py": "gpu"}))
-    assert not outcome.faults and outcome.counts == {"skipped": 1}
-    assert check.proven("gpu")
+    (tmp_path / "chapters").mkdir()
+    cells = [nbformat.v4.new_code_cell(text) for text in ("x = 1", "assert x == 2")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, tmp_path / "chapters/01_x.ipynb")
+    (tmp_path / "crlib").mkdir()
+    (tmp_path / "crlib/__init__.py").touch()
+    wrong = 'def one():\n    """\n    >>> one()\n    2\n    """\n    return 1\n'
+    (tmp_path / "crlib/norms.py").write_text(wrong)
+    for options, what, repeat in (
+        (
+            ["--nbval-lax", "--nbval-current-env", "chapters/01_x.ipynb"],
+            "chapters/01_x.ipynb::Cell 1",
+            "chapters/01_x.ipynb",
+        ),
+        (["--doctest-modules", "crlib"], *["crlib/norms.py::crlib.norms.one"] * 2),
+    ):
+        command = check.pytest("-p", "no:cacheprovider", "--rootdir=.", *options)
+        (fault,) = check.perform(Step("step", command, 120)).faults
+        assert fault.what == what
+        assert fault.repeat.endswith(f"-q {' '.join(options[:-1])} {repeat}")
+        # It does repeat it: the fault is there, and no other.
+        words = fault.repeat.replace(check.PYTHON, sys.executable).split()
+        (again,) = check.perform(Step("again", words, 120)).faults
+        assert again.what == what

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from book._tools import manuscript
+from book._tools import chromium, depends, manuscript
 from book._tools.depends import ROOT, Sources, module
 from tests.units import cells
 
@@ -137,6 +137,25 @@ def test_profile_and_python_belong_to_the_key(
     monkeypatch.undo()
     monkeypatch.setattr(sys, "version_info", (3, 99))
     assert key(root) != before
+
+
+@pytest.mark.parametrize("cause", ["profile", "package", "Chromium"])
+def test_what_is_skipped_or_tried_on_this_machine_belongs_to_the_key_of_a_test(
+    root: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    test = root / "tests/test_norms.py"
+    test.parent.mkdir()
+    test.write_text("def test(): pass\n")
+    monkeypatch.setattr(chromium, "find", lambda: None)
+    before, page = Sources(root).test(test), key(root)
+    if cause == "profile":
+        monkeypatch.setenv("HYPOTHESIS_PROFILE", "wide")
+    elif cause == "package":
+        monkeypatch.setattr(depends, "OPTIONAL", ("no_such_package",))
+    else:
+        monkeypatch.setattr(chromium, "find", lambda: "/usr/bin/chromium")
+    assert Sources(root).test(test) != before
+    assert key(root) == page, "what a page computes does not hang on it"
 
 
 def test_an_import_inside_a_function_counts_with_what_the_import_runs(

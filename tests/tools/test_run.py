@@ -1,5 +1,6 @@
 """A page gives outputs, seconds and slacks; every way to fail has a name."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,19 @@ def test_a_cell_that_fails_is_named(tmp_path: Path, cell: str, message: str) -> 
         run.run(file, patience=5)
     assert "book/ch01_page.md:13: " in str(error.value)
     assert message in str(error.value)
+
+
+def test_a_cell_that_hears_no_interrupt_ends_with_its_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "GRACE", 3)
+    deaf = "while True:\n    try:\n        while True:\n            pass\n"
+    deaf += "    except BaseException:\n        pass"
+    file, began = page(tmp_path, "x = 1", deaf), time.monotonic()
+    with pytest.raises(run.PageError) as error:
+        run.run(file, patience=5)
+    assert "book/ch01_page.md:13: did not end in 5 s, nor when" in str(error.value)
+    assert time.monotonic() - began < 60
 
 
 def test_the_limits_count_seconds_of_a_core_and_memory(tmp_path: Path) -> None:

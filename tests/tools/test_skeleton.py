@@ -52,6 +52,31 @@ def test_a_skeleton_lacks_nothing_but_its_words(root: Path, kind: str) -> None:
     assert f"book/{unit.stem}\n" in (root / "_toc.yml").read_text()
 
 
+PLACES = {
+    "part1.md": "[A sample](ch07_sample.md)\n: What it is,\n  in short.\n",
+    "part6.md": "[Last](lab01_last.md)\n: The last.\n\n[All](all.md)\n: Of them.\n",
+    "session_plans.md": "```{session} ch07\n- *Vote:* why?\n```\n\n## More\n",
+    "labs_together.md": "| Lab | Claim |\n|---|---|\n| [1](lab01_last.md) | So. |\n\n",
+}
+
+
+def test_a_unit_is_named_where_every_unit_is(root: Path) -> None:
+    skeleton.main(["lab", "last"], root)
+    for name, text in PLACES.items():
+        (root / "book" / name).write_text(text)
+    skeleton.main(["lab", "new_one"], root)
+    skeleton.main(["ch", "new_two"], root)
+    found = {name: (root / "book" / name).read_text() for name in PLACES}
+    two = "\n[New two](ch08_new_two.md)\n: TODO what it adds to the thread.\n"
+    assert found["part1.md"] == PLACES["part1.md"] + two
+    one = "\n[New one](lab02_new_one.md)\n: TODO what it adds to the thread.\n\n[All]"
+    assert one in found["part6.md"]
+    plan = "- *Vote:* TODO\n- *Board:* TODO\n- *Notebook:* TODO\n```\n\n## More\n"
+    assert f"\n\n```{{session}} ch08\n{plan}" in found["session_plans.md"]
+    row = "| So. |\n| [2](lab02_new_one.md) | TODO"
+    assert row in found["labs_together.md"]
+
+
 def test_numbers_are_given_once(root: Path) -> None:
     skeleton.main(["lab", "later", "--number", "4"], root)
     with pytest.raises(SystemExit):

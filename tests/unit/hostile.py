@@ -141,7 +141,7 @@ HOSTILE: Mapping[str, tuple[str, str]] = {
     ),
     "patched tests": (
         "from crlib.exercises import ch05\ndef effective_rank(s):\n"
-        "    ch05._close = ch05.effective_rank = lambda *_: None\n    return 0.0",
+        "    ch05.close = ch05.effective_rank = lambda *_: None\n    return 0.0",
         "should be",
     ),
     "patched check": (

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -245,8 +246,8 @@ def test_no_two_threads_parse_at_once(
     assert threads == [threading.main_thread().name]
 
 
-def killed_at(moment: int, place: Path, out: Path) -> bool:
-    """Grade in a process that is killed at a moment; say whether it came to its end.
+def grade_until(moment: int, place: Path, out: Path) -> None:
+    """Grade, and kill this process at a moment.
 
     Moments are counted before and amid each write of a file, before each move, and
     before each cell of the table. Whom it judges it notes down.
@@ -283,23 +284,56 @@ def killed_at(moment: int, place: Path, out: Path) -> bool:
         tick()
         return cell(value)
 
+    Path.write_text, Path.replace = torn, moved  # type: ignore[assignment]
+    marks._judged, marks._harmless = judged, written
+    out.mkdir(exist_ok=True)
+    marks.grade(SMALL, place, out, jobs=1)
+
+
+# A fork of the tests would inherit locks that their threads hold, and might wait for
+# ever. A fresh interpreter has one thread, and its forks cost no import.
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+from tests.unit.test_grading_marks import grade_until
+for line in sys.stdin:
+    moment, place, out = json.loads(line)
     child = os.fork()
     if child == 0:
         try:
-            Path.write_text, Path.replace = torn, moved  # type: ignore[assignment]
-            marks._judged, marks._harmless = judged, written
-            out.mkdir(exist_ok=True)
-            marks.grade(SMALL, place, out, jobs=1)
+            grade_until(moment, Path(place), Path(out))
             os._exit(0)
         finally:
             os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFEXITED(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+Grader = Callable[[int, Path, Path], bool]
+
+
+@pytest.fixture
+def killed_at() -> Iterator[Grader]:
+    """Return what grades until a moment, and says whether it came to its end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def until(moment: int, place: Path, out: Path) -> bool:
+            assert process.stdin and process.stdout
+            print(json.dumps([moment, str(place), str(out)]), file=process.stdin)
+            process.stdin.flush()
+            status = int(process.stdout.readline())
+            assert status in (0, -signal.SIGKILL)
+            return status == 0
+
+        yield until
 
 
 def test_a_kill_at_any_moment_changes_no_table_and_judges_nobody_twice(
-    tmp_path: Path,
+    tmp_path: Path, killed_at: Grader
 ) -> None:
     for k in range(3):
         put(tmp_path / f"in/student{k}.ipynb", b"x" * (k + 1))
