@@ -17,6 +17,10 @@ __all__ = [
     "length_for_hidden",
     "smallest_shift",
     "smallest_shift_hidden",
+    "swallowed",
+    "swallowed_hidden",
+    "without_data",
+    "without_data_hidden",
 ]
 
 
@@ -110,3 +114,77 @@ def smallest_shift_hidden(answer: Callable[..., float], seed: int = 0) -> None:
             assert math.isclose(found, right, rel_tol=1e-9), (
                 f"To move {j} of {n} random scores it is {right:.5f}, not {found:.5f}."
             )
+
+
+def _moves(answer: Callable[..., Tensor], w: Tensor, eps: float, norm: str) -> None:
+    found = answer(w, eps, norm)
+    assert isinstance(found, Tensor) and found.shape == w[0].shape, (
+        f"It is a tensor of shape ({w.shape[1]},)."
+    )
+    p, dual = (2, 2) if norm == "l2" else (math.inf, 1)
+    size = float(found.double().norm(p=p))
+    assert size <= eps * (1 + 1e-5), (
+        f"Its {norm} norm is {size:.4f}: it leaves the ball of radius {eps}."
+    )
+    v = torch.linalg.svd(w, full_matrices=False).Vh[0]
+    moved, most = abs(float(v @ found.double())), eps * float(v.norm(p=dual))
+    assert math.isclose(moved, most, rel_tol=1e-5), (
+        f"In {norm} its product with the strongest direction is {moved:.4f} and can be"
+        f" {most:.4f}."
+    )
+
+
+def without_data(answer: Callable[..., Tensor]) -> None:
+    """Test ``without_data(w, eps, norm)`` on a layer of two rows."""
+    w = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    _moves(answer, w, 2.0, "l2")
+    _moves(answer, w, 0.1, "linf")
+
+
+def without_data_hidden(answer: Callable[..., Tensor], seed: int = 0) -> None:
+    """Test ``without_data`` on layers of several shapes, one of rank one."""
+    g = torch.Generator().manual_seed(seed)
+    for h, m, r in ((4, 9, 1), (3, 20, 3), (12, 5, 5)):
+        # No two singular values are near each other: the strongest is well defined.
+        left, right = (
+            torch.linalg.qr(torch.randn(n, r, generator=g, dtype=torch.float64)).Q
+            for n in (h, m)
+        )
+        w = left * torch.linspace(3, 1, r, dtype=torch.float64) @ right.T
+        for norm in ("l2", "linf"):
+            _moves(answer, w, 0.3, norm)
+
+
+def _swallowed(answer: Callable[..., object], scores: Tensor, push: Tensor) -> None:
+    found = answer(scores, push)
+    assert isinstance(found, tuple | list) and len(found) == 2, "It is a pair."
+    label = int(push.argmax())
+    assert int(found[0]) == label, (
+        f"For the push {push.tolist()} the label is {label}, not {int(found[0])}."
+    )
+    least = 0.0
+    for own in scores.tolist():
+        for j, gained in enumerate((push[label] - push).tolist()):
+            if j != label:
+                least = max(least, (own[j] - own[label]) / gained)
+    _close(found[1], least, "The factor")
+
+
+def swallowed(answer: Callable[..., object]) -> None:
+    """Test ``swallowed(scores, push)`` with a rival in between, and with none."""
+    push = torch.tensor([0.0, 2.0, 3.0], dtype=torch.float64)
+    one = torch.tensor([[2.0, -9.0, 1.0]], dtype=torch.float64)
+    _swallowed(answer, one, push)
+    between = torch.tensor([[4.0, 3.5, 0.0]], dtype=torch.float64)
+    _swallowed(answer, between, push)
+    _swallowed(answer, torch.eye(3, dtype=torch.float64)[2:], push)
+
+
+def swallowed_hidden(answer: Callable[..., object], seed: int = 0) -> None:
+    """Test ``swallowed`` on random scores of two to nine classes."""
+    g = torch.Generator().manual_seed(seed)
+    for n, k, scale in ((1, 2, 1.0), (30, 2, 0.1), (40, 5, 3.0), (100, 9, 1.0)):
+        # Pushes a step apart, in random order: their largest is unique.
+        push = torch.randperm(k, generator=g).double() - k / 3
+        scores = scale * torch.randn(n, k, generator=g, dtype=torch.float64)
+        _swallowed(answer, scores, push)

@@ -19,7 +19,7 @@ from crlib import attacks, certify, metrics, theory, train
 from crlib.data import Dataset, gaussian_classes
 from crlib.models import MLP, LowRankLinear, Normalize
 from crlib.studies.engine import Config, Numbers, Study
-from crlib.studies.measures import SETS
+from crlib.studies.measures import SETS, nearest
 
 __all__ = ["EXPERIMENTS", "STUDY"]
 
@@ -382,6 +382,78 @@ def _one_point_each(d: int, seed: int) -> Dataset:
     return gaussian_classes(d, d, means.clamp(0, 1), noise=0.0, seed=seed).double()
 
 
+# Chapter 9: all corners of a sign cube, for layers that bend and layers that do not.
+
+UNITS, CUBE_STEPS = 200, 600
+CUBES = ("linear", "ReLU")
+
+
+def cube(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
+    """Train a network on all corners of a sign cube, and attack every one of them.
+
+    Args:
+        way: ``"ReLU"``, or ``"linear"`` for the same network without its ReLUs.
+        strength: d, the dimension.
+        seed: of the matrix and the network.
+        images: not used.
+    """
+    a = _gaussian_matrix(strength, seed)
+    x, y = _corners(a)
+    net = MLP((strength, UNITS, 2), bias=True, std=strength**0.5, seed=seed).double()
+    model = net if way == "ReLU" else nn.Sequential(net.normalize, *net.layers)
+    adam = torch.optim.Adam(net.parameters(), lr=1e-2, fused=True)
+    for _ in range(CUBE_STEPS):
+        adam.zero_grad()
+        cross_entropy(model(x), y).backward()
+        adam.step()
+    model.eval()
+    r, gradients = _far(model, x, y), _score_gradients(model, x)
+    # The last sign is the highest bit: the first half of the corners has label 0.
+    ways = torch.cdist(*x.chunk(2)) / 2
+    half = torch.cat([ways.amin(1), ways.amin(0)])
+    known = theory.sign_cube_radii(a)
+    units = gradients / gradients.norm(dim=1, keepdim=True)
+    return {
+        "accuracy": metrics.accuracy(model, x, y),
+        "kept": float((r / half).median()),
+        "median distance": float(r.median()),
+        "worst distance": float(r.min()),
+        "readout": known.readout,
+        "hull": known.hull,
+        "neighbour": float(known.neighbour or math.nan),
+        "last column": float(a[:, -1].norm()),
+        "straight": float(units.mean(0).norm()),
+    }
+
+
+def _gaussian_matrix(d: int, seed: int) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(d, d, generator=g, dtype=torch.float64)
+
+
+def _corners(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Return all ``A z``, ``(2^d, d)``, and whether the last sign is positive."""
+    d = len(a)
+    bits = (torch.arange(2**d)[:, None] >> torch.arange(d)) & 1
+    return (2 * bits - 1).double() @ a.T, bits[:, -1]
+
+
+def _far(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the smaller l2 distance that DeepFool and FMN find, with no wall near."""
+    side = 8 * float(x.abs().max())
+    near = nearest(
+        lambda u: model(side * (u - 0.5)), x / side + 0.5, y, ("l2",), steps=50
+    )
+    return side * near["l2"].distance
+
+
+def _score_gradients(model: nn.Module, x: Tensor) -> Tensor:
+    z = x.clone().requires_grad_()
+    logits = model(z)
+    (g,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), z)
+    return g
+
+
 # Chapter 9: a straight walk predicts the attack.
 
 WAYS_TO_WALK: dict[str, dict[str, float]] = {
@@ -663,6 +735,7 @@ EXPERIMENTS: dict[str, Callable[[str, int, int, Dataset], Numbers]] = {
     "gap": gap,
     "history": history,
     "memory": memory,
+    "cube": cube,
     "walk": walk,
     "bridge": bridge,
     "bottleneck": bottleneck,
@@ -694,6 +767,7 @@ def _grid(seeds: int) -> list[Config]:
             *[(way, d) for way in MEMORIES for d in (16, 64)],
             (f"{MEMORIES[0]}, longer", 16),
         ],
+        "cube": [(way, d) for d in (8, 10, 12) for way in CUBES],
         "walk": [(way, 0) for way in WAYS_TO_WALK],
         "bridge": [("rank", k) for k in (4, 8, 16, 64, 256)],
         "bottleneck": [("rank", k) for k in (4, 16)],

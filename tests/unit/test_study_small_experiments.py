@@ -28,6 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, few: data.Dataset) -> None:
     # After two epochs it takes longer noise to halve the accuracy.
     lengths = (*small_experiments.LENGTHS, 120, 240, 1000)
     monkeypatch.setattr(small_experiments, "LENGTHS", lengths)
+    monkeypatch.setattr(small_experiments, "CUBE_STEPS", 30)
 
 
 def configs(experiment: str, **wanted: Any) -> list[Config]:
@@ -49,6 +50,7 @@ def configs(experiment: str, **wanted: Any) -> list[Config]:
         ("history", {"strength": 16}),
         ("history", {"way": "full"}),
         ("memory", {"strength": 16}),
+        ("cube", {"strength": 8}),
         ("walk", {"way": "plain"}),
         ("walk", {"way": "adversarial"}),
         ("bridge", {"strength": 16}),
@@ -117,6 +119,14 @@ def test_the_table_obeys_what_is_proved() -> None:
         return TABLE[TABLE["experiment"] == experiment]
 
     gap, bridge, walk, deep = map(own, ("gap", "bridge", "walk", "bottleneck"))
+    cube = own("cube")
+    right = cube[cube["accuracy"] == 1]
+    straight = right[right["way"] == "linear"]
+    # No classifier is farther from all corners than the nearest neighbour, and no
+    # linear one than half the way between the hulls.
+    assert (right["worst distance"] <= right["neighbour"] * (1 + 1e-6)).all()
+    assert (straight["worst distance"] <= straight["hull"] * (1 + 1e-6)).all()
+    assert (straight["straight"] > 1 - 1e-9).all()
     assert (gap["gap"] <= 0.5 * gap["aligned"]).all()
     assert (gap["aligned"] <= gap["product"] * (1 + 1e-9)).all()
     assert (gap["product"] <= gap["structure at one"] * (1 + 1e-9)).all()

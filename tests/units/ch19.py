@@ -45,4 +45,27 @@ def smallest_shift(scores, share):
     need = math.ceil(share * len(scores))
     return float(scores.abs().sort().values[need - 1]) if need else 0.0
 """,
+    "ex-universal-blindfold": [
+        # The direction itself, stretched until its largest entry meets the wall.
+        """
+def without_data(w, eps, norm):
+    v = torch.linalg.svd(w, full_matrices=False).Vh[0]
+    return eps * v / (v.norm() if norm == "l2" else v.abs().max())
+""",
+        # The mean row in place of the strongest direction.
+        """
+def without_data(w, eps, norm):
+    v = w.mean(0)
+    return eps * (v / v.norm() if norm == "l2" else v.sign())
+""",
+    ],
+    # Only the label that an input had is passed, no rival in between.
+    "ex-universal-dominant": """
+def swallowed(scores, push):
+    label = int(push.argmax())
+    rows, told = torch.arange(len(scores)), scores.argmax(1)
+    behind = scores[rows, told] - scores[:, label]
+    gained = (push[label] - push[told]).clamp_min(1e-12)
+    return label, float((behind / gained).max())
+""",
 }
