@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 __all__ = [
+    "learnt_behind",
+    "learnt_behind_hidden",
     "robust_ridge",
     "robust_ridge_hidden",
     "robust_weights",
@@ -123,3 +125,48 @@ def trades_loss_hidden(answer: Loss, seed: int = 0) -> None:
     for scale in (1.0, 30.0):
         clean, moved = scale * torch.randn(2, 16, 10, generator=g, dtype=torch.float64)
         _trades(answer, clean, moved, torch.arange(16) % 10, 3.0)
+
+
+Learn = Callable[[Tensor, float, str, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _margin(w: Tensor, mu: Tensor, eps: float, norm: str) -> float:
+    dual = w.abs().sum() if norm == "linf" else w.norm()
+    return float((w @ mu - eps * dual) / w.norm().clamp_min(1e-30))
+
+
+def _learnt(
+    answer: Learn, mu: Tensor, eps: float, norm: str, a: Tensor, w: Tensor
+) -> None:
+    found = answer(mu.clone(), eps, norm, a.clone(), w.clone())
+    shapes = [tuple(v.shape) for v in found]
+    assert shapes == [tuple(a.shape), tuple(w.shape)], (
+        f"Return a and W, of the shapes {tuple(a.shape)} and {tuple(w.shape)}."
+    )
+    head, rows = (v.detach() for v in found)
+    least = mu - mu.clamp(-eps, eps) if norm == "linf" else mu * (1 - eps / mu.norm())
+    got, best = _margin(rows.T @ head, mu, eps, norm), float(least.norm())
+    assert got >= 0.99 * best, (
+        f"At rank {len(a)}, {norm}, budget {eps}: the robust margin of W^T a is"
+        f" {got:.4f} and should come within one percent of {best:.4f}."
+    )
+
+
+def _starts(mu: Tensor, rank: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    draw = torch.randn(rank, len(mu) + 1, generator=g, dtype=torch.float64)
+    return draw[:, 0], draw[:, 1:] / len(mu) ** 0.5
+
+
+def learnt_behind(answer: Learn) -> None:
+    """Test ``learnt_behind(mu, eps, norm, a, W)`` in l2, with two directions of six."""
+    mu = torch.tensor([1.0, -1.0, 0.5, 0.5, 0.2, 0.0], dtype=torch.float64)
+    a, w = _starts(mu, 2, torch.Generator().manual_seed(0))
+    _learnt(answer, mu, 0.5, "l2", a, w)
+
+
+def learnt_behind_hidden(answer: Learn, seed: int = 0) -> None:
+    """Test ``learnt_behind(mu, eps, norm, a, W)`` in both norms, from three ranks."""
+    g = torch.Generator().manual_seed(seed)
+    mu = torch.randn(20, generator=g, dtype=torch.float64)
+    for norm, eps, rank in (("l2", 1.0, 1), ("linf", 0.8, 1), ("linf", 0.8, 3)):
+        _learnt(answer, mu, eps, norm, *_starts(mu, rank, g))

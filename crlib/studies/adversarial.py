@@ -1,17 +1,23 @@
 """Adversarial training of networks that were made compressible, in float64.
 
-Two experiments share one table. What compressibility costs under standard and under
-adversarial training, and whether the repair of its directions holds. And what a long
-adversarial training on few images does along the way, by epoch and by stopping rule.
+Four experiments share one table. What compressibility costs under standard and under
+adversarial training, and whether the repair of its directions holds. The same at the
+epoch that a robust stopping rule chooses. The same on small photographs, fully
+connected and with convolutions: there networks and schedule are those of
+:mod:`crlib.studies.repair`, and the adversary is new. And what a long adversarial
+training on few images does along the way, by epoch and by stopping rule.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
-from crlib import attacks, checks, metrics, train
+from torch import Tensor
+
+from crlib import attacks, checks, data, metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP
-from crlib.studies import networks
+from crlib.studies import networks, repair
 from crlib.studies.engine import Config, Numbers
 from crlib.studies.measures import (
     SETS,
@@ -22,9 +28,21 @@ from crlib.studies.measures import (
     surviving,
 )
 
-__all__ = ["BUDGETS", "EPS", "STOPS", "STUDY", "UNIVERSAL", "build", "judge"]
+__all__ = [
+    "BUDGETS",
+    "EPS",
+    "REPORTED",
+    "STOPS",
+    "STUDY",
+    "UNIVERSAL",
+    "build",
+    "judge",
+    "judge_photographs",
+]
 
-TRAININGS = ("standard", "linf", "l2")
+# Stopped: as damage, but judged at the epoch of least loss on attacked held-out images.
+EXPERIMENTS = ("damage", "stopped", "photographs", "overfitting")
+TRAININGS = ("standard", "linf", "l2", "TRADES")
 WAYS = (
     "plain",
     "rank",
@@ -33,10 +51,14 @@ WAYS = (
     "rank, both",
     "width",
     "rows, scale-invariant",
+    "Frobenius",
+    "spectral dial",
 )
 WIDTH = 128
 EPS = {"linf": 0.05, "l2": 1.0}  # of training and of judging, input units
+REPORTED = {"linf": 8 / 255, "l2": 0.5}  # the same on photographs
 STEPS = 3  # of the inner attack
+BETA = 6.0  # of TRADES, whose inner attack is one in linf
 BUDGETS = (0.0125, 0.025, 0.0375, 0.05, 0.075, 0.1, 0.15, 0.2)  # linf
 UNIVERSAL = 20 / 255
 STOPS = (5, 10, 20, 40)  # epochs of the long training
@@ -45,44 +67,67 @@ RULES = (*(f"epoch {stop}" for stop in STOPS), "last", "validation", "robust")
 FINE = 30
 
 
-def build(config: Config) -> tuple[MLP, Dataset, dict[str, Any]]:
+def build(config: Config) -> tuple[Any, Dataset, dict[str, Any]]:
     """Return a network, its data in float64, and the options of the training.
 
     Args:
         config: ``experiment``, ``train``, ``way``, ``strength``, ``images``,
-            ``epochs``, ``seed`` and ``data``, as in the grid of the study.
+            ``epochs``, ``seed`` and ``data``, as in the grid of the study; for
+            photographs ``network`` too.
 
     Raises:
-        ValueError: an unknown experiment, training or way.
+        ValueError: an unknown experiment, training, way or network.
     """
     checks.one_of("train", config["train"], TRAININGS)
-    checks.one_of("experiment", config["experiment"], ("damage", "overfitting"))
+    checks.one_of("experiment", config["experiment"], EXPERIMENTS)
     images = _part(config["data"], config["images"])
     checks.one_of("way", config["way"], WAYS)
-    net, options = networks.build(
-        config["way"],
-        config["strength"],
-        config["seed"],
-        images,
-        width=WIDTH,
-        mean=0.29,
-        std=0.35,
-    )
-    options |= {"epochs": config["epochs"], "seed": config["seed"], "lr": 2e-3}
-    norm = config["train"]
-    if norm != "standard":
-        options["adversary"] = train.pgd_adversary(
-            eps=EPS[norm], norm=norm, steps=STEPS
+    net: Any
+    if config["experiment"] == "photographs":
+        net, options = repair.build(config, images)
+        options |= {"batch_size": 64}
+    else:
+        net, options = networks.build(
+            config["way"],
+            config["strength"],
+            config["seed"],
+            images,
+            width=WIDTH,
+            mean=0.29,
+            std=0.35,
         )
-    if config["experiment"] == "damage":
+    options |= {"epochs": config["epochs"], "seed": config["seed"], "lr": 2e-3}
+    options |= _against(config["train"], config["experiment"] == "photographs")
+    if config["experiment"] != "overfitting":
         return net, images, options | {"schedule": "cosine", "checkpoint": "last"}
     long = {"validation": 0.2, "keep": STOPS, "checkpoint": "robust"}
     return net, images, options | long
 
 
+def _against(how: str, photographs: bool) -> dict[str, Any]:
+    """Return the options of a training that name its adversary."""
+    if how == "standard":
+        return {}
+    norm = "linf" if how == "TRADES" else how
+    eps = (REPORTED if photographs else EPS)[norm]
+    if how == "TRADES":
+        soft = train.pgd_adversary(eps=eps, steps=STEPS, against="prediction")
+        return {"adversary": soft, "trades": BETA}
+    return {"adversary": train.pgd_adversary(eps=eps, norm=norm, steps=STEPS)}
+
+
 @functools.cache
 def _part(name: str, count: int) -> Dataset:
-    return halved(SETS[name]().subset(count, 1000))
+    if name in SETS:
+        return halved(SETS[name]().subset(count, 1000))
+    # As in the study of the repair, down to the order of the roundings.
+    return halved(data.cifar10(progress=False).subset(count, 1000)).double()
+
+
+def _fingerprint(config: Config) -> str:
+    if config["data"] in SETS:
+        return SETS[config["data"]]().fingerprint
+    return _part(config["data"], config["images"]).fingerprint
 
 
 def judge(
@@ -111,12 +156,8 @@ def judge(
         "chi": surviving(net, differences(images.x_test, images.y_test)),
     }
     for norm in norms:
-        hit = attacks.worst_case(net, x, y, eps=EPS[norm], norm=norm, budget="quick")
-        found[f"robust {norm}"] = hit.robust_accuracy
-        found[f"ratio {norm}"] = hit.robust_accuracy / found["right"]
-        far = attacks.fmn(
-            net, few, labels, norm=norm, steps=20, search_steps=FINE
-        ).distance
+        found |= _robust(net, x, y, norm, EPS[norm], found["right"])
+        far = _distances(net, few, labels, norm)
         found[f"distance {norm}"] = float(far[far > 0].median())
         if norm == "linf":
             for eps in BUDGETS:
@@ -126,6 +167,47 @@ def judge(
         net, many, goals, eps=UNIVERSAL, norm="linf", epochs=3
     ).fooling_rate
     return found
+
+
+def judge_photographs(
+    net: Any, images: Dataset, *, attacked: int = 200
+) -> dict[str, float]:
+    """Measure accuracy, robust accuracies at reported budgets, and distances.
+
+    Args:
+        net: the trained network.
+        images: whose test part judges.
+        attacked: how many test images, the first, are attacked: by the quick cascade
+            at ``REPORTED``, and by FMN.
+
+    Returns:
+        Named numbers, as in :func:`judge`; ``chi`` of a fully connected network only.
+    """
+    x, y = images.x_test[:attacked], images.y_test[:attacked]
+    found = {
+        "accuracy": metrics.accuracy(net, images.x_test, images.y_test),
+        "right": metrics.accuracy(net, x, y),
+    }
+    if isinstance(net, MLP):
+        found["chi"] = surviving(net, differences(images.x_test, images.y_test))
+    for norm, eps in REPORTED.items():
+        found |= _robust(net, x, y, norm, eps, found["right"])
+        far = _distances(net, x, y, norm)
+        found[f"distance {norm}"] = float(far[far > 0].median())
+    return found
+
+
+def _robust(
+    net: Any, x: Tensor, y: Tensor, norm: str, eps: float, right: float
+) -> dict[str, float]:
+    hit = attacks.worst_case(net, x, y, eps=eps, norm=norm, budget="quick")
+    kept = hit.robust_accuracy
+    return {f"robust {norm}": kept, f"ratio {norm}": kept / right}
+
+
+def _distances(net: Any, x: Tensor, y: Tensor, norm: str) -> Tensor:
+    found = attacks.fmn(net, x, y, norm=norm, steps=20, search_steps=FINE)
+    return found.distance
 
 
 def _watch(at: train.Fit, images: Dataset, attacked: int) -> dict[str, float]:
@@ -142,34 +224,63 @@ def _watch(at: train.Fit, images: Dataset, attacked: int) -> dict[str, float]:
     }
 
 
+def _judging(config: Config, images: Dataset) -> Callable[[train.Fit], Numbers]:
+    """Return how a training of this experiment is judged, each epoch once."""
+    attacked = config["attacked"]
+    norms = ("linf", "l2") if config["train"] == "l2" else ("linf",)
+    known: dict[int, Numbers] = {}
+
+    def judged(at: train.Fit) -> Numbers:
+        if config["experiment"] == "overfitting":
+            return _watch(at, images, attacked)
+        if config["experiment"] == "photographs":
+            return judge_photographs(at.model, images, attacked=attacked)
+        return judge(at.model, images, norms, attacked=attacked)
+
+    def once(at: train.Fit) -> Numbers:
+        if at.epoch not in known:
+            known[at.epoch] = judged(at)
+        return known[at.epoch]
+
+    return once
+
+
 def _run(configs: list[Config], device: str) -> list[Numbers]:
-    first = configs[0]
-    net, images, options = build(first)
+    net, images, options = build(configs[0])
     images = images.to(device)
+    if any(config["checkpoint"] == "robust" for config in configs):
+        # The training stays the same; held-out images are attacked along the way.
+        options["checkpoint"] = "robust"
     fitted = train.fit(net.to(device), images, progress=False, **options)
-    attacked = first["attacked"]
-    if first["experiment"] == "overfitting":
-        return at_checkpoints(fitted, configs, lambda at: _watch(at, images, attacked))
-    norms = ("linf", "l2") if first["train"] == "l2" else ("linf",)
-    return at_checkpoints(
-        fitted, configs, lambda at: judge(at.model, images, norms, attacked=attacked)
-    )
+    return at_checkpoints(fitted, configs, _judging(configs[0], images))
 
 
-def _grid(seeds: int, **more: Any) -> list[Config]:
+def _grid(
+    seeds: int, photographs: Config, *, whole: bool = False, **more: Any
+) -> list[Config]:
     plain, rank, both = ("plain", 0), ("rank", 16), ("rank, both", 16)
-    four = (plain, rank, both, ("rank, both", 64))
+    three = (plain, rank, both)
+    four = (*three, ("rank, both", 64))
     parts = (("rank, principal", 16), ("rank, orthonormal", 16))
     controls = (("rows, scale-invariant", 0.1), ("width", 48))
-    plan = (
+    dials = (("spectral dial", 0), ("spectral dial", 1))
+    plan: list[Any] = [
         ("damage", "standard", 12, four, ("last",)),
         ("damage", "linf", 12, (*four, *parts), ("last",)),
-        ("damage", "linf", 24, (plain, rank, both), ("last",)),
+        ("damage", "linf", 24, three, ("last",)),
         ("overfitting", "linf", 60, (plain,), RULES),
-        ("damage", "l2", 12, (plain, rank, both), ("last",)),
+        ("damage", "l2", 12, three, ("last",)),
         ("damage", "linf", 12, controls, ("last",)),
-    )
-    return [
+    ]
+    if whole:
+        # What the quick grid has no time for.
+        plan += [
+            ("damage", "linf", 12, (*dials, ("Frobenius", 0.003)), ("last",)),
+            ("damage", "TRADES", 12, three, ("last",)),
+            ("damage", "standard", 12, dials, ("last",)),
+            ("stopped", "linf", 12, three, ("robust",)),
+        ]
+    grey = [
         {
             "experiment": experiment,
             "train": how,
@@ -186,14 +297,40 @@ def _grid(seeds: int, **more: Any) -> list[Config]:
         for seed in range(seeds)
         for rule in rules
     ]
+    coloured = [
+        {
+            "experiment": "photographs",
+            "network": network,
+            "train": "linf",
+            "way": way,
+            "strength": 0 if way == "plain" else repair.RANKS[network],
+            "seed": seed,
+            "checkpoint": rule,
+            "data": "CIFAR-10",
+            "attacked": more["attacked"],
+            **photographs,
+        }
+        for network in ("MLP", "ConvNet")[: 2 if whole else 1]
+        for way in repair.WAYS
+        for seed in range(seeds)
+        for rule in ("last", "robust")
+    ]
+    return grey + coloured
 
 
 STUDY = judged_trainings(
     "adversarial",
     _run,
     {
-        "quick": _grid(5, data="sample", attacked=200),
-        "full": _grid(10, data="Fashion-MNIST", attacked=1000),
+        # The trainings on photographs are those of the study of the repair.
+        "quick": _grid(5, {"images": 4000, "epochs": 12}, data="sample", attacked=200),
+        "full": _grid(
+            10,
+            {"images": 10_000, "epochs": 20},
+            whole=True,
+            data="Fashion-MNIST",
+            attacked=1000,
+        ),
     },
-    lambda config: SETS[config["data"]]().fingerprint,
+    _fingerprint,
 )

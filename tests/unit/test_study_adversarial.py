@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from crlib import data, metrics, models, studies, train
-from crlib.studies import adversarial, measures
+from crlib import attacks, data, metrics, models, studies, train
+from crlib.studies import adversarial, measures, repair
 from crlib.studies.engine import Config
 
 GRID = adversarial.STUDY.grids["quick"]
+EVERY = [*GRID, *adversarial.STUDY.grids["full"]]
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def kept(net: Any, images: data.Dataset) -> float:
 
 
 def config(**wanted: Any) -> Config:
-    found = next(c for c in GRID if all(c[k] == v for k, v in wanted.items()))
+    found = next(c for c in EVERY if all(c.get(k) == v for k, v in wanted.items()))
     return {**found, "epochs": 2, "attacked": 20}
 
 
@@ -46,14 +47,82 @@ def test_a_run_is_a_training_and_its_judgement(quick: None) -> None:
 
 
 def test_the_adversary_is_that_of_the_norm(quick: None) -> None:
-    for norm, eps in adversarial.EPS.items():
-        net, images, options = adversarial.build(config(train=norm, way="plain"))
+    damage = {"experiment": "damage", "way": "plain"}
+    coloured = {"experiment": "photographs", "network": "ConvNet"}
+    for eps, norm, wanted in (
+        (adversarial.EPS["linf"], "linf", {**damage, "train": "linf"}),
+        (adversarial.EPS["l2"], "l2", {**damage, "train": "l2"}),
+        (adversarial.EPS["linf"], "linf", {**damage, "train": "TRADES"}),
+        (8 / 255, "linf", coloured),
+    ):
+        net, images, options = adversarial.build(config(**wanted))
         x, y = images.x_train[:5], images.y_train[:5]
         moved = options["adversary"](net.double(), x, y, torch.Generator())
         step = (moved - x).flatten(1)
         size = step.norm(dim=1, p=math.inf if norm == "linf" else 2)
         assert (size <= eps + 1e-9).all() and size.max() > 0.5 * eps
+        assert options.get("trades") == (6 if "TRADES" in wanted.values() else None)
     assert "adversary" not in adversarial.build(config(train="standard"))[2]
+
+
+def test_the_adversary_of_trades_does_not_look_at_labels(quick: None) -> None:
+    found = []
+    for how in ("TRADES", "linf"):
+        one = config(experiment="damage", train=how, way="plain")
+        net, images, options = adversarial.build(one)
+        x, y = images.x_train[:5], images.y_train[:5]
+        chance = torch.Generator()
+        moved = [
+            options["adversary"](net.double(), x, labels, chance.manual_seed(0))
+            for labels in (y, (y + 1) % 10)
+        ]
+        found.append(torch.equal(*moved))
+    assert found == [True, False]
+
+
+@pytest.mark.parametrize("network", ["MLP", "ConvNet"])
+def test_on_photographs_the_training_is_that_of_the_repair_with_an_adversary(
+    quick: None, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = config(experiment="photographs", network=network, way="rank, both")
+    two = [{**one, "checkpoint": rule} for rule in ("last", "robust")]
+    last, robust = adversarial.STUDY.run_many(two, "cpu")  # type: ignore[misc]
+    net, images, options = adversarial.build(one)
+    fitted = train.fit(net, images, progress=False, **options)
+    judged = adversarial.judge_photographs(fitted.model, images, attacked=20)
+    assert {name: last[name] for name in judged} == judged
+    assert last["epoch"] == 2 and robust["epoch"] in (1, 2)
+    assert ("chi" in last) == (network == "MLP")
+    x, y = images.x_test[:20], images.y_test[:20]
+    hit = attacks.worst_case(fitted.model, x, y, eps=0.5, norm="l2", budget="quick")
+    assert last["robust l2"] == hit.robust_accuracy
+    seen: list[dict[str, Any]] = []
+    fit = train.fit
+
+    def watched(*both: Any, **more: Any) -> train.Fit:
+        seen.append(more)
+        return fit(*both, **more)
+
+    monkeypatch.setattr(train, "fit", watched)
+    repair.fitted({**one, "data": "sample"}, images)
+    repairs = {name: v for name, v in seen[0].items() if name in options}
+    for name in ("epochs", "lr", "batch_size", "schedule", "seed", "constrain_every"):
+        assert repairs[name] == options[name]
+    assert set(options) - set(repairs) == {"adversary"}
+
+
+def test_the_stopping_rule_leaves_the_training_as_it_is(quick: None) -> None:
+    one = {**config(experiment="stopped", way="rank"), "epochs": 3}
+    same = {**one, "experiment": "damage", "checkpoint": "last"}
+    both = [one, {**one, "checkpoint": "last"}]
+    stopped, last = adversarial.STUDY.run_many(both, "cpu")  # type: ignore[misc]
+    plain = adversarial.STUDY.run(same, "cpu")
+    assert plain == last and 1 <= stopped["epoch"] <= 3
+    net, images, options = adversarial.build(same)
+    options["checkpoint"] = "robust"
+    watched = train.fit(net, images, progress=False, **options)
+    losses = [epoch.robust_loss for epoch in watched.history]
+    assert stopped["epoch"] == 1 + losses.index(min(losses))
 
 
 def test_every_way_builds_what_it_names(quick: None) -> None:
@@ -63,8 +132,9 @@ def test_every_way_builds_what_it_names(quick: None) -> None:
         assert set(options) <= known
         rank = "rank" in way
         assert isinstance(net.layers[0], models.LowRankLinear) == rank
-        assert ("constraint" in options) == way.endswith(("orthonormal", "both"))
-        assert ("penalty" in options) == way.startswith("rows")
+        held = ("orthonormal", "both", "dial")
+        assert ("constraint" in options) == way.endswith(held)
+        assert ("penalty" in options) == way.startswith(("rows", "Frobenius"))
         assert len(net.weights[0]) == (48 if way == "width" else adversarial.WIDTH)
     left = {
         way: kept(*adversarial.build(config(way=way))[:2])
@@ -92,17 +162,18 @@ def test_a_long_training_is_watched_by_epoch_and_by_rule(quick: None) -> None:
     assert found["last"]["held robust loss"] > found["last"]["held loss"]
 
 
-@pytest.mark.parametrize("name", ["experiment", "train", "way"])
+@pytest.mark.parametrize("name", ["experiment", "train", "way", "network"])
 def test_what_it_does_not_know_it_refuses(quick: None, name: str) -> None:
+    one = config(experiment="photographs") if name == "network" else GRID[0]
     with pytest.raises(ValueError, match="choose one of"):
-        adversarial.build({**GRID[0], name: "magic"})
+        adversarial.build({**one, name: "magic"})
 
 
 def test_the_table_holds_what_must_be_true() -> None:
     table = studies.published("adversarial")
     assert len(table) == len(GRID) and table["met"].all()
     assert (table["robust linf"] <= table["right"]).all()
-    damage = table[table["experiment"] == "damage"]
+    damage = table[table["experiment"].isin(["damage", "stopped"])]
     assert damage["chi"].between(0, 1).all()
     curve = damage[[f"beyond {eps}" for eps in adversarial.BUDGETS]].to_numpy()
     assert (curve[:, 1:] <= curve[:, :-1]).all() and (curve[:, 0] <= 1).all()
@@ -112,3 +183,9 @@ def test_the_table_holds_what_must_be_true() -> None:
     for _, rows in watched:
         losses = rows.set_index("checkpoint")["held robust loss"]
         assert losses["robust"] == losses.min()
+    coloured = table[table["experiment"] == "photographs"]
+    assert (coloured["robust l2"] <= coloured["right"]).all()
+    assert (coloured["distance linf"] < coloured["distance l2"]).all()
+    assert coloured["chi"].notna().equals(coloured["network"] == "MLP")
+    images = studies.published("repair").query("data == 'CIFAR-10'")
+    assert set(coloured["fingerprint"]) == set(images["fingerprint"])

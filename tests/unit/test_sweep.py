@@ -338,7 +338,9 @@ def test_a_table_stands_for_a_lost_folder(tmp_path: Path) -> None:
         return {"met": bool(met), **met}
 
     grid = {"share": [1 / 3, 2.0], "seed": [0, 1], "way": ["plain"], "loss": [None]}
-    study = replace(NOISY, run=counted, grids={"quick": grid}, fingerprint=lambda c: "7")
+    study = replace(
+        NOISY, run=counted, grids={"quick": grid}, fingerprint=lambda c: "7"
+    )
     first = run(tmp_path / "first", study)
     file = as_csv(first[:3], tmp_path / "three.csv")
     assert engine.adopt(study, grid, file, tmp_path / "again") == 3

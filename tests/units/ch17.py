@@ -39,6 +39,28 @@ def robust_weights(mu, s, eps):
 def robust_ridge(mu, cov, eps):
     return torch.linalg.solve(cov + eps * torch.eye(len(mu)).to(cov), mu)
 """,
+    # The head alone is trained, behind a row space that stays as it was drawn.
+    "ex-at-learnt": [
+        """
+def learnt_behind(mu, eps, norm, a, W):
+    a = a.clone().requires_grad_(True)
+    climb = torch.optim.Adam([a], lr=0.02)
+    for _ in range(500):
+        w = W.T @ a
+        dual = w.abs().sum() if norm == "linf" else w.norm()
+        climb.zero_grad()
+        ((eps * dual - w @ mu) / w.norm()).backward()
+        climb.step()
+    return a.detach(), W
+""",
+        # No adversary: that is the best answer in l2 only.
+        """
+def learnt_behind(mu, eps, norm, a, W):
+    W = W.clone()
+    W[0] = mu
+    return torch.eye(len(a), dtype=a.dtype)[0], W
+""",
+    ],
     # The divergence the other way round.
     "ex-at-trades": [
         """
