@@ -5,7 +5,8 @@ few pixels, scattered, or as few directions from one of two starts. Two more net
 are full and come near to few rows or few columns by a penalty. All else is equal, the
 Frobenius norm of the first layer at the start too; but two forms once more start with
 the entries of a full layer, so at a smaller norm. Distances are measured in four
-norms, in float64, so that a network trained again is its row of the table.
+norms, in float64, so that a network trained again is its row of the table. The full
+layer and the forms of one size meet the cascade, too, after the last epoch.
 """
 
 import functools
@@ -28,11 +29,14 @@ from crlib.studies.measures import (
 )
 
 __all__ = [
+    "CASCADE",
     "EPS",
     "FEW",
     "FIRST",
     "RANK",
+    "SAME",
     "STUDY",
+    "at_budgets",
     "build",
     "first_layer",
     "fitted",
@@ -53,6 +57,7 @@ FIRST = (
     "scattered, small start",
 )
 SMALL = ", small start"
+SAME = FIRST[:7]  # the full layer, and the forms of one size and one scale
 DIM, WIDTH = 784, 256
 SHARE = 1 / 8  # of the neurons, of the pixels, or of the weights one by one
 RANK = 24  # of which the factors have an eighth of the weights, but for 128
@@ -61,6 +66,7 @@ MATCH = 0.82
 FEW = {"neurons": round(SHARE * WIDTH), "pixels": round(SHARE * DIM)}
 EPS = {"linf": 0.03, "l2": 0.5, "l1": 4.0, "l0": 5.0}  # input units; l0 in pixels
 CHECKPOINTS = ("matched", "last")
+CASCADE = "last, cascade"  # the last weights once more, at fixed budgets
 # Halvings enough that a rounding beside the boundary does not matter.
 FINE = 30
 
@@ -188,6 +194,32 @@ def judge(
     return found | first_layer(net, differences(images.x_test, images.y_test))
 
 
+def at_budgets(
+    net: MLP,
+    images: Dataset,
+    *,
+    attacked: int = 200,
+    norms: tuple[str, ...] = ("linf", "l2"),
+) -> dict[str, float]:
+    """Measure accuracy and what the quick cascade leaves of it at ``EPS``.
+
+    Args:
+        net: the trained network.
+        images: whose test part judges.
+        attacked: how many test images, the first, are attacked.
+        norms: of the attacks.
+
+    Returns:
+        ``accuracy``, over all test images, and ``robust ...``, over all attacked ones.
+    """
+    x, y = images.x_test[:attacked], images.y_test[:attacked]
+    found = {"accuracy": metrics.accuracy(net, images.x_test, images.y_test)}
+    for norm in norms:
+        hit = attacks.worst_case(net, x, y, eps=EPS[norm], norm=norm, budget="quick")
+        found[f"robust {norm}"] = hit.robust_accuracy
+    return found
+
+
 @functools.cache
 def _part(name: str, count: int) -> Dataset:
     return SETS[name]().subset(count, 1000)
@@ -214,11 +246,19 @@ def _run(configs: list[Config], device: str) -> list[Numbers]:
     one = configs[0]
     images = _part(one["data"], one["images"]).to(device)
     trained = fitted(one["first"], one["seed"], images, one["epochs"])
-    return at_checkpoints(
-        trained,
-        configs,
-        lambda at: judge(at.model, images, attacked=one["attacked"]),
-    )
+
+    def numbers(config: Config) -> Numbers:
+        rule, measure = config["checkpoint"], judge
+        if rule == CASCADE:
+            rule, measure = "last", at_budgets
+        [found] = at_checkpoints(
+            trained,
+            [{**config, "checkpoint": rule}],
+            lambda at: measure(at.model, images, attacked=one["attacked"]),
+        )
+        return found
+
+    return [numbers(config) for config in configs]
 
 
 def _grid(seeds: int, **more: Any) -> list[Config]:
@@ -226,7 +266,8 @@ def _grid(seeds: int, **more: Any) -> list[Config]:
         {"first": first, "seed": seed, "checkpoint": rule, **more}
         for first in FIRST
         for seed in range(seeds)
-        for rule in CHECKPOINTS
+        for rule in (*CHECKPOINTS, CASCADE)
+        if rule != CASCADE or first in SAME
     ]
 
 
