@@ -188,6 +188,10 @@ def test_attacks_and_certificates_work_in_units_of_each_coordinate() -> None:
     box = Box(LOW, HIGH)
     mine = nn.Sequential(box, net).eval()
     u = box(torch.rand(40, 3, generator=rng(1)))
+    with torch.no_grad():
+        net[0].weight /= box.budget(1.0)
+        z = net(u)
+        net[2].bias[0] -= (z[:, 0] - z[:, 1]).median()
     x, y = box.inside(u).clamp(0, 1), net(u).argmax(1)
     assert torch.equal(mine(x).argmax(1), y)
     found = attacks.pgd(mine, x, y, eps=0.3, steps=20)

