@@ -193,31 +193,34 @@ def _refusal(
 
 
 def _holds(
-    answer: Callable[[Callable[[Tensor], None]], bool],
+    answer: Callable[[Callable[[Tensor], None], Tensor], bool],
     broken: dict[str, Callable[[Tensor], None]],
+    x: Tensor,
 ) -> None:
-    assert bool(answer(_refusal())) is True, (
+    assert bool(answer(_refusal(), x.clone())) is True, (
         "A refusal that does all that is asked fails your test."
     )
     for fault, refuse in broken.items():
-        assert bool(answer(refuse)) is False, (
+        assert bool(answer(refuse, x.clone())) is False, (
             f"Your test passes a refusal that {fault}."
         )
 
 
-def holds(answer: Callable[[Callable[[Tensor], None]], bool]) -> None:
-    """Test ``holds(refuse)`` on a right refusal and on two broken ones."""
+def holds(answer: Callable[[Callable[[Tensor], None], Tensor], bool]) -> None:
+    """Test ``holds(refuse, x)`` on a right refusal and on two broken ones."""
     broken = {
         "never refuses": _refusal(above=False, below=False, unknown=False),
         "lets numbers below zero pass": _refusal(below=False),
     }
-    _holds(answer, broken)
+    _holds(answer, broken, torch.tensor([[0.0, 0.5], [0.25, 1.0]]))
 
 
 def holds_hidden(
-    answer: Callable[[Callable[[Tensor], None]], bool], seed: int = 0
+    answer: Callable[[Callable[[Tensor], None], Tensor], bool], seed: int = 0
 ) -> None:
-    """Test it on refusals that are broken in other ways."""
+    """Test it on refusals that are broken in other ways, and on other inputs."""
+    x = torch.rand(4, 3, generator=torch.Generator().manual_seed(seed))
+    x[0, 0], x[1, 1] = 0.0, 1.0
     broken = {
         "lets numbers above one pass": _refusal(above=False),
         "lets a NaN pass": _refusal(unknown=False),
@@ -225,4 +228,4 @@ def holds_hidden(
         "does not name the box": _refusal(box="another range"),
         "refuses the ends of the box": _refusal(ends=True),
     }
-    _holds(answer, broken)
+    _holds(answer, broken, x)

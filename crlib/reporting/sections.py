@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import product
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def _by_label(subject: Subject) -> list[Picture]:
     ax.errorbar(range(len(held)), share, np.abs(reach), capsize=3, **look)
     names = [str(int(v)) for v in held]
     ax.set_xticks(range(len(held)), labels=names, fontsize=9 if len(held) < 25 else 6)
-    ax.set(xlabel="label", ylabel="accuracy", ylim=(0, 1.03))
+    ax.set(xlabel="label", ylabel="accuracy", ylim=(-0.03, 1.03))
     low, high = int(np.argmin(share)), int(np.argmax(share))
     alt = (
         f"One mark a label with its interval. Lowest is label {names[low]} at"
@@ -571,12 +572,12 @@ def _directions(subject: Subject) -> tuple[Tensor | None, bool]:
 def _attention_picture(
     gains: Mapping[str, float], shares: Mapping[str, Mapping[str, float]]
 ) -> Picture:
-    fig, axes = canvases(1 + len(shares), 2.0)
+    fig, axes = canvases(1 + len(shares), 2.3)
     for ax, (title, values) in zip(
         axes, {"gain": gains, **shares}.items(), strict=True
     ):
         bars(ax, values)
-        ax.set_title(title.replace("energy ", "energy\n"), fontsize=9)
+        ax.set_title("\n".join(wrap(title, 14)), fontsize=9)
     for ax in axes[1:]:
         ax.set(yticks=[], xlim=(0, 1.25))
     told = [
@@ -852,8 +853,12 @@ def _paired(every: Mapping[str, list[float]]) -> list[Picture]:
     if not told:
         return []
     ax.axvline(1, color="k", linewidth=0.8)
-    reach = min(2 * reach, 100)
+    reach = min(1.2 * reach, 100)
     ax.set(xscale="log", xlim=(1 / reach, reach), ylim=(0, 1))
+    ticks = [v for v in (0.01, 0.03, 0.1, 0.25, 0.5, 1, 2, 4, 10, 30, 100) if v < reach]
+    ticks = [v for v in ticks if v > 1 / reach]
+    ax.set_xticks(ticks, labels=[f"{v:g}" for v in ticks])
+    ax.minorticks_off()
     ax.set(xlabel="distance over that of the baseline", ylabel="share of inputs up to")
     ax.legend()
     alt = f"Rising curves across a line at 1: {'; '.join(told)} than in the baseline."

@@ -60,10 +60,18 @@ def fold(w, b, gamma, beta, mu, v, epsilon):
     return scale[:, None] * w, scale * b - mu + beta
 """,
     ],
-    # A NaN is neither above nor below; and inputs that are right are not tried.
+    # Only what is too large; a NaN, neither above nor below; no input that is right.
     "ex-own-refusal": [
         """
-def holds(refuse):
+def holds(refuse, x):
+    try:
+        refuse(torch.tensor([[0.5, 255.0]]))
+    except ValueError as error:
+        return "[0, 1]" in str(error)
+    return False
+""",
+        """
+def holds(refuse, x):
     for v in (-0.1, 1.1):
         try:
             refuse(torch.tensor([[0.5, v]]))
@@ -77,7 +85,7 @@ def holds(refuse):
     return True
 """,
         """
-def holds(refuse):
+def holds(refuse, x):
     for v in (-0.1, 1.1, math.nan):
         try:
             refuse(torch.tensor([[0.5, v]]))
