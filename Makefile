@@ -76,7 +76,7 @@ study: $(READY) ## run a study or resume it: make study NAME=networks
 bench: $(READY) ## time the training against plain loops
 	@$(BIN)/python benchmarks/training.py
 
-bench-attacks: $(BENCH_READY) ## compare the attacks with other libraries (ARGS=--quick)
+bench-attacks: $(BENCH_READY) ## attacks beside other libraries' (ARGS=--quick; ARGS=all)
 	@$(BENCH_VENV)/bin/python benchmarks/attacks $(ARGS)
 
 gpu: $(BENCH_READY) ## tests, attacks and ResNet-18 on a GPU, in ten minutes, into gpu/

@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     judge.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     judge.add_argument(
+        "--limit", type=float, metavar="GB", help="memory of a pass, else 1, on a GPU 8"
+    )
+    judge.add_argument(
+        "--bf16", action="store_true", help="attack in bfloat16, confirm in full"
+    )
+    judge.add_argument(
         "--out", type=Path, default=Path("report.html"), help="else report.html"
     )
     judge.add_argument("--json", type=Path, help="also write the numbers to a file")
@@ -94,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(chosen: argparse.Namespace) -> int:
     """Judge a network: the command ``crlib report``."""
+    import torch
+
     from crlib import data, reporting
     from crlib.reporting import loading
 
@@ -118,11 +126,16 @@ def _report(chosen: argparse.Namespace) -> int:
             eps=None if chosen.eps is None else dict(map(_budget, chosen.eps)),
             attacked=chosen.attacked,
             baseline=baseline,
+            limit=chosen.limit,
+            autocast=torch.bfloat16 if chosen.bf16 else None,
             resume=chosen.resume,
         )
     except (ValueError, data.DataError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nStopped before the first section.", file=sys.stderr)
+        return 130
     print(f"{found.html(chosen.out)}\n\n{found.sections['words'].text}")
     if chosen.json is not None:
         found.json(chosen.json)

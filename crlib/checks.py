@@ -11,15 +11,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from crlib.asking import reached
 
 __all__ = [
     "at_least",
     "chance",
     "inputs",
+    "joined",
     "labels",
     "logits",
     "not_negative",
     "one_of",
+    "pairs",
     "per_sample",
     "shape",
     "tensor",
@@ -65,8 +70,11 @@ def tensor(v: Any, name: str) -> None:
     if isinstance(v, Tensor):
         return
     cure = f"torch.as_tensor({name})"
-    if isinstance(v, torch.utils.data.DataLoader | torch.utils.data.Dataset):
-        cure = "x, y = (torch.cat(part) for part in zip(*loader)), or one batch of it"
+    if isinstance(v, DataLoader | Dataset):
+        cure = (
+            "x, y = (torch.cat(part) for part in zip(*loader)), or one batch of it."
+            " attacks.evaluate and crlib.report take a DataLoader as it is"
+        )
     raise ValueError(f"{name} is a {type(v).__name__}: give a tensor, {cure}.")
 
 
@@ -92,7 +100,8 @@ def inputs(x: Tensor, name: str = "x", box: bool = True) -> None:
     if box and not (-SLACK <= low and high <= 1 + SLACK):
         cure = (
             "Make normalisation the model's first layer (crlib.models.Normalize) and"
-            " give them unnormalised."
+            " give them unnormalised. What has another range goes through"
+            " crlib.models.Box."
         )
         if -0.01 < low and high < 1.01:
             cure = f"Rounding leaves less: {name}.clamp(0, 1), if that is all it is."
@@ -128,6 +137,60 @@ def labels(y: Tensor, n: int, name: str = "y", classes: int | None = None) -> No
     if wrong < 0 or (classes is not None and wrong >= classes):
         known = "0 on" if classes is None else f"0 to {classes - 1}"
         raise ValueError(f"{name} holds the label {wrong}: labels run from {known}.")
+
+
+def joined(loader: DataLoader[Any], model: Any = None) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels of all batches of a loader, on the model's device.
+
+    Raises:
+        ValueError: batches that are no pairs of tensors, none at all, or inputs of
+            several shapes.
+    """
+    found = []
+    for part in loader:
+        two = part[:2] if isinstance(part, list | tuple) else ()
+        if len(two) < 2 or not all(isinstance(v, Tensor) for v in two):
+            raise ValueError(
+                f"A batch of the DataLoader is {_told(part)}: give one of pairs of"
+                " tensors, inputs and labels, or the two as x and y."
+            )
+        found.append(two)
+    if not found:
+        raise ValueError("The DataLoader is empty.")
+    x, y = zip(*found, strict=True)
+    if len({v.shape[1:] for v in x}) > 1:
+        raise ValueError("The inputs of the DataLoader differ in shape: resize them.")
+    weights = (p for m in reached(model)[0] for p in m.parameters(recurse=False))
+    place = next((p.device for p in weights), x[0].device)
+    return torch.cat(x).to(place), torch.cat(y).to(place)
+
+
+def _told(part: Any) -> str:
+    """What a batch is, in words."""
+    if isinstance(part, dict):
+        return f"a dictionary of {', '.join(map(str, part))}"
+    if isinstance(part, list | tuple):
+        held = ", ".join(type(v).__name__ for v in part)
+        return f"a {type(part).__name__} of {held}"
+    return f"a {type(part).__name__}"
+
+
+def pairs(
+    x: Tensor | DataLoader[Any], y: Tensor | None, model: Any
+) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels that fit each other; of a loader, those of its batches.
+
+    Raises:
+        ValueError: labels beside a loader, or what :func:`joined`, :func:`inputs` and
+            :func:`labels` refuse.
+    """
+    if isinstance(x, DataLoader):
+        if y is not None:
+            raise ValueError("x is a DataLoader, which has the labels: leave y out.")
+        x, y = joined(x, model)
+    inputs(x)
+    labels(y, len(x))  # type: ignore[arg-type]  # None is refused in words
+    return x, y  # type: ignore[return-value]
 
 
 def per_sample(name: str, size: float | Tensor, x: Tensor) -> Tensor:

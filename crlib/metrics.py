@@ -39,6 +39,7 @@ __all__ = [
     "energy_share",
     "first_order",
     "folded",
+    "frequency_share",
     "hill_estimator",
     "layer_operator_norm",
     "margin",
@@ -883,6 +884,41 @@ def energy_share(delta: Tensor, directions: Tensor) -> Tensor:
         raise ValueError("The columns of directions are not orthonormal.")
     inside = (flat @ directions).square().sum(1)
     return inside / flat.square().sum(1)
+
+
+def frequency_share(step: Tensor, *, below: float = 1 / 8) -> float:
+    r"""Return the mean share of energy of steps that lies in low frequencies.
+
+    :math:`\sum_{|f| < b} |\hat\delta(f)|^2 / \sum_f |\hat\delta(f)|^2` with the
+    discrete Fourier transform of each channel.
+
+    Args:
+        step: ``(N, C, H, W)`` perturbations, or differences of images.
+        below: b, length of the wave vector in cycles a pixel.
+
+    Returns:
+        A number in [0, 1], the mean over the steps that are not zero; NaN of none.
+
+    Raises:
+        ValueError: what is no batch of images.
+
+    Example:
+        >>> import torch
+        >>> from crlib import metrics
+        >>> stripes = torch.tensor([1.0, -1.0]).repeat(8).expand(1, 1, 16, 16)
+        >>> metrics.frequency_share(stripes), metrics.frequency_share(stripes.abs())
+        (0.0, 1.0)
+    """
+    checks.inputs(step, "step", box=False)
+    if step.ndim != 4:
+        raise ValueError(
+            f"step has shape {tuple(step.shape)}: give images (N, C, H, W)."
+        )
+    energy = torch.fft.fft2(step).abs().square().sum(1)  # (N, H, W)
+    f = [torch.fft.fftfreq(n).to(step) for n in step.shape[2:]]
+    coarse = (f[0][:, None].square() + f[1].square()).sqrt() < below
+    share = energy[:, coarse].sum(1) / energy.sum((1, 2))
+    return float(share[~share.isnan()].mean())
 
 
 def principal_directions(

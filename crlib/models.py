@@ -15,6 +15,7 @@ from crlib.asking import evaluating, logits
 
 __all__ = [
     "MLP",
+    "Box",
     "ConvNet",
     "LowRankConv2d",
     "LowRankLinear",
@@ -58,6 +59,69 @@ class Normalize(nn.Module):
             return (x - self.mean) / self.std
         shape = (-1,) + (1,) * (x.ndim - 2)
         return (x - self.mean.view(shape)) / self.std.view(shape)
+
+
+class Box(Normalize):
+    """The layer from [0, 1] to the box ``[low, high]`` of inputs in units of their own.
+
+    Put first, it lets a network of such inputs be attacked and certified in [0, 1],
+    where a budget is a share of each range: ``nn.Sequential(box, net)`` is given
+    ``box.inside(u)``. It is a :class:`Normalize`, and known wherever that is.
+
+    Args:
+        low: a number, one a channel of images ``(N, C, H, W)``, or one a coordinate of
+            vectors ``(N, d)``.
+        high: likewise, above ``low``.
+
+    Raises:
+        ValueError: ``high`` is not above ``low``, or they differ in length.
+
+    Example:
+        >>> import torch
+        >>> from crlib import models
+        >>> box = models.Box([-2.0, 0.0], [3.0, 50.0])  # volts, degrees
+        >>> box(torch.tensor([[0.0, 1.0]]))
+        tensor([[-2., 50.]])
+        >>> box.inside(torch.tensor([[0.5, 25.0]]))
+        tensor([[0.5000, 0.5000]])
+        >>> box.budget(0.1)
+        tensor([0.5000, 5.0000])
+    """
+
+    def __init__(
+        self, low: float | Sequence[float], high: float | Sequence[float]
+    ) -> None:
+        ends = [torch.as_tensor(v, dtype=torch.float64) for v in (low, high)]
+        try:
+            ends = list(torch.broadcast_tensors(*ends))
+        except RuntimeError:
+            raise ValueError(
+                f"low has {ends[0].numel()} numbers and high {ends[1].numel()}: give"
+                " one each, or one a channel or coordinate."
+            ) from None
+        wide = ends[1] - ends[0]
+        if ends[0].ndim > 1 or not ((wide > 0) & wide.isfinite()).all():
+            raise ValueError(
+                f"The box runs from {low} to {high}: give finite numbers, or lists of"
+                " them, with each end above its beginning."
+            )
+        super().__init__((-ends[0] / wide).tolist(), (1 / wide).tolist())
+
+    def inside(self, u: Tensor) -> Tensor:
+        """Return inputs ``(N, ...)`` in units of their own as numbers in [0, 1].
+
+        Those that lie outside of the box come out outside of [0, 1].
+        """
+        shape = (-1,) + (1,) * (u.ndim - 2) if self.mean.ndim else ()
+        return self.mean.view(shape) + self.std.view(shape) * u
+
+    def budget(self, eps: float) -> Tensor:
+        """Return a budget in [0, 1] in the user's units, one number or one a range.
+
+        Of a box with one range it holds in every norm; of one with several it is what
+        each coordinate may move in linf.
+        """
+        return eps / self.std
 
 
 def _uniform_(layer: nn.Module, fan_in: int, generator: torch.Generator) -> None:

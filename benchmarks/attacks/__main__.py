@@ -2,14 +2,17 @@
 
     python benchmarks/attacks [--images 256] [--norm l2] [--device cuda] [--quick] ...
     python benchmarks/attacks optimality|bounds|counting|masked [--write FILE] ...
+    python benchmarks/attacks all
 
 Two small networks, undefended and adversarially trained, and PGD on a larger one; three
 norms. Every attack runs in a process of its own; every point is judged by the same
 code. Time is in units of a bare loop of forward passes and input gradients on the same
-images, measured beside it.
+images, measured beside it. ``all`` measures the five tables one after the other, each
+into its file.
 """
 
 import argparse
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -216,7 +219,21 @@ def main() -> int:
     return int(any("ratio" not in row for row in found))
 
 
+def everything(options: list[str]) -> int:
+    """Measure all tables, each in a process of its own; return the worst status."""
+    worst = 0
+    for name in ("attacks", *PARTS):
+        part = [] if name == "attacks" else [name]
+        table = networks.ROOT / "benchmarks" / "results" / f"{name}.csv"
+        print(f"\n{name}: into {table}", flush=True)
+        call = [sys.executable, __file__, *part, "--write", str(table), *options]
+        worst = max(worst, abs(subprocess.run(call).returncode))
+    return worst
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["all"]:
+        sys.exit(everything(sys.argv[2:]))
     if len(sys.argv) > 1 and sys.argv[1] in PARTS:
         sys.exit(import_module(sys.argv[1]).main(sys.argv[2:]))
     sys.exit(main())

@@ -75,17 +75,24 @@ def subjects(sample: data.Dataset) -> dict[str, tuple[nn.Module, int]]:
     """Return trained networks, each with the number of images to bound."""
     few = sample.subset(1000, 200)
     mlp, small = MLP(SIZES, bias=True), ConvNet((4, 8), image=(1, 28, 28))
-    first, second, head = MLP(SIZES, bias=True).layers
-    curved = nn.Sequential(nn.Flatten(), first, nn.Tanh(), second, nn.Tanh(), head)
-    half = list(ConvNet((4, 8), image=(1, 14, 14)))
-    pooled = nn.Sequential(*half[:3], nn.MaxPool2d(2), *half[3:])
+
+    def bent(bend: nn.Module) -> nn.Module:
+        first, second, head = MLP(SIZES, bias=True).layers
+        return nn.Sequential(nn.Flatten(), first, bend, second, bend, head)
+
+    def pooled(pool: nn.Module) -> nn.Module:
+        half = list(ConvNet((4, 8), image=(1, 14, 14)))
+        return nn.Sequential(*half[:3], pool, *half[3:])
+
     residual = ResNet(blocks=(1, 1), width=4, channels=1)
     return {
         "MLP": (harden(mlp, few, 6, 0), 64),
         "ConvNet": (harden(small, few, 3, 1), 8),
-        "MaxPool": (harden(pooled, few, 3, 2), 8),
+        "MaxPool": (harden(pooled(nn.MaxPool2d(2)), few, 3, 2), 8),
+        "AvgPool": (harden(pooled(nn.AvgPool2d(2)), few, 3, 5), 8),
         "ResNet": (harden(residual, few, 6, 3), 4),
-        "tanh": (harden(curved, few, 6, 4), 64),
+        "LeakyReLU": (harden(bent(nn.LeakyReLU(0.1)), few, 6, 6), 64),
+        "tanh": (harden(bent(nn.Tanh()), few, 6, 4), 64),
     }
 
 

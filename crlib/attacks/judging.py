@@ -311,8 +311,8 @@ def transfer(
 def evaluate(
     attack: Callable[..., AttackResult],
     model: Model,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | torch.utils.data.DataLoader[Any],
+    y: Tensor | None = None,
     *,
     batch_size: int = 512,
     autocast: torch.dtype | None = None,
@@ -331,8 +331,10 @@ def evaluate(
     Args:
         attack: such as :func:`apgd` or :func:`deepfool`.
         model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
-        x: ``(N, ...)`` in [0, 1].
-        y: ``(N,)`` true labels, int64.
+        x: ``(N, ...)`` in [0, 1]; or a DataLoader of inputs and labels, in an order of
+            its own that stays the same (without ``shuffle``), whose inputs are kept in
+            memory, on the device of the model.
+        y: ``(N,)`` true labels, int64; of a DataLoader None.
         batch_size: samples attacked together, at most.
         autocast: such as ``torch.bfloat16``; None means full precision.
         resume: a file that keeps the batches that are finished. The same call goes on
@@ -354,8 +356,7 @@ def evaluate(
         >>> attacks.evaluate(attacks.pgd, model, x, y, batch_size=3, eps=0.25).success
         tensor([ True,  True, False, False])
     """
-    checks.inputs(x)
-    checks.labels(y, len(x))
+    x, y = checks.pairs(x, y, model)
     checks.at_least(1, batch_size=batch_size)
     if not len(x):
         return attack(model, x, y, **options)

@@ -26,8 +26,9 @@ from crlib.attacks.base import (
 )
 from crlib.geometry import DUALS, NORMS, halfspace_step, norm_of
 
-# A first step looks at so many rivals, each a backward pass; all, up to 21 classes.
-RIVALS = 20
+# A first step looks at all rivals, each a backward pass, where there are so many at
+# most; at so many of the largest logits where there are more.
+EVERY, RIVALS = 20, 10
 
 
 class Nearest(Search):
@@ -114,14 +115,15 @@ def deepfool(
     nearest such boundary in the box (DeepFool, Moosavi-Dezfooli et al. 2016), drawn by
     a tenth towards the point of that boundary nearest to ``x`` (as FAB of Croce and
     Hein 2020). A bisection between ``x`` and the nearest point found ends it. The first
-    step looks at the twenty rivals of largest logit, so on a linear model of up to 21
-    classes it is exact; the later ones look at the three that were nearest then.
+    step looks at all rivals of up to 21 classes, and on a linear model is exact; of
+    more classes at the ten rivals of largest logit, as the authors do. The later steps
+    look at the three that were nearest then.
 
     The point lies a hair beyond the boundary: saved as an image of 8 bits it may fool
     no longer. :func:`as_images` rounds it and asks the model again.
 
-    Cost: ``steps + search_steps + 2`` forward, ``min(K - 1, 20) + 3 * steps`` backward
-    passes at most; for l0 one more of each.
+    Cost: ``steps + search_steps + 2`` forward, ``R + 3 * steps`` backward passes at
+    most, with R rivals at first; for l0 one more of each.
 
     Args:
         model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
@@ -162,7 +164,8 @@ def _walk(found: Nearest, steps: int, candidates: int) -> None:
     if not len(x):
         return
     if found.goal is None:
-        rivals = rivals_of(found.logits, y)[:, :RIVALS]
+        rivals = rivals_of(found.logits, y)
+        rivals = rivals[:, : RIVALS if rivals.shape[1] > EVERY else EVERY]
     else:
         rivals = found.goal[:, None]
     # rivals is (n, R): many at first, then the candidates; with a target one.
@@ -230,7 +233,7 @@ def fmn(
     be the nearest. As for :func:`deepfool`, rounding to 8 bits may undo the point.
 
     Cost: ``steps + search_steps + 2`` forward, ``steps`` backward passes; with ``walk``
-    at most ``walk + 1`` forward and ``min(K - 1, 20) + 2 * walk`` backward more.
+    at most ``walk + 1`` forward and ``R + 2 * walk`` backward more, with R as there.
 
     Args:
         model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.

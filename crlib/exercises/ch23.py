@@ -10,6 +10,10 @@ from crlib import claims, metrics
 from crlib.models import MLP
 
 __all__ = [
+    "fold",
+    "fold_hidden",
+    "holds",
+    "holds_hidden",
     "median_between",
     "median_between_hidden",
     "nearest_rival",
@@ -126,3 +130,102 @@ def shift_back_hidden(
     """Test it on wide, tall and square layers."""
     for h, m, n in ((2, 9, 30), (8, 3, 25), (6, 6, 1)):
         _shift(answer, h, m, n, seed)
+
+
+def _fold(
+    answer: Callable[..., tuple[Tensor, Tensor]],
+    h: int,
+    m: int,
+    seed: int,
+    epsilon: float,
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    w, a = (torch.randn(n, m, generator=g, dtype=torch.float64) for n in (h, 20))
+    b, beta, mu = torch.randn(3, h, generator=g, dtype=torch.float64)
+    gamma, v = 0.2 + 2 * torch.rand(2, h, generator=g, dtype=torch.float64)
+    wanted = nn.functional.batch_norm(
+        a @ w.T + b, mu.clone(), v.clone(), gamma, beta, eps=epsilon
+    )
+    found = answer(*(t.clone() for t in (w, b, gamma, beta, mu, v)), epsilon)
+    assert len(found) == 2, "Return two tensors: the weight, then the bias."
+    weight, bias = found
+    assert weight.shape == (h, m) and bias.shape == (h,), (
+        f"Return a weight ({h}, {m}) and a bias ({h},)."
+    )
+    gap = a @ weight.T + bias - wanted
+    off = (gap - gap[0]).abs().max()
+    assert float(off) < 1e-6, (
+        f"Your weight is wrong: differences of two outputs are off by {float(off):.3g}."
+    )
+    assert float(gap.abs().max()) < 1e-6, (
+        f"Your weight is right, and your bias is off by {float(gap.abs().max()):.3g}."
+    )
+
+
+def fold(answer: Callable[..., tuple[Tensor, Tensor]]) -> None:
+    """Test ``fold(w, b, gamma, beta, mu, v, epsilon)`` on one layer."""
+    _fold(answer, 4, 6, 0, 1e-5)
+
+
+def fold_hidden(answer: Callable[..., tuple[Tensor, Tensor]], seed: int = 0) -> None:
+    """Test it on other sizes, and where epsilon is not small."""
+    for h, m, epsilon in ((2, 7, 1e-3), (5, 3, 0.5), (1, 1, 0.0)):
+        _fold(answer, h, m, seed + h, epsilon)
+
+
+def _refusal(
+    above: bool = True,
+    below: bool = True,
+    unknown: bool = True,
+    kind: type[Exception] = ValueError,
+    box: str = "[0, 1]",
+    ends: bool = False,
+) -> Callable[[Tensor], None]:
+    """Return a refusal, right or broken in one way."""
+
+    def refuse(x: Tensor) -> None:
+        wrong = (above and bool((x > 1).any())) or (below and bool((x < 0).any()))
+        wrong = wrong or (unknown and bool(x.isnan().any()))
+        if wrong or (ends and bool(((x == 0) | (x == 1)).any())):
+            raise kind(f"x leaves its box: give numbers in {box}.")
+
+    return refuse
+
+
+def _holds(
+    answer: Callable[[Callable[[Tensor], None], Tensor], bool],
+    broken: dict[str, Callable[[Tensor], None]],
+    x: Tensor,
+) -> None:
+    assert bool(answer(_refusal(), x.clone())) is True, (
+        "A refusal that does all that is asked fails your test."
+    )
+    for fault, refuse in broken.items():
+        assert bool(answer(refuse, x.clone())) is False, (
+            f"Your test passes a refusal that {fault}."
+        )
+
+
+def holds(answer: Callable[[Callable[[Tensor], None], Tensor], bool]) -> None:
+    """Test ``holds(refuse, x)`` on a right refusal and on two broken ones."""
+    broken = {
+        "never refuses": _refusal(above=False, below=False, unknown=False),
+        "lets numbers below zero pass": _refusal(below=False),
+    }
+    _holds(answer, broken, torch.tensor([[0.0, 0.5], [0.25, 1.0]]))
+
+
+def holds_hidden(
+    answer: Callable[[Callable[[Tensor], None], Tensor], bool], seed: int = 0
+) -> None:
+    """Test it on refusals that are broken in other ways, and on other inputs."""
+    x = torch.rand(4, 3, generator=torch.Generator().manual_seed(seed))
+    x[0, 0], x[1, 1] = 0.0, 1.0
+    broken = {
+        "lets numbers above one pass": _refusal(above=False),
+        "lets a NaN pass": _refusal(unknown=False),
+        "raises another kind of error": _refusal(kind=KeyError),
+        "does not name the box": _refusal(box="another range"),
+        "refuses the ends of the box": _refusal(ends=True),
+    }
+    _holds(answer, broken, x)

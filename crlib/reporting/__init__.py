@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -20,7 +21,7 @@ from crlib.version import __version__
 __all__ = ["Report", "report"]
 
 # Of the finished sections in a file: raise it when a section gains or changes a number.
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def report(
     budget: str = "quick",
     seed: int = 0,
     batch_size: int | None = None,
+    limit: float | None = None,
+    autocast: torch.dtype | None = None,
     resume: str | Path | None = None,
     progress: bool = True,
 ) -> Report:
@@ -112,9 +115,14 @@ def report(
         attacked: the first so many inputs are attacked.
         baseline: another network, for paired differences on the same inputs.
         budget: of :func:`crlib.attacks.worst_case`.
-        seed: of every draw; the same call gives the same report.
+        seed: of every draw; the same call gives the same report, but for the seconds.
         batch_size: inputs in memory at once, at most; None means 128, or fewer if these
-            keep more than a gigabyte for the gradient, on a GPU eight.
+            keep more than the limit for the gradient.
+        limit: gigabytes that a pass may keep for the gradient; None means one, on a GPU
+            eight. A network that keeps more for a single input is refused.
+        autocast: precision in which the attacks ask the network, such as
+            ``torch.bfloat16``; what they report is confirmed in its own precision, in
+            which all else is measured. None means its own.
         resume: a file that keeps finished sections; another network, other inputs or
             options begin it anew.
         progress: show a bar with the time left.
@@ -124,9 +132,10 @@ def report(
 
     Raises:
         ValueError: what nothing can be said about, before any work: a bad option,
-            inputs outside [0, 1], labels that do not fit, probabilities in place of
-            logits, a network that draws at random or has no input gradient, accuracy
-            at chance, fewer than twenty attacked inputs that are labelled right.
+            inputs outside [0, 1], labels that do not fit, more memory than the limit,
+            probabilities in place of logits, a network that draws at random or has no
+            input gradient, accuracy at chance, fewer than twenty attacked inputs that
+            are labelled right.
 
     Example:
         >>> import torch, crlib
@@ -137,7 +146,9 @@ def report(
     """
     eps = {"linf": 8 / 255, "l2": 0.5} if eps is None else _budgets(eps)
     if isinstance(x, DataLoader):
-        x, y = loading.inputs(x)
+        if y is not None:
+            raise ValueError("x is a DataLoader, which has the labels: leave y out.")
+        x, y = loading.inputs(x, model=model)
     if y is None:
         raise ValueError("Give labels: report(model, x, y), or a DataLoader of both.")
     subject = admitted(
@@ -149,6 +160,8 @@ def report(
         budget=budget,
         seed=seed,
         batch_size=batch_size,
+        limit=limit,
+        autocast=autocast,
         baseline=baseline,
     )
     kept = _kept(resume, subject.fingerprint)
@@ -168,9 +181,10 @@ def report(
                 left_out |= dict.fromkeys(names[n:], "stopped before it")
                 break
             bar.update()
-    return Report(
-        {"words": sections.words(kept), **kept}, left_out, subject.fingerprint
-    )
+    shown = {"words": sections.words(kept), **kept}
+    if "card" in kept:
+        shown["card"] = sections.with_seconds(kept)
+    return Report(shown, left_out, subject.fingerprint)
 
 
 def _budgets(eps: Any) -> dict[str, float]:

@@ -52,7 +52,7 @@ def network(maker: str, weights: str | Path | None = None) -> nn.Module:
 
 
 def inputs(
-    source: str | Path | DataLoader[Any], *, grey: bool = False
+    source: str | Path | DataLoader[Any], *, grey: bool = False, model: Any = None
 ) -> tuple[Tensor, Tensor]:
     """Return inputs ``(N, ...)`` in [0, 1] and labels ``(N,)``.
 
@@ -61,6 +61,7 @@ def inputs(
             with arrays ``x`` and ``y``, a ``.pt`` with a dictionary of them or a pair,
             or a DataLoader of pairs. Integer images of 8 bits are divided by 255.
         grey: read a folder's images in grey.
+        model: whose device the inputs of a DataLoader are moved to.
 
     Raises:
         ValueError: none of these, without the two, or labels that are no whole
@@ -68,7 +69,7 @@ def inputs(
         DataError: a folder without two classes of images of one size and of 8 bits.
     """
     if isinstance(source, DataLoader):
-        return _pair(*_joined(source))
+        return _pair(*checks.joined(source, model))
     path = Path(source)
     if path.is_dir():
         return data.class_folders(path, mode="L" if grey else "RGB")
@@ -88,35 +89,6 @@ def inputs(
             f" .pt with a dictionary of x and y.{held}"
         )
     return _pair(found["x"], found["y"])
-
-
-def _joined(loader: DataLoader[Any]) -> tuple[Tensor, Tensor]:
-    """Return all batches of a loader as one."""
-    pairs = []
-    for part in loader:
-        two = part[:2] if isinstance(part, list | tuple) else ()
-        if len(two) < 2 or not all(isinstance(v, Tensor) for v in two):
-            raise ValueError(
-                f"A batch of the DataLoader is {_told(part)}: give one of pairs of"
-                " tensors, inputs and labels, or the two as x and y."
-            )
-        pairs.append(two)
-    if not pairs:
-        raise ValueError("The DataLoader is empty.")
-    x, y = zip(*pairs, strict=True)
-    if len({v.shape[1:] for v in x}) > 1:
-        raise ValueError("The inputs of the DataLoader differ in shape: resize them.")
-    return torch.cat(x), torch.cat(y)
-
-
-def _told(part: Any) -> str:
-    """What a batch is, in words."""
-    if isinstance(part, dict):
-        return f"a dictionary of {', '.join(map(str, part))}"
-    if isinstance(part, list | tuple):
-        held = ", ".join(type(v).__name__ for v in part)
-        return f"a {type(part).__name__} of {held}"
-    return f"a {type(part).__name__}"
 
 
 def _pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """What a report is made of: sections of tables, pictures, numbers and a caution."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from io import StringIO
@@ -17,7 +18,9 @@ __all__ = [
     "Picture",
     "Section",
     "Table",
+    "bars",
     "canvas",
+    "canvases",
     "number",
     "picture",
     "rows",
@@ -101,11 +104,33 @@ def number(v: float | Interval, spec: str = ".3g") -> str:
     return v.format(spec) if isinstance(v, Interval) else format(v, spec)
 
 
-def canvas() -> tuple[Figure, Axes]:
+# A second cue beside colour.
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
+
+
+def canvas(height: float = 3.6) -> tuple[Figure, Axes]:
     """Return an empty figure in the style of the book, which nobody has to close."""
+    fig, (ax,) = canvases(1, height)
+    return fig, ax
+
+
+def canvases(n: int, height: float = 3.6) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with n axes side by side, in the same way."""
     with figures.style():
-        fig = Figure(figsize=(6.0, 3.6))
-        return fig, fig.subplots()
+        fig = Figure(figsize=(6.0, height))
+        return fig, list(fig.subplots(1, n, squeeze=False)[0])
+
+
+def bars(ax: Axes, values: Mapping[str, float], spec: str = ".2g") -> None:
+    """Draw numbers as bars, the first on top, each with its number at its end."""
+    for i, v in enumerate(values.values()):
+        length = v if math.isfinite(v) else 0.0
+        look = {"color": figures.COLOURS[i % 7], "hatch": HATCHES[i % 7]}
+        ax.barh(i, length, edgecolor="white", **look)
+        ax.text(length, i, f" {v:{spec}}", va="center", fontsize=9)
+    ax.set_yticks(range(len(values)), labels=list(values))
+    ax.margins(x=0.15)
+    ax.invert_yaxis()
 
 
 def picture(fig: Figure, caption: str, alt: str) -> Picture:

@@ -3,8 +3,10 @@
 import math
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import product
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -12,18 +14,36 @@ import torch
 from torch import Tensor
 
 from crlib import attacks, certify, compress, data, figures, metrics
-from crlib.asking import evaluating
+from crlib.asking import ask, evaluating
 from crlib.attacks.universal import first_layer
 from crlib.claims import Interval, interval, median_interval, wilson
-from crlib.reporting.parts import Picture, Section, Table, canvas, number, picture, rows
+from crlib.reporting.parts import (
+    TITLES,
+    Picture,
+    Section,
+    Table,
+    bars,
+    canvas,
+    canvases,
+    number,
+    picture,
+    rows,
+)
 from crlib.reporting.subject import LEAST, UNKNOWN, Subject, layers_of
 from crlib.version import __version__
 
-__all__ = ["SECTIONS", "LeftOut", "words"]
+__all__ = ["SECTIONS", "LeftOut", "with_seconds", "words"]
 
 NAMES = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 # Of the linf distances so many may be below half a grey level.
 GREY = 0.1
+# Attack over linearisation.
+NEAR = (0.7, 1.6)
+# A picture has room for so many labels.
+LABELS = 40
+# So many directions of the first layer are looked at, by so many rounds of an
+# iteration where its matrix has more than so many entries.
+TOP, ROUNDS, ENTRIES = 10, 20, 2e6
 SORTED = (
     "The attacked inputs, the first ones, lack labels that the others have: shuffle x"
     " and y together."
@@ -45,6 +65,7 @@ def card(subject: Subject) -> Section:
         "multiply-adds an input": "unknown" if size is None else f"{size.macs:,}",
         "layers with weights found": str(len(found)),
         "layers of other kinds": ", ".join(strange) or "none",
+        "precision in which attacks ask": _precision(subject.autocast),
         "fingerprint of weights, inputs, options": subject.fingerprint,
         "crlib, torch, Python": f"{__version__}, {torch.__version__},"
         f" {platform.python_version()}",
@@ -61,7 +82,48 @@ def card(subject: Subject) -> Section:
         }
         | ({} if size is None else {"parameters": size.parameters, "macs": size.macs}),
         [Table("Facts", ["", ""], [[k, v] for k, v in lines.items()])],
+        _by_label(subject),
     )
+
+
+def _precision(autocast: torch.dtype | None) -> str:
+    if autocast is None:
+        return "the network's own"
+    name = str(autocast).removeprefix("torch.")
+    return f"{name}; what they find is confirmed in the network's own"
+
+
+def _by_label(subject: Subject) -> list[Picture]:
+    """Accuracy of each label, unless there are too many to be told apart."""
+    held = subject.y.unique()
+    if len(held) > LABELS:
+        return []
+    hit = subject.logits.argmax(1) == subject.y
+    each = [hit[subject.y == label] for label in held]
+    share = [float(v.double().mean()) for v in each]
+    ends = [wilson(int(v.sum()), len(v)) for v in each]
+    reach = [[s - e.low for s, e in zip(share, ends, strict=True)]]
+    reach += [[e.high - s for s, e in zip(share, ends, strict=True)]]
+    fig, ax = canvas(2.6)
+    look = {"linestyle": "none", "marker": "o", "color": figures.COLOURS[0]}
+    ax.errorbar(range(len(held)), share, np.abs(reach), capsize=3, **look)
+    names = [str(int(v)) for v in held]
+    ax.set_xticks(range(len(held)), labels=names, fontsize=9 if len(held) < 25 else 6)
+    ax.set(xlabel="label", ylabel="accuracy", ylim=(-0.03, 1.03))
+    low, high = int(np.argmin(share)), int(np.argmax(share))
+    alt = (
+        f"One mark a label with its interval. Lowest is label {names[low]} at"
+        f" {share[low]:.2f}, highest label {names[high]} at {share[high]:.2f}."
+    )
+    return [picture(fig, "Accuracy by label, with Wilson's 95 %.", alt)]
+
+
+def with_seconds(found: Mapping[str, Section]) -> Section:
+    """Return the card with the seconds that each section took."""
+    told = [[TITLES[name], f"{s.seconds:.1f}"] for name, s in found.items()]
+    told.append(["together", f"{sum(s.seconds for s in found.values()):.1f}"])
+    table = Table("Seconds a section", ["section", "seconds"], told)
+    return replace(found["card"], tables=[*found["card"].tables, table])
 
 
 def _mixed(subject: Subject) -> bool:
@@ -175,9 +237,9 @@ def trust(subject: Subject) -> Section:
         [
             "attack near one linearisation",
             f"{ratio:.3g}",
-            "0.7 to 1.6",
+            "{} to {}".format(*NEAR),
             ""
-            if 0.7 <= ratio <= 1.6
+            if NEAR[0] <= ratio <= NEAR[1]
             else "Gradients at the inputs mislead, or the network"
             " is strongly curved: look at the checks above.",
         ]
@@ -220,7 +282,32 @@ def trust(subject: Subject) -> Section:
         " show it. Passed checks prove nothing.",
         numbers,
         tables,
+        _agreement(near.distance[right], subject.guess(norm)[right], norm),
     )
+
+
+def _agreement(far: Tensor, guess: Tensor, norm: str) -> list[Picture]:
+    """The attack against one linearisation, a point an input."""
+    known = far.isfinite() & guess.isfinite() & (guess > 0)
+    a, b = (v[known].cpu().double() for v in (guess, far))
+    if not len(b) or not b.max() > 0:
+        return []
+    top = 1.05 * float(b.max())
+    near = ((b >= NEAR[0] * a) & (b <= NEAR[1] * a)).double().mean()
+    fig, ax = canvas()
+    look = {"linestyle": "none", "marker": "o", "markersize": 4}
+    ax.plot(a, b, color=figures.COLOURS[0], alpha=0.7, **look)
+    for k, line in ((1.0, "-"), (NEAR[0], ":"), (NEAR[1], ":")):
+        ax.axline((0, 0), slope=k, color="k", linestyle=line, linewidth=0.8)
+    ax.set(xlim=(0, top), ylim=(0, top))
+    ax.set(xlabel="one linearisation", ylabel=f"attack, {NAMES[norm]}")
+    alt = (
+        f"{len(b)} points, one an input labelled right, with the line of equality."
+        f" {100 * float(near):.0f} % lie between {NEAR[0]} and {NEAR[1]} times the"
+        f" linearisation; {int((a > top).sum())} lie to the right of the frame."
+    )
+    caption = "Distance found by the attack against that of one linearisation."
+    return [picture(fig, f"{caption} Dotted: what is allowed of the median.", alt)]
 
 
 def _damaged(subject: Subject) -> dict[str, Interval]:
@@ -243,23 +330,28 @@ def layers(subject: Subject) -> Section:
     if not found:
         raise LeftOut(UNSEEN)
     forms, reasons = _forms(subject.model)
-    lines, numbers, shown = [], {}, {}
+    lines, others, numbers, shown = [], [], {}, {}
     for name, layer in found:
         shape = "×".join(map(str, layer.weight.flatten(1).shape))
-        about = {"layer": name, "shape": shape}
         told = _measured(layer.weight)
         if told is None:
-            lines.append(about | dict.fromkeys((*LAYER, *_titles(forms)), "all zero"))
+            empty = dict.fromkeys(LAYER, "all zero")
+            lines.append({"layer": name, "shape": shape, **empty})
+            others.append({"layer": name, **dict.fromkeys(_titles(forms), "all zero")})
             continue
         shown[name] = metrics.singular_values(layer.weight.detach().flatten(1))
         other = {form: _measured(w[name]) for form, w in forms.items() if name in w}
         numbers[name] = {**told, **other}
         cells = {c: f"{v:.3f}" for c, v in told.items()}
+        lines.append({"layer": name, "shape": shape, **cells})
+        cells = {}
         for form, column in product(forms, MOVED):
             held = other.get(form)
             cells[f"{column}, {form}"] = "–" if held is None else f"{held[column]:.3f}"
-        lines.append(about | cells)
-    columns, table = rows(lines)
+        others.append({"layer": name, **cells})
+    tables = [Table("Layers, as they are stored", *rows(lines))]
+    if forms:
+        tables.insert(0, Table("Layers, " + " and ".join(forms), *rows(others)))
     fig, ax = canvas()
     figures.spectrum(ax, dict(list(shown.items())[:6]))
     ax.set(xlabel="singular value, by rank", ylabel="over the largest")
@@ -273,7 +365,8 @@ def layers(subject: Subject) -> Section:
         )
     return Section(
         "layers",
-        "Best-k errors keep a tenth: zero is fully compressible, one not at all."
+        "Best-k errors keep a tenth: zero is fully compressible, one not at all. The"
+        " spread is one less the quotient of the last and the first of this tenth."
         " Kernels are flattened, one row a filter. Folded: with the normalisation that"
         " follows a layer as part of it. Balanced: with equal norms into and out of"
         " each hidden neuron. " + reasons + more,
@@ -282,7 +375,7 @@ def layers(subject: Subject) -> Section:
         " by the folded or balanced columns where there are some. None of them ranks"
         " networks by robustness.",
         numbers,
-        [Table("Layers", columns, table)],
+        tables,
         [
             picture(
                 fig,
@@ -302,9 +395,12 @@ def _measured(w: Tensor) -> dict[str, float] | None:
     k = [max(1, round(0.1 * len(v))) for v in (s, norms)]
     measured = (
         float(s[0] / s.norm()),
+        metrics.stable_rank(s),
         metrics.effective_rank(s) / len(s),
         metrics.best_k_error(s, k[0]),
+        metrics.spread(s, k[0]),
         metrics.best_k_error(norms, k[1]),
+        metrics.spread(norms, k[1]),
         float((norms <= 1e-6 * norms.max()).double().mean()),
     )
     return dict(zip(LAYER, measured, strict=True))
@@ -330,13 +426,16 @@ UNSEEN = (
 )
 LAYER = (
     "σ₁ over Frobenius",
+    "stable rank",
     "effective rank, share",
     "error, directions",
+    "spread, directions",
     "error, rows",
+    "spread, rows",
     "dead rows",
 )
 # What a factor between layers moves most, and the columns of the other forms.
-MOVED = ("error, directions", "error, rows")
+MOVED = tuple(c for c in LAYER if c.startswith(("error", "spread")))
 
 
 def _titles(forms: Iterable[str]) -> list[str]:
@@ -366,21 +465,127 @@ def attention(subject: Subject) -> Section:
     if not gains["difference of two labels"] > 0:
         raise LeftOut("the first layer sees no difference between labels")
     ratio = gains["attack"] / gains["difference of two labels"]
-    lines = [[name, number(g)] for name, g in gains.items()]
+    shares, chi, said = _shares(subject, steps)
+    numbers: dict[str, Any] = {"gains": gains, "contrast": ratio, "shares": shares}
+    lines = [
+        {"step": name, "gain": number(g)}
+        | {title: f"{share[name]:.3f}" for title, share in shares.items()}
+        for name, g in gains.items()
+    ]
+    more = [["attack over difference, gain", number(ratio)]]
+    if chi is not None:
+        numbers["chi"] = chi
+        more.append(["χ, the part of a difference that is seen", number(chi)])
     return Section(
         "attention",
         "The gain of a step is the length of what changes behind the first layer over"
-        f" the length of the step: root mean squares, {NAMES[norm]} attacks.",
+        f" the length of the step: root mean squares, {NAMES[norm]} attacks. {said}",
         "A gain explains; it does not predict. The boundary lies behind all layers.",
-        {"gains": gains, "contrast": ratio},
+        numbers,
         [
-            Table(
-                "Gain of the first layer",
-                ["step", "gain"],
-                [*lines, ["attack over difference", number(ratio)]],
-            )
+            Table("What the first layer does to a step", *rows(lines)),
+            Table("Quotients", ["", ""], more),
         ],
+        [_attention_picture(gains, shares)],
     )
+
+
+def _shares(
+    subject: Subject, steps: Mapping[str, Tensor]
+) -> tuple[dict[str, dict[str, float]], float | None, str]:
+    """Where the energy of steps lies, chi of differences, and sentences on both."""
+    found, chi, said = {}, None, []
+    seen, whole = _directions(subject)
+    if seen is not None:
+        top = seen[:, :TOP]
+        title = f"energy in the top {top.shape[1]} directions"
+        found[title] = {
+            name: float(metrics.energy_share(step, top).nanmean())
+            for name, step in steps.items()
+        }
+        rounds = "" if whole else f", after {ROUNDS} rounds of iteration"
+        said.append(
+            f"The top {top.shape[1]} directions are those that the first layer"
+            f" stretches most{rounds}."
+        )
+        if whole and seen.shape[1] < len(seen):
+            moved = steps["difference of two labels"]
+            chi = float(metrics.energy_share(moved, seen).nanmean().sqrt())
+            said.append(
+                f"It has {seen.shape[1]} directions for {len(seen)} values: χ is the"
+                " part of a difference of two inputs that lies in them, root mean"
+                " square."
+            )
+    if subject.x.ndim == 4:
+        found["energy below 1/8 cycle a pixel"] = {
+            name: metrics.frequency_share(step) for name, step in steps.items()
+        }
+        said.append("Below an eighth of a cycle a pixel a step is coarse.")
+    return found, chi, " ".join(said)
+
+
+def _directions(subject: Subject) -> tuple[Tensor | None, bool]:
+    """What the first layer stretches most, in columns, and whether that is all it sees.
+
+    Of a small layer the whole row space, by its Jacobian at zero; else the first ten
+    directions, by iteration; None where no such layer is seen at work.
+    """
+    model, like = subject.model, torch.zeros_like(subject.x[:1])
+    source, some = subject.chance(), subject.batch_size
+
+    def asked(z: Tensor) -> Tensor:
+        return ask(model, z)
+
+    try:
+        with (
+            evaluating(model),
+            first_layer(asked) as first,
+            torch.enable_grad(),
+        ):
+            zero = first(like.clone().requires_grad_())
+            if not isinstance(zero, Tensor) or not zero.requires_grad:
+                return None, False
+            rest, h, m = zero.detach(), zero.numel(), like.numel()
+            if h * m <= ENTRIES:
+                slopes = []
+                for part in torch.arange(h, device=like.device).split(some):
+                    z = like.repeat(len(part), *(1,) * (like.ndim - 1))
+                    out = first(z.requires_grad_()).flatten(1)
+                    value = out.gather(1, part[:, None]).sum()
+                    slopes.append(torch.autograd.grad(value, z)[0].flatten(1))
+                _, s, v = torch.linalg.svd(torch.cat(slopes).double(), False)
+                # Of a product of factors in float32 the rest is rounding.
+                return (v[s > 1e-5 * s[0]].T if s[0] > 0 else None), True
+            v = torch.randn(m, min(TOP, m), generator=source).to(like)
+            for _ in range(ROUNDS):
+                pulled = []
+                tried = torch.linalg.qr(v)[0].T.reshape(-1, *like.shape[1:])
+                for z in tried.split(some):
+                    out = first(z.requires_grad_())
+                    pulled.append(torch.autograd.grad(out, z, out.detach() - rest)[0])
+                v = torch.cat(pulled).flatten(1).T
+            return torch.linalg.qr(v.double())[0], False
+    except UNKNOWN:
+        return None, False
+
+
+def _attention_picture(
+    gains: Mapping[str, float], shares: Mapping[str, Mapping[str, float]]
+) -> Picture:
+    fig, axes = canvases(1 + len(shares), 2.3)
+    for ax, (title, values) in zip(
+        axes, {"gain": gains, **shares}.items(), strict=True
+    ):
+        bars(ax, values)
+        ax.set_title("\n".join(wrap(title, 14)), fontsize=9)
+    for ax in axes[1:]:
+        ax.set(yticks=[], xlim=(0, 1.25))
+    told = [
+        f"{title}: " + ", ".join(f"{name} {v:.2g}" for name, v in values.items())
+        for title, values in {"gain": gains, **shares}.items()
+    ]
+    alt = "Three bars a panel. " + "; ".join(told) + "."
+    return picture(fig, "What the first layer makes of a step, and what is in it.", alt)
 
 
 def universal(subject: Subject) -> Section:
@@ -423,6 +628,21 @@ def universal(subject: Subject) -> Section:
         "A search that finds little says that this search found little.",
         numbers,
         [Table("Fooling rates", ["norm", "budget", "step", "fooling rate"], lines)],
+        [
+            _universal_picture(
+                {f"{line[0]}, {line[2]}": float(line[3]) for line in lines}
+            )
+        ],
+    )
+
+
+def _universal_picture(rates: Mapping[str, float]) -> Picture:
+    fig, ax = canvas(0.8 + 0.32 * len(rates))
+    bars(ax, rates)
+    ax.set(xlabel="share of held-out labels that it changes", xlim=(0, 1.12))
+    told = ", ".join(f"{name} {v:.2f}" for name, v in rates.items())
+    return picture(
+        fig, "Fooling rates of one step for all.", f"One bar a step: {told}."
     )
 
 
@@ -438,6 +658,11 @@ USUAL: dict[str, Callable[[Any], Any]] = {
     "rows, error 0.3": lambda m: compress.prune_to_error(m, 0.3),
 }
 AGAIN = "kept, re-centred"
+# In which form a copy takes the fewest products.
+STORED: dict[str, Callable[[Any, Any], Any]] = {
+    f"truncated, energy {e}": lambda m, _, e=e: compress.factorise(m, energy=e)
+    for e in (0.99, 0.95, 0.9)
+} | {"rows, error 0.3": lambda _, small: compress.narrow(small)}
 
 
 def compressed(subject: Subject) -> Section:
@@ -448,7 +673,11 @@ def compressed(subject: Subject) -> Section:
     numbers, lines, refused = {}, [], []
     for name, squeeze in USUAL.items():
         try:
-            numbers[name], ratio = _tried(subject, squeeze(subject.model), norm)
+            small = squeeze(subject.model)
+            numbers[name], ratio = _tried(subject, small, norm)
+            size = _stored(subject, name, small)
+            numbers[name] = {"multiply-adds": size and size.macs} | numbers[name]
+            numbers[name] = {"not zero": size and size.nonzero} | numbers[name]
         except UNKNOWN as error:
             refused.append(f"{name}: {_said(error)}")
             continue
@@ -464,7 +693,9 @@ def compressed(subject: Subject) -> Section:
     columns, table = rows(lines)
     return Section(
         "compressed",
-        "Each is tried on a copy, after training and without any more of it. Accuracy"
+        "Each is tried on a copy, after training and without any more of it."
+        " Multiply-adds count zeros too; what is truncated is stored in factors, and"
+        " empty rows are left away, where this is known to take fewer. Accuracy"
         f" is of all inputs, the rest of those attacked. {_recentring(subject)} The"
         f" ratio is that of the {NAMES[norm]} estimates, over inputs that keep a right"
         " label and have both; the attacks are those at the budget"
@@ -474,7 +705,48 @@ def compressed(subject: Subject) -> Section:
         " cost much more of the distance.",
         numbers,
         [Table("Compressions", columns, table)],
+        [_compressed_picture(numbers)],
     )
+
+
+def _stored(subject: Subject, name: str, small: Any) -> compress.Size | None:
+    """The size of a copy, in the form that takes the fewest products."""
+    size = _size(small, subject.x)
+    if size is not None and name in STORED:
+        try:
+            other = _size(STORED[name](subject.model, small), subject.x)
+        except UNKNOWN:
+            return size
+        return other if other is not None and other.macs < size.macs else size
+    return size
+
+
+def _compressed_picture(numbers: Mapping[str, Mapping[str, Any]]) -> Picture:
+    """Shares of each compression, one row each."""
+    fig, ax = canvas(1.2 + 0.3 * len(numbers))
+    for i, (what, mark) in enumerate(SHARES.items()):
+        held = [(v[what], k) for k, v in enumerate(numbers.values())]
+        held = [(share, k) for share, k in held if share is not None]
+        if held:
+            look = {"linestyle": "none", "marker": mark, "color": figures.COLOURS[i]}
+            ax.plot(*zip(*held, strict=True), label=what, **look)
+    ax.set_yticks(range(len(numbers)), labels=list(numbers))
+    ax.set(xlabel="share", xlim=(-0.03, 1.03))
+    ax.invert_yaxis()
+    ax.grid(axis="y", linewidth=0.4)
+    ax.figure.legend(loc="outside upper center", ncols=2, fontsize=8)
+    told = [f"{name}: {v['labels kept']:.2f}" for name, v in numbers.items()]
+    alt = f"One row a compression. Labels kept: {', '.join(told)}."
+    return picture(fig, "What each compression keeps.", alt)
+
+
+# What is drawn of a compression, with its marker.
+SHARES = {
+    "accuracy": "o",
+    "labels kept": "s",
+    AGAIN: "^",
+    "attacks that still work": "D",
+}
 
 
 def _recentring(subject: Subject) -> str:
@@ -520,9 +792,7 @@ def _tried(
             subject.model, smaller, rest, head=False, batch_size=subject.batch_size
         )
         again = float((subject.labels(centred) == labels).double().mean())
-    size = _size(smaller, x)
     numbers = {
-        "not zero": None if size is None else size.nonzero,
         "accuracy": float((told == subject.y).double().mean()),
         "labels kept": float(kept.double().mean()),
         AGAIN: again,
@@ -542,10 +812,11 @@ def against(subject: Subject) -> Section:
     lines = [["accuracy, difference", gain.format("+.3f")]]
     numbers: dict[str, Any] = {"accuracy difference": gain.mean}
     both = subject.right & other[: len(subject.right)]
-    few = both.sum() < LEAST["medians"]
+    few, every = both.sum() < LEAST["medians"], {}
     for norm in () if few else subject.eps:
         far = subject.nearest(subject.baseline, norm).distance[both]
-        told = median_interval(_ratio(subject.near(norm).distance[both], far))
+        every[norm] = _ratio(subject.near(norm).distance[both], far)
+        told = median_interval(every[norm])
         numbers[f"{norm} ratio"] = told.mean
         lines.append([f"{NAMES[norm]} distance, ratio", number(told)])
     return Section(
@@ -559,7 +830,39 @@ def against(subject: Subject) -> Section:
         "A ratio of attacks compares two upper bounds.",
         numbers,
         [Table("This network and its baseline", ["", "95 %"], lines)],
+        _paired(every),
     )
+
+
+def _paired(every: Mapping[str, list[float]]) -> list[Picture]:
+    """The ratios of distances, input by input."""
+    (fig, ax), told, reach = canvas(), [], 1.0
+    for i, (norm, ratios) in enumerate(every.items()):
+        drawn = sorted(r for r in ratios if 0 < r < math.inf)
+        if not drawn:
+            continue
+        share = [(k + 1) / len(ratios) for k in range(len(drawn))]
+        line = ("-", "--", ":")[i]
+        look = {"color": figures.COLOURS[i], "linestyle": line, "where": "post"}
+        ax.step(drawn, share, label=NAMES[norm], **look)
+        reach = max(reach, drawn[-1], 1 / drawn[0])
+        more = sum(r > 1 for r in ratios) / len(ratios)
+        told.append(
+            f"in {NAMES[norm]} {100 * more:.0f} % of the inputs are farther off"
+        )
+    if not told:
+        return []
+    ax.axvline(1, color="k", linewidth=0.8)
+    reach = min(1.2 * reach, 100)
+    ax.set(xscale="log", xlim=(1 / reach, reach), ylim=(0, 1))
+    ticks = [v for v in (0.01, 0.03, 0.1, 0.25, 0.5, 1, 2, 4, 10, 30, 100) if v < reach]
+    ticks = [v for v in ticks if v > 1 / reach]
+    ax.set_xticks(ticks, labels=[f"{v:g}" for v in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="distance over that of the baseline", ylabel="share of inputs up to")
+    ax.legend()
+    alt = f"Rising curves across a line at 1: {'; '.join(told)} than in the baseline."
+    return [picture(fig, "Paired ratios of distances.", alt)]
 
 
 def words(found: dict[str, Section]) -> Section:

@@ -1,9 +1,10 @@
 """Whom a report is about: network and inputs, refused if nothing can be said."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from crlib import attacks, checks, metrics
-from crlib.asking import ask, evaluating, fingerprint
+from crlib.asking import LOW, ask, evaluating, fingerprint
 from crlib.attacks import AttackResult
 from crlib.attacks.base import BUDGET_NORMS, check
 from crlib.attacks.judging import CASCADES
@@ -31,9 +32,10 @@ UNKNOWN = (
     *(ValueError, RuntimeError, TypeError, AttributeError),
     *(LookupError, StopIteration),
 )
-# So many inputs in memory at once, at most, and bytes that they keep for the gradient.
+# So many inputs in memory at once, at most, and gigabytes that a pass may keep for the
+# gradient where nobody says another limit.
 MOST = 128
-MEMORY = {"cpu": 1e9, "cuda": 8e9}
+MEMORY = {"cpu": 1.0, "cuda": 8.0}
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Subject:
         budget: of :func:`crlib.attacks.worst_case`.
         seed: of every draw.
         batch_size: inputs in memory at once, at most.
+        autocast: precision in which attacks ask the model; None is its own.
     """
 
     model: Any
@@ -60,6 +63,7 @@ class Subject:
     seed: int
     batch_size: int
     baseline: Any = None
+    autocast: torch.dtype | None = None
     _near: dict[str, AttackResult] = field(default_factory=dict)
     _worst: dict[str, AttackResult] = field(default_factory=dict)
     _guesses: dict[str, Tensor] = field(default_factory=dict)
@@ -121,13 +125,19 @@ class Subject:
                 budget=self.budget,
                 generator=self.chance(),
                 batch_size=self.batch_size,
+                autocast=self.autocast,
             )
         return self._worst[norm]
 
     def nearest(self, model: Any, norm: str) -> AttackResult:
         """The same of another network on the same inputs."""
         return attacks.evaluate(
-            attacks.fmn, model, *self.few, norm=norm, batch_size=self.batch_size
+            attacks.fmn,
+            model,
+            *self.few,
+            norm=norm,
+            batch_size=self.batch_size,
+            autocast=self.autocast,
         )
 
     def guess(self, norm: str) -> Tensor:
@@ -146,18 +156,20 @@ class Subject:
     def fingerprint(self) -> str:
         """Changes with any weight, input, label or option."""
         networks = [m for m in (self.model, self.baseline) if m is not None]
-        options = [dict(self.eps), self.attacked, self.budget, self.seed]
+        options = [dict(self.eps), self.attacked, self.budget, self.seed, self.autocast]
         return fingerprint(networks, [self.x, self.y], repr(options))
 
 
-def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
+def admitted(
+    model: Any, x: Tensor, y: Tensor, *, limit: float | None = None, **options: Any
+) -> Subject:
     """Return the subject, or refuse it before any work.
 
     Raises:
         ValueError: a bad option, inputs outside [0, 1] or no numbers, labels that do
-            not fit, no logits or probabilities, a network that draws at random or has
-            no input gradient, accuracy at chance, or too few inputs that are labelled
-            right.
+            not fit, one input that takes more memory than the limit, no logits or
+            probabilities, a network that draws at random or has no input gradient,
+            accuracy at chance, or too few inputs that are labelled right.
     """
     checks.inputs(x)
     checks.labels(y, len(x))
@@ -170,9 +182,17 @@ def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
         check(x, y, eps, norm, None, BUDGET_NORMS)
     if not len(x):
         raise ValueError("There is no input: give a hundred or more, with labels.")
-    if options["batch_size"] is None:
-        options["batch_size"] = _fitting([model, options.get("baseline")], x.detach())
-    checks.at_least(1, batch_size=options["batch_size"])
+    if options.get("autocast") not in (None, *LOW):
+        raise ValueError(
+            f"autocast is {options['autocast']!r}: give torch.bfloat16, or leave it"
+            " out."
+        )
+    size = options["batch_size"]
+    if size is not None:
+        checks.at_least(1, batch_size=size)
+    if size is None or limit is not None:
+        fit = _fitting([model, options.get("baseline")], x.detach(), limit)
+        options["batch_size"] = fit if size is None else min(size, fit)
     subject = Subject(model, x.detach(), y, **options)
     _answers(subject, model)
     if subject.baseline is not None:
@@ -196,11 +216,24 @@ def admitted(model: Any, x: Tensor, y: Tensor, **options: Any) -> Subject:
     return subject
 
 
-def _fitting(models: list[Any], x: Tensor) -> int:
-    """How many inputs of a pass keep no more for the gradient than ``MEMORY``."""
-    most = max(_held(m, x[:2]) - _held(m, x[:1]) for m in models if m is not None)
-    room = MEMORY.get(x.device.type, MEMORY["cpu"])
-    return MOST if most <= 0 else max(1, min(MOST, int(room // most)))
+def _fitting(models: list[Any], x: Tensor, limit: float | None = None) -> int:
+    """How many inputs of a pass keep no more gigabytes for the gradient than allowed.
+
+    Raises:
+        ValueError: not even one does, or the limit is no positive number.
+    """
+    room = MEMORY.get(x.device.type, MEMORY["cpu"]) if limit is None else limit
+    if not isinstance(room, Real) or not 0 < room < math.inf:
+        raise ValueError(f"limit is {limit!r}: give gigabytes, such as 4.")
+    most = max(_held(m, x[:2]) - _held(m, x[:1]) for m in models if m is not None) / 1e9
+    if most > room:
+        raise ValueError(
+            f"One input of shape {tuple(x.shape[1:])} makes the network keep"
+            f" {most:.2g} GB for its gradient, and {room:.2g} GB are allowed. If the"
+            f" machine has more, say so: limit={math.ceil(2 * most)}; or give smaller"
+            " inputs."
+        )
+    return MOST if most <= 0 else min(MOST, int(room // most))
 
 
 def _held(model: Any, x: Tensor) -> int:

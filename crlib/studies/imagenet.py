@@ -27,7 +27,6 @@ __all__ = [
     "NAMES",
     "STUDY",
     "compressed",
-    "frequency_share",
     "gains",
     "judged",
     "kept",
@@ -46,7 +45,6 @@ ATTACKED = 2  # of these
 JUDGED = 3  # of these, where a network was compressed
 STEPS = 20  # of an attack
 MIDPOINTS = 24  # of a path
-LOW = 1 / 8  # cycles a pixel: what lies below counts as coarse
 LAYERS = 50  # with weights
 # Name, package, file, and the classes of ImageNet that a person would accept.
 SCENES: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
@@ -213,17 +211,6 @@ def gains(stem: nn.Module, x: Tensor, step: Tensor) -> float:
     return float((moved / step.flatten(1).norm(dim=1)).square().mean().sqrt())
 
 
-def frequency_share(step: Tensor) -> float:
-    """Return the mean share of energy of steps ``(N, C, H, W)`` below ``LOW``.
-
-    Frequencies are lengths of the wave vector in cycles a pixel.
-    """
-    energy = torch.fft.fft2(step).abs().square().sum(1)  # (N, H, W)
-    f = [torch.fft.fftfreq(n).to(step) for n in step.shape[2:]]
-    coarse = (f[0][:, None].square() + f[1].square()).sqrt() < LOW
-    return float((energy[:, coarse].sum(1) / energy.sum((1, 2))).mean())
-
-
 def judged(net: Any, stem: Any, scenes: Tensor, k: int) -> dict[str, Any]:
     """Measure one scene: labels, distances, and what the first layer does.
 
@@ -271,7 +258,7 @@ def judged(net: Any, stem: Any, scenes: Tensor, k: int) -> dict[str, Any]:
     }
     for name, (at, step) in steps.items():
         found[f"gain {name}"] = gains(stem, at, step)
-        found[f"coarse {name}"] = frequency_share(step)
+        found[f"coarse {name}"] = metrics.frequency_share(step)
     return found
 
 

@@ -278,8 +278,8 @@ def test_every_doubt_is_a_check() -> None:
     assert set(CHECKS) > GRADIENTS | {"same answer twice", "same answer in halves"}
 
 
-@pytest.mark.parametrize("classes", [10, 21, 200])
-def test_a_first_step_looks_at_twenty_rivals_at_most(classes: int) -> None:
+@pytest.mark.parametrize("classes", [10, 21, 22, 200])
+def test_a_first_step_looks_at_all_rivals_or_the_ten_strongest(classes: int) -> None:
     g = rng(classes)
     model = Affine(torch.randn(classes, 30, generator=g))
     x = torch.rand(4, 30, generator=g)
@@ -288,11 +288,12 @@ def test_a_first_step_looks_at_twenty_rivals_at_most(classes: int) -> None:
         seen = Counting(model)
         options: dict[str, Any] = {"walk": 1} if attack is fmn else {}
         attack(seen, x, y, steps=1, search_steps=0, **options)
-        first = min(classes - 1, 20)
+        first = classes - 1 if classes <= 21 else 10
         assert first <= len(seen.backwards) <= first + most
     exact, _ = linear_minimal(model.weight, None, x, y, norm="l2")
     found = deepfool(model, x, y, norm="l2")
-    assert (found.distance <= exact * 1.01).all()
+    far = found.distance / exact
+    assert (far > 0.999).all() and (classes > 21 or (far < 1.01).all())
 
 
 @pytest.mark.parametrize("norm", BUDGET)
@@ -406,15 +407,13 @@ def test_a_thousand_classes_cost_pgd_no_pass_more() -> None:
 
 
 @pytest.mark.parametrize("norm", BUDGET)
-def test_a_thousand_classes_cost_a_walk_fifteen_backward_passes_more_at_most(
-    norm: str,
-) -> None:
+def test_a_thousand_classes_cost_a_walk_one_backward_pass_more(norm: str) -> None:
     few, many = (passes(k, fmn, norm=norm, walk=5) for k in (10, 1000))
-    assert few[1] <= many[1] <= few[1] + 15
+    assert few[1] <= many[1] <= few[1] + 5
     assert many[0] == few[0]
-    # Beside no walk at all: the first step to twenty rivals, the others to two.
+    # Beside no walk at all: the first step to ten rivals, the others to two.
     none = passes(1000, fmn, norm=norm, walk=0)
-    assert many[1] - none[1] == 20 + 2 * 4
+    assert many[1] - none[1] == 10 + 2 * 4
 
 
 class Stops(nn.Module):

@@ -1,20 +1,33 @@
 """The command crlib runs studies, resumes them and prints their tables."""
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from crlib import __main__ as command
 from crlib import studies
 from crlib.studies import engine
+from tests.unit.test_sweep import two_workers
 
 SMALL = studies.Study(
     "networks",
     lambda config, device: {"double": 2 * config["seed"]},
     {"quick": {"seed": [1, 2]}, "full": {"seed": [1, 2, 3]}},
 )
+
+
+def where(config: dict[str, Any], device: str) -> dict[str, float]:
+    """Say which process does a run; slowly, so that no worker does them all."""
+    time.sleep(0.3)
+    return {"double": 2 * config["seed"], "process": os.getpid()}
+
+
+WIDE = replace(SMALL, run=where, grids={"quick": {"seed": list(range(6))}})
 
 
 @pytest.fixture
@@ -52,6 +65,20 @@ def test_it_runs_a_profile_and_prints_the_table(
     without = replace(SMALL, run=lambda config, device: pytest.fail("run again"))
     monkeypatch.setattr(studies, "find", lambda name: without)
     assert command.main(["run", *elsewhere, "--from", str(csv)]) == 0
+
+
+def test_a_study_runs_on_the_cluster_that_the_flag_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(studies, "find", lambda name: WIDE)
+    out = ["run", "networks", "--out", str(tmp_path), "--csv", str(tmp_path / "t.csv")]
+    with two_workers() as found:
+        assert command.main([*out, "--cluster", found.scheduler_address]) == 0
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert table["double"].tolist() == [2 * s for s in table["seed"]]
+    # Both workers took part, and this process did no run.
+    assert len(set(table["process"])) == 2 and os.getpid() not in set(table["process"])
+    assert command.main([*out[:-2], "--cluster", "tcp://127.0.0.1:9"]) == 1
 
 
 def test_errors_and_interruptions_have_a_status(

@@ -280,6 +280,21 @@ def test_energy_share_is_what_the_projection_keeps(seed: int, k: int) -> None:
     torch.testing.assert_close(share + rest, torch.ones(5), atol=1e-5, rtol=0)
 
 
+def test_a_share_of_frequencies_knows_coarse_from_fine() -> None:
+    even = torch.ones(2, 1, 16, 16)
+    checked = even * (-1.0) ** torch.arange(16) * (-1.0) ** torch.arange(16)[:, None]
+    assert metrics.frequency_share(even) == pytest.approx(1)
+    assert metrics.frequency_share(checked) == pytest.approx(0, abs=1e-9)
+    assert metrics.frequency_share(even + checked) == pytest.approx(0.5)
+    assert metrics.frequency_share(even + checked, below=0.8) == pytest.approx(1)
+    # A step of length zero has no frequency and does not count.
+    some = torch.cat([even, 0 * even, checked])
+    assert metrics.frequency_share(some) == pytest.approx(0.5)
+    assert math.isnan(metrics.frequency_share(0 * even))
+    with pytest.raises(ValueError, match="give images"):
+        metrics.frequency_share(torch.rand(3, 4, generator=rng(0)))
+
+
 def test_energy_share_of_no_perturbation_is_not_a_number() -> None:
     assert metrics.energy_share(torch.zeros(1, 3), torch.eye(3)).isnan().all()
 

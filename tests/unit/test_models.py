@@ -1,8 +1,10 @@
 """Networks: equal scale at every rank, seeds that decide, normalisation inside."""
 
 import gc
+import itertools
 import math
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from crlib import models
+from crlib import attacks, certify, models
 from crlib.models import (
     MLP,
+    Box,
     ConvNet,
     LowRankConv2d,
     LowRankLinear,
@@ -138,6 +141,72 @@ def test_normalize_by_one_number_or_one_a_channel() -> None:
 def test_a_std_that_is_not_positive_is_refused(std: float | list[float]) -> None:
     with pytest.raises(ValueError, match="positive"):
         Normalize(0.0, std)
+
+
+LOW, HIGH = [-2.0, 0.0, 10.0], [3.0, 0.5, 1010.0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shape"),
+    [
+        (-2.0, 3.0, (5, 4)),
+        (LOW, HIGH, (5, 3)),
+        (LOW, HIGH, (5, 3, 4, 2)),
+        (0, HIGH, (2, 3)),
+    ],
+)
+def test_a_box_maps_its_ends_and_back(low: Any, high: Any, shape: Any) -> None:
+    box = Box(low, high).double()
+    x = torch.rand(shape, generator=rng(0), dtype=torch.float64)
+    ends = [box(torch.full_like(x, v)) for v in (0.0, 1.0)]
+    for end, known in zip(ends, (low, high), strict=True):
+        told = torch.as_tensor(known, dtype=torch.float64)
+        told = told.view(-1, *(1,) * (x.ndim - 2)) if told.ndim else told
+        assert torch.allclose(end, told.expand_as(end), atol=1e-4)
+    u = box(x)
+    assert torch.allclose(u, ends[0] + x * (ends[1] - ends[0]))
+    assert torch.allclose(box.inside(u), x)
+    # A budget in its units is what a step of that size moves.
+    moved = box(x + 0.1) - u
+    wide = box.budget(0.1)
+    wide = wide.view(-1, *(1,) * (x.ndim - 2)) if wide.ndim else wide
+    assert torch.allclose(moved, wide.expand_as(moved))
+
+
+def test_a_box_that_is_none_is_refused() -> None:
+    for low, high in ((1.0, 1.0), ([0.0, 2.0], [1.0, 1.0]), (0.0, math.inf)):
+        with pytest.raises(ValueError, match="each end above its beginning"):
+            Box(low, high)
+    with pytest.raises(ValueError, match="low has 2 numbers and high 3"):
+        Box([0.0, 0.0], [1.0, 1.0, 1.0])
+
+
+def test_attacks_and_certificates_work_in_units_of_each_coordinate() -> None:
+    """Volts and degrees: a step of a share of each range is that share of each."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    box = Box(LOW, HIGH)
+    mine = nn.Sequential(box, net).eval()
+    u = box(torch.rand(40, 3, generator=rng(1)))
+    with torch.no_grad():
+        net[0].weight /= box.budget(1.0)
+        z = net(u)
+        net[2].bias[0] -= (z[:, 0] - z[:, 1]).median()
+    x, y = box.inside(u).clamp(0, 1), net(u).argmax(1)
+    assert torch.equal(mine(x).argmax(1), y)
+    found = attacks.pgd(mine, x, y, eps=0.3, steps=20)
+    assert found.success.any()
+    moved = (box(found.x_adv) - u).abs()
+    assert (moved <= box.budget(0.3) * (1 + 1e-3)).all()
+    assert (net(box(found.x_adv)).argmax(1) != y)[found.success].all()
+    # A radius proven in [0, 1] holds in the box: no corner of it has another label.
+    radius = certify.certified_radius(mine, x, y, tol=1e-2)
+    corners = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=3)))
+    steps = corners * box.budget(0.99)
+    seen = u[:, None] + radius.to(u)[:, None, None] * steps
+    seen = seen.clamp(torch.tensor(LOW), torch.tensor(HIGH))
+    assert (radius > 0).any()
+    assert (net(seen).argmax(2) == y[:, None]).all()
 
 
 def test_evaluating_gives_every_module_its_own_flag_back() -> None:

@@ -23,7 +23,17 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import crlib
 from crlib import __main__ as command
-from crlib import attacks, compress, data, metrics, models, reporting, train
+from crlib import (
+    attacks,
+    checks,
+    compress,
+    data,
+    metrics,
+    models,
+    reporting,
+    theory,
+    train,
+)
 from crlib.reporting import loading, sections, subject
 from tests.unit.support import Counting, rng
 
@@ -94,9 +104,11 @@ def test_damage_is_a_baseline_beside_the_attack() -> None:
 
 
 def columns(found: reporting.Report, layer: str) -> dict[str, str]:
-    table = found.sections["layers"].tables[0]
-    (row,) = (r for r in table.rows if r[0] == layer)
-    return dict(zip(table.columns, row, strict=True))
+    cells: dict[str, str] = {}
+    for table in found.sections["layers"].tables:
+        (row,) = (r for r in table.rows if r[0] == layer)
+        cells |= zip(table.columns, row, strict=True)
+    return cells
 
 
 def test_the_layers_stand_in_forms_that_no_factor_moves(
@@ -116,6 +128,13 @@ def test_the_layers_stand_in_forms_that_no_factor_moves(
             metrics.best_k_error(s, 3)
         )
         assert columns(told, "layers.0")[f"error, rows, {form}"] == f"{error:.3f}"
+        spread = metrics.spread(norms, 3)
+        assert numbers[form]["spread, rows"] == pytest.approx(spread)
+        assert columns(told, "layers.0")[f"spread, rows, {form}"] == f"{spread:.3f}"
+        assert numbers[form]["spread, directions"] == pytest.approx(
+            metrics.spread(s, 3)
+        )
+        assert numbers[form]["stable rank"] == pytest.approx(metrics.stable_rank(s))
     # Neurons written larger and smaller: the same function, other raw rows.
     scaled = copy.deepcopy(model)
     c = torch.logspace(-1, 1, 32)
@@ -176,16 +195,15 @@ def test_large_activations_make_the_batches_small(
     assert subject._fitting([model, None], x) == subject.MOST
     # A rectifier keeps what it gives: four bytes of each of 784 values.
     wide = nn.Sequential(nn.ReLU(), model)
-    monkeypatch.setitem(subject.MEMORY, "cpu", 20 * 4 * 784)
+    room = 20 * 4 * 784 / 1e9
+    monkeypatch.setitem(subject.MEMORY, "cpu", room)
     few = subject._fitting([wide], x)
     assert 10 < few < subject._fitting([model], x) and few < 20
     assert subject._fitting([model, wide], x) == few
-    # What keeps more than there is room for is asked one by one.
-    monkeypatch.setitem(subject.MEMORY, "cpu", 100)
-    assert subject._fitting([wide], x) == 1
+    # Who says a limit is taken at his word.
+    assert few < subject._fitting([wide], x, 2 * room) <= 2 * few + 1
     # What cannot be asked is refused later, in words.
     assert subject._fitting([lambda z: z.view(8, -1)], x) == subject.MOST
-    monkeypatch.setitem(subject.MEMORY, "cpu", 20 * 4 * 784)
     monkeypatch.setattr(sections, "SECTIONS", {"distances": sections.distances})
     seen = Counting(wide)
     options = OPTIONS | {"eps": {"l2": 0.5}}
@@ -195,6 +213,105 @@ def test_large_activations_make_the_batches_small(
     assert found["median"] == pytest.approx(
         whole_batches.numbers["distances"]["l2"]["median"], rel=1e-4
     )
+
+
+def test_a_network_that_needs_more_memory_than_the_limit_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    wide = nn.Sequential(nn.ReLU(), model)
+    for section in sections.SECTIONS:
+        monkeypatch.setitem(sections.SECTIONS, section, lambda _: pytest.fail("work"))
+    one = 4 * 784 / 1e9
+    for options in ({"limit": 0.9 * one}, {"limit": 0.9 * one, "batch_size": 4}):
+        with pytest.raises(ValueError, match=r"e-06 GB are allowed.*limit=1;"):
+            crlib.report(wide, x, y, **OPTIONS | options)
+    # The baseline counts, too; and so does what is allowed where nobody says it.
+    with pytest.raises(ValueError, match="GB are allowed"):
+        crlib.report(model, x, y, baseline=wide, limit=0.9 * one, **OPTIONS)
+    monkeypatch.setitem(subject.MEMORY, "cpu", 0.9 * one)
+    with pytest.raises(ValueError, match="GB are allowed"):
+        crlib.report(wide, x, y, **OPTIONS)
+    for limit in (0, -1.0, math.nan, math.inf, "4"):
+        with pytest.raises(ValueError, match="give gigabytes, such as 4"):
+            crlib.report(model, x, y, limit=limit, **OPTIONS)
+
+
+def test_a_limit_makes_the_batches_smaller_that_somebody_chose() -> None:
+    model, x, y = trained()
+    wide = nn.Sequential(nn.ReLU(), model)
+    one = 4 * 784 / 1e9
+    for limit, most in ((4.5 * one, 4), (100.0, 8)):
+        found = reporting.admitted(
+            wide, x, y, limit=limit, **SUBJECT | {"batch_size": 8}
+        )
+        assert found.batch_size <= most
+    assert found.batch_size == 8
+
+
+class Precise(nn.Module):
+    """Notes in which precision its first layer answers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.seen = model, list[Any]()
+        self.hook = model.layers[0].register_forward_hook(self.note)
+
+    def note(self, layer: nn.Module, inputs: Any, out: Tensor) -> None:
+        self.seen.append((out.dtype, torch.is_grad_enabled()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.model(x)
+        return found
+
+
+def test_in_bfloat16_the_numbers_are_those_of_full_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    some = {name: sections.SECTIONS[name] for name in ("card", "distances", "against")}
+    monkeypatch.setattr(sections, "SECTIONS", some)
+    seen = Precise(copy.deepcopy(model))
+    half = compress.prune(model, 0.5)
+    options: dict[str, Any] = OPTIONS | {"baseline": half}
+    found = crlib.report(seen, x, y, autocast=torch.bfloat16, **options)
+    full = crlib.report(model, x, y, **options)
+    # The attacks climb in low precision, and full precision has the last word.
+    steps = [dtype for dtype, climbs in seen.seen if climbs]
+    assert steps.count(torch.bfloat16) > 0.7 * len(steps) > 50
+    assert (torch.float32, False) in seen.seen
+    for norm in EPS:
+        low, high = (r.numbers["distances"][norm] for r in (found, full))
+        assert low["median"] == pytest.approx(high["median"], rel=0.03)
+        assert low["median"] != high["median"]
+        assert low["robust accuracy"] == pytest.approx(
+            high["robust accuracy"], abs=0.04
+        )
+        # No attack is in them: the same number.
+        assert low["estimate"] == pytest.approx(high["estimate"], rel=1e-5)
+        ratios = [r.numbers["against"][f"{norm} ratio"] for r in (found, full)]
+        assert ratios[0] == pytest.approx(ratios[1], rel=0.03)
+    rows = dict(found.sections["card"].tables[0].rows)
+    assert rows["precision in which attacks ask"].startswith("bfloat16; what")
+    # It is another report, which takes no section of the other.
+    one, other = (
+        reporting.admitted(model, x, y, autocast=dtype, **SUBJECT).fingerprint
+        for dtype in (None, torch.bfloat16)
+    )
+    assert one != other
+    with pytest.raises(ValueError, match="give torch.bfloat16"):
+        crlib.report(model, x, y, autocast=torch.int8, **OPTIONS)
+
+
+def test_what_low_precision_finds_fools_in_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    judged = reporting.admitted(model, x, y, autocast=torch.bfloat16, **SUBJECT)
+    for norm in EPS:
+        for found in (judged.near(norm), judged.worst(norm)):
+            fooled = model(found.x_adv).argmax(1) != y[:60]
+            assert fooled[found.success].all()
 
 
 def test_inputs_that_are_sorted_by_label_are_told_from_mixed_ones(
@@ -336,6 +453,135 @@ def test_a_gain_is_that_of_the_first_layer() -> None:
     assert gains["attack"] > gains["difference of two labels"] > gains["noise"]
 
 
+def test_the_shares_of_a_step_are_those_of_the_first_layer() -> None:
+    model, x, y = trained()
+    numbers = whole().numbers["attention"]
+    w = model.layers[0].weight.detach()
+    near = attacks.fmn(model, x[:60], y[:60], norm="l2")
+    right = (model(x[:60]).argmax(1) == y[:60]) & near.success
+    step = (near.x_adv - x[:60])[right]
+    _, _, v = torch.linalg.svd(w.double(), full_matrices=False)
+    told = numbers["shares"]["energy in the top 10 directions"]
+    share = metrics.energy_share(step, v[:10].T).mean()
+    assert told["attack"] == pytest.approx(float(share), rel=1e-4)
+    assert told["noise"] < 0.1 < told["attack"]
+    coarse = numbers["shares"]["energy below 1/8 cycle a pixel"]
+    assert coarse["attack"] == pytest.approx(metrics.frequency_share(step), rel=1e-5)
+    assert coarse["difference of two labels"] > coarse["attack"] > coarse["noise"]
+    # Of 784 values the layer sees 32 directions.
+    assert 0.2 < numbers["chi"] < 1
+    assert "32 directions for 784 values" in whole().sections["attention"].text
+    table = whole().sections["attention"].tables[1]
+    assert table.rows[1][1] == f"{numbers['chi']:.3g}"
+
+
+def test_chi_is_the_surviving_fraction_and_knows_a_low_rank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    low = copy.deepcopy(model)
+    low.layers[0] = models.LowRankLinear(784, 32, 4)
+    left, right = low.layers[0].left, low.layers[0].right
+    _, s, v = torch.linalg.svd(model.layers[0].weight.detach(), full_matrices=False)
+    right.data, left.data = v[:4], model.layers[0].weight.detach() @ v[:4].T
+    asked = reporting.admitted(low, x, low(x).argmax(1), **SUBJECT)
+    seen, known = sections._directions(asked)
+    assert known and seen is not None and seen.shape == (784, 4)
+    steps = {"difference of two labels": x[1:] - x[:-1]}
+    _, chi, said = sections._shares(asked, steps)
+    fraction = theory.surviving_fraction(right.detach(), (x[1:] - x[:-1]).flatten(1))
+    assert chi == pytest.approx(float(fraction.square().mean().sqrt()), rel=1e-5)
+    assert "4 directions for 784 values" in said
+    # A layer that sees all has no chi; one that nobody sees, no directions.
+    square = nn.Sequential(nn.Flatten(), nn.Linear(784, 784), nn.Linear(784, 10))
+    nn.init.eye_(square[1].weight)
+    told = reporting.admitted(square, x, square(x).argmax(1), **SUBJECT)
+    assert sections._shares(told, steps)[1] is None
+    hidden = torch.jit.trace(model, x[:2])
+    told = reporting.admitted(hidden, x, y, **SUBJECT)
+    assert sections._directions(told) == (None, False)
+
+
+def test_the_directions_of_a_large_layer_are_found_by_iteration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = trained()
+    asked = reporting.admitted(model, x, y, **SUBJECT | {"batch_size": 7})
+    exact, known = sections._directions(asked)
+    assert known and exact is not None
+    monkeypatch.setattr(sections, "ENTRIES", 100)
+    found, known = sections._directions(asked)
+    assert found is not None and not known and found.shape == (784, 10)
+    # The first ones are met; of the last ones the iteration takes near ones.
+    assert (metrics.energy_share(exact[:, :3].T, found) > 0.99).all()
+    text = sections._shares(asked, {"difference of two labels": x[1:] - x[:-1]})[2]
+    assert "after 20 rounds of iteration" in text and "χ" not in text
+
+
+def test_every_section_draws_its_numbers() -> None:
+    model, x, y = trained()
+    half = compress.prune(model, 0.5)
+    found = crlib.report(model, x, y, baseline=half, **OPTIONS)
+    for name, section in found.sections.items():
+        assert len(section.pictures) == (name != "words"), name
+        for one in section.pictures:
+            assert 30 < len(one.alt) < 600 and re.search(r"\d", one.alt), name
+            assert one.caption not in one.alt and one.svg.startswith("<svg")
+    alt = {name: s.pictures[0].alt for name, s in found.sections.items() if s.pictures}
+    numbers = found.numbers
+    rate = numbers["universal"]["linf"]["searched"]
+    assert f"ℓ∞, searched {rate:.2f}" in alt["universal"]
+    kept = numbers["compressed"]["4 bits"]["labels kept"]
+    assert f"4 bits: {kept:.2f}" in alt["compressed"]
+    assert f"attack {numbers['attention']['gains']['attack']:.2g}" in alt["attention"]
+
+
+def test_labels_that_are_too_many_are_not_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sections, "SECTIONS", {"card": sections.card})
+    assert crlib.report(*trained(), **OPTIONS).sections["card"].pictures
+    monkeypatch.setattr(sections, "LABELS", 9)
+    assert not crlib.report(*trained(), **OPTIONS).sections["card"].pictures
+
+
+def test_pictures_of_what_is_not_to_be_drawn() -> None:
+    never = torch.full((5,), torch.inf)
+    assert not sections._agreement(never, torch.ones(5), "l2")
+    assert not sections._agreement(torch.ones(5), torch.zeros(5), "l2")
+    (one,) = sections._agreement(torch.ones(5), torch.tensor([1.0, 1, 9, 1, 2]), "l2")
+    assert "60 % lie between" in one.alt and "2 lie to the right" in one.alt
+    assert not sections._paired({"l2": [0.0, math.inf]}) and not sections._paired({})
+    (one,) = sections._paired({"l2": [0.5, 2.0, math.inf, 3.0]})
+    assert "in ℓ2 75 % of the inputs are farther off" in one.alt
+
+
+def test_the_card_tells_the_seconds() -> None:
+    rows = dict(whole().sections["card"].tables[-1].rows)
+    seconds = {n: s.seconds for n, s in whole().sections.items() if n != "words"}
+    assert len(rows) == len(seconds) + 1
+    assert rows["Where attacks go"] == f"{seconds['attention']:.1f}"
+    assert float(rows["together"]) == pytest.approx(sum(seconds.values()), abs=0.06)
+    assert "together" in str(whole())
+
+
+def test_multiply_adds_are_those_of_the_smaller_form() -> None:
+    model, x, _ = trained()
+    told = whole().numbers["compressed"]
+    dense = compress.size(model, (1, 28, 28)).macs
+    assert told["8 bits"]["multiply-adds"] == dense
+    assert told["a tenth of the weights"]["multiply-adds"] == dense
+    thin = compress.size(compress.factorise(model, energy=0.9), (1, 28, 28))
+    assert told["truncated, energy 0.9"]["multiply-adds"] == min(thin.macs, dense)
+    assert told["truncated, energy 0.9"]["multiply-adds"] < dense
+    rows = compress.narrow(compress.prune_to_error(model, 0.3))
+    assert told["rows, error 0.3"]["multiply-adds"] == compress.size(rows, (784,)).macs
+    # What has no smaller form is counted as it is.
+    judged = reporting.admitted(*trained(), **SUBJECT)
+    size = sections._stored(judged, "rows, error 0.3", nn.Sequential(model))
+    assert size is not None and size.macs == dense
+
+
 def test_every_section_is_there_but_the_baseline() -> None:
     found = whole()
     assert set(found.left_out) == {"against"}
@@ -391,8 +637,15 @@ def test_the_page_is_one_file_that_asks_for_nothing(tmp_path: Path) -> None:
 
 def test_the_same_call_gives_the_same_files(tmp_path: Path) -> None:
     again = crlib.report(*trained(), **OPTIONS)
-    one, two = (r.html(tmp_path / f"{k}.html") for k, r in enumerate((whole(), again)))
-    assert one.read_bytes() == two.read_bytes()
+    one, two = (
+        re.sub(
+            "<caption>Seconds.*?</table>",
+            "",
+            r.html(tmp_path / f"{k}.html").read_text(encoding="utf-8"),
+        )
+        for k, r in enumerate((whole(), again))
+    )
+    assert one == two
     told = json.loads(whole().json(tmp_path / "r.json").read_text())
     assert told["numbers"]["card"] == whole().numbers["card"]
     assert set(told["seconds"]) == set(whole().sections)
@@ -799,11 +1052,46 @@ def test_a_strange_network_gets_a_report(name: str, tmp_path: Path) -> None:
     model.requires_grad_(True)
 
 
-def test_a_loader_will_do() -> None:
+def test_a_loader_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, y = trained()
     loader = DataLoader(TensorDataset(x, y), batch_size=40)
     got = loading.inputs(loader)
     assert torch.equal(got[0], x) and torch.equal(got[1], y)
+    monkeypatch.setattr(sections, "SECTIONS", {"card": sections.card})
+    found = crlib.report(model, loader, **OPTIONS)
+    assert found.fingerprint == whole().fingerprint
+    with pytest.raises(ValueError, match="leave y out"):
+        crlib.report(model, loader, y, **OPTIONS)
+
+
+def test_evaluate_takes_a_loader_as_it_is() -> None:
+    model, x, y = trained()
+    loader = DataLoader(TensorDataset(x[:50], y[:50]), batch_size=16)
+    for attack, options in (
+        (attacks.pgd, {"eps": 0.05, "steps": 3}),
+        (attacks.worst_case, {"eps": 0.5, "norm": "l2", "budget": "quick"}),
+    ):
+        found = attacks.evaluate(attack, model, loader, batch_size=20, **options)
+        same = attacks.evaluate(attack, model, x[:50], y[:50], batch_size=20, **options)
+        assert torch.equal(found.x_adv, same.x_adv) and len(found.success) == 50
+    with pytest.raises(ValueError, match="leave y out"):
+        attacks.evaluate(attacks.pgd, model, loader, y[:50], eps=0.05)
+    with pytest.raises(ValueError, match="DataLoader is empty"):
+        attacks.evaluate(attacks.pgd, model, DataLoader(TensorDataset(x[:0])), eps=0.1)
+    with pytest.raises(ValueError, match="x runs from"):
+        far = DataLoader(TensorDataset(4 * x, y))
+        attacks.evaluate(attacks.pgd, model, far, eps=0.05)
+    with pytest.raises(ValueError, match="attacks.evaluate and crlib.report take"):
+        attacks.pgd(model, loader, None, eps=0.05)
+
+
+def test_a_loader_goes_to_where_the_network_is() -> None:
+    model, x, y = trained()
+    elsewhere = copy.deepcopy(model).to("meta")
+    loader = DataLoader(TensorDataset(x, y), batch_size=40)
+    for v in checks.joined(loader, elsewhere):
+        assert v.device.type == "meta"
+    assert checks.joined(loader, lambda z: z)[0].device.type == "cpu"
 
 
 class Loose(torch.utils.data.Dataset[Any]):
@@ -959,6 +1247,43 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert whole().sections["words"].text in capsys.readouterr().out
     told = json.loads((tmp_path / "r.json").read_text())
     assert told["numbers"]["distances"] == whole().numbers["distances"]
+
+
+def test_the_command_takes_a_precision_and_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def report(model: Any, x: Tensor, y: Tensor, **options: Any) -> Any:
+        asked.update(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(reporting, "report", report)
+    (tmp_path / "mine.py").write_text(MAKER)
+    torch.save(trained()[1:], tmp_path / "d.pt")
+    told = ["report", f"{tmp_path}/mine.py:net", "--data", f"{tmp_path}/d.pt"]
+    assert command.main(told) == 1
+    assert asked["autocast"] is asked["limit"] is None
+    assert command.main([*told, "--bf16", "--limit", "2.5"]) == 1
+    assert asked["autocast"] is torch.bfloat16 and asked["limit"] == 2.5
+
+
+@pytest.mark.parametrize("where", ["network", "inputs"])
+def test_the_command_ends_quietly_when_it_is_stopped_while_it_loads(
+    where: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    (tmp_path / "mine.py").write_text(MAKER)
+    monkeypatch.setattr(loading, where, stop)
+    told = ["report", f"{tmp_path}/mine.py:net", "--data", f"{tmp_path}/d.pt"]
+    assert command.main([*told, "--out", f"{tmp_path}/r.html"]) == 130
+    assert "Stopped before the first section" in capsys.readouterr().err
+    assert not (tmp_path / "r.html").exists()
 
 
 @pytest.mark.parametrize(

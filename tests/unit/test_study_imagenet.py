@@ -110,17 +110,12 @@ def test_views_are_squares_of_bytes_and_every_second_one_is_mirrored() -> None:
     assert torch.equal(found, imagenet.views(Image.fromarray(pixels), 5, seed=3))
 
 
-def test_a_gain_is_a_ratio_of_lengths_and_shares_know_coarse_from_fine() -> None:
+def test_a_gain_is_a_ratio_of_lengths() -> None:
     stem = nn.Sequential(nn.Conv2d(1, 1, 1))
     with torch.no_grad():
         stem[0].weight.fill_(-3.0)
     x, step = torch.rand(2, 4, 1, 8, 8, generator=rng(0))
     assert imagenet.gains(stem, x, step) == pytest.approx(3, rel=1e-5)
-    even = torch.ones(2, 1, 16, 16)
-    checked = even * (-1.0) ** torch.arange(16) * (-1.0) ** torch.arange(16)[:, None]
-    assert imagenet.frequency_share(even) == pytest.approx(1)
-    assert imagenet.frequency_share(checked) == pytest.approx(0, abs=1e-9)
-    assert imagenet.frequency_share(even + checked) == pytest.approx(0.5)
 
 
 def test_a_path_between_two_labels_of_affine_scores_is_known() -> None:

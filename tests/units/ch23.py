@@ -47,6 +47,57 @@ def median_between(samples, level):
 def nearest_rival(net, x, y):
     return metrics.first_order(net, x, y, rivals=1)
 """,
+    # By the variance in place of its root; the mean left where it was.
+    "ex-own-fold": [
+        """
+def fold(w, b, gamma, beta, mu, v, epsilon):
+    scale = gamma / (v + epsilon)
+    return scale[:, None] * w, scale * (b - mu) + beta
+""",
+        """
+def fold(w, b, gamma, beta, mu, v, epsilon):
+    scale = gamma / (v + epsilon).sqrt()
+    return scale[:, None] * w, scale * b - mu + beta
+""",
+    ],
+    # Only what is too large; a NaN, neither above nor below; no input that is right.
+    "ex-own-refusal": [
+        """
+def holds(refuse, x):
+    try:
+        refuse(torch.tensor([[0.5, 255.0]]))
+    except ValueError as error:
+        return "[0, 1]" in str(error)
+    return False
+""",
+        """
+def holds(refuse, x):
+    for v in (-0.1, 1.1):
+        try:
+            refuse(torch.tensor([[0.5, v]]))
+            return False
+        except ValueError as error:
+            if "[0, 1]" not in str(error):
+                return False
+        except Exception:
+            return False
+    refuse(torch.tensor([[0.0, 1.0]]))
+    return True
+""",
+        """
+def holds(refuse, x):
+    for v in (-0.1, 1.1, math.nan):
+        try:
+            refuse(torch.tensor([[0.5, v]]))
+            return False
+        except ValueError as error:
+            if "[0, 1]" not in str(error):
+                return False
+        except Exception:
+            return False
+    return True
+""",
+    ],
     # From the old mean to the new one.
     "ex-own-shift": """
 def shift_back(w, small, a):
