@@ -25,7 +25,9 @@ def test_the_cascade_judges_the_networks_of_the_other_study(
 
 def test_the_table_is_of_the_networks_of_the_other_one() -> None:
     table, first = (studies.published(name) for name in ("reuse", "transfer"))
-    both = table.merge(first, on=["way", "strength", "epochs", "seed"])
+    both = table.astype({"strength": float}).merge(
+        first, on=["way", "strength", "epochs", "seed"]
+    )
     assert len(both) == len(table) > 0
     for name in ("target", "tuned"):
         gap = both[f"{name} accuracy_x"] - both[f"{name} accuracy_y"]
