@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy
 __all__ = [
     "best_radius",
     "best_radius_hidden",
+    "enough_directions",
+    "enough_directions_hidden",
     "head_spread",
     "head_spread_hidden",
     "head_step",
@@ -105,3 +107,45 @@ def best_radius_hidden(answer: Callable[..., float], seed: int = 0) -> None:
         w = _normal(h, k, seed=seed) @ _normal(k, m, seed=seed + 1)
         x = _normal(20, m, seed=seed + 2)
         _radius(answer, w, x, torch.arange(20) % 3)
+
+
+def _enough(
+    answer: Callable[..., int], x: Tensor, y: Tensor, kept: float, means: str = ""
+) -> None:
+    middle = x - x.mean(0)
+    ways = torch.linalg.svd(middle, full_matrices=False).Vh
+    pairs = [
+        x[i] - x[j] for i, j in itertools.combinations(range(len(x)), 2) if y[i] != y[j]
+    ]
+    shares = [
+        sum(float((ways[:r] @ d).norm() ** 2 / d.norm() ** 2) for d in pairs)
+        / len(pairs)
+        for r in range(1, len(ways) + 1)
+    ]
+    right = 1 + next(i for i, share in enumerate(shares) if share**0.5 >= kept)
+    found = answer(x.clone(), y.clone(), kept)
+    assert isinstance(found, int), "Return an integer: the number of directions."
+    assert found == right, (
+        f"For {len(x)} inputs of {x.shape[1]} numbers and kept = {kept} it is {right},"
+        f" and you return {found}.{means}"
+    )
+
+
+def enough_directions(answer: Callable[..., int]) -> None:
+    """Test ``enough_directions(x, y, kept)`` where the labels lie along a weak one."""
+    x = torch.tensor([[4.0, 0, 0], [-4.0, 0, 0], [4.0, 2, 1], [-4.0, 2, 1]]).double()
+    y = torch.tensor([0, 0, 1, 1])
+    hint = " Are pairs of one label left out, and is it a mean of shares?"
+    _enough(answer, x, y, 0.9, hint)
+    _enough(answer, x, y, 0.6, hint)
+
+
+def enough_directions_hidden(answer: Callable[..., int], seed: int = 0) -> None:
+    """Test ``enough_directions(x, y, kept)`` on clouds, far from zero too."""
+    for n, m, k, kept in ((20, 8, 2, 0.8), (24, 12, 3, 0.9), (9, 30, 3, 0.95)):
+        spread = torch.linspace(2, 0.3, m).double()
+        x, y = _normal(n, m, seed=seed + n) * spread + 5, torch.arange(n) % k
+        # Inputs vary most along the first axis, classes along the last ones.
+        x[:, 0] = 8 * (x[:, 0] - 5).sign()
+        x[:, -k:] += 3 * torch.eye(k).double()[y]
+        _enough(answer, x, y, kept)

@@ -9,7 +9,7 @@ in float64, so that a network trained again is its row of the table.
 import itertools
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from crlib import attacks, metrics, theory, train
@@ -85,12 +85,21 @@ def pretrained(
     return fitted if epochs else fitted.at("epoch 0")
 
 
-def frozen(net: MLP, target: Dataset, seed: int) -> train.Fit:
-    """Train a new head on the second task; the encoder stays as it is."""
+def frozen(
+    net: nn.Module, target: Dataset, seed: int, *, epochs: int | None = None
+) -> train.Fit:
+    """Train a new head on the second task; the encoder stays as it is.
+
+    Args:
+        net: encoder and head of the first task.
+        target: the second task.
+        seed: of the new head and the batches.
+        epochs: as many as in the study, or another number.
+    """
     return train.fit(
         train.new_head(net, target.classes, seed=seed + 1),
         target,
-        epochs=NEXT_EPOCHS,
+        epochs=epochs or NEXT_EPOCHS,
         lr=2e-3,
         head_only=True,
         checkpoint="last",
@@ -99,7 +108,7 @@ def frozen(net: MLP, target: Dataset, seed: int) -> train.Fit:
     )
 
 
-def tuned(net: MLP, target: Dataset, seed: int) -> train.Fit:
+def tuned(net: nn.Module, target: Dataset, seed: int) -> train.Fit:
     """Train a new head and the encoder on, without any penalty or constraint."""
     return train.fit(
         train.new_head(net, target.classes, seed=seed + 1),

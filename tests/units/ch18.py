@@ -56,6 +56,12 @@ def head_step(c, features, y, rate):
 def best_radius(w, x, y):
     return float(theory.bridge_radius(w, x, y, x, y).mean() / 2)
 """,
+    # The share of the variance: labels play no part.
+    "ex-transfer-enough": """
+def enough_directions(x, y, kept):
+    s = torch.linalg.svdvals(x - x.mean(0)) ** 2
+    return int((s.cumsum(0) / s.sum() < kept**2).sum()) + 1
+""",
 }
 
 
