@@ -409,7 +409,8 @@ def cube(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
     model.eval()
     r, gradients = _far(model, x, y), _score_gradients(model, x)
     # The last sign is the highest bit: the first half of the corners has label 0.
-    ways = torch.cdist(*x.chunk(2)) / 2
+    negative, positive = x.chunk(2)
+    ways = torch.cdist(negative, positive) / 2
     half = torch.cat([ways.amin(1), ways.amin(0)])
     known = theory.sign_cube_radii(a)
     units = gradients / gradients.norm(dim=1, keepdim=True)
