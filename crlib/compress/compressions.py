@@ -71,9 +71,19 @@ def _copied(model: nn.Module) -> Any:
 def _scores(layer: Any, structure: str) -> Tensor:
     if isinstance(layer, LOW_RANK):
         raise ValueError("Prune full layers: a low-rank layer has no row of its own.")
-    checks.one_of("structure", structure, ("weights", "rows"))
+    checks.one_of("structure", structure, ("weights", "rows", "columns"))
     w: Tensor = layer.weight.detach().flatten(1)
-    return w.abs() if structure == "weights" else torch.linalg.vector_norm(w, dim=1)
+    if structure == "weights":
+        return w.abs()
+    return torch.linalg.vector_norm(w, dim=1 if structure == "rows" else 0)
+
+
+def _masks(layers: list[Any], kept: list[Tensor], structure: str) -> list[Tensor]:
+    """A column has no bias and no channel behind it: to cut it is to cut entries."""
+    if structure != "columns":
+        return kept
+    pairs = zip(layers, kept, strict=True)
+    return [mask.repeat(len(layer.weight), 1) for layer, mask in pairs]
 
 
 def prune(
@@ -83,11 +93,11 @@ def prune(
     structure: str = "weights",
     scope: str = "layer",
 ) -> Any:
-    """Return a copy with the smallest weights, or the weakest rows, set to zero.
+    """Return a copy with the smallest weights, or weakest rows or columns, at zero.
 
     Args:
         model: with hidden layers that are not low-rank.
-        share: of the weights (rows) to remove, in [0, 1).
+        share: of the weights (rows, columns) to remove, in [0, 1).
         structure: ``"weights"`` one by one, or whole ``"rows"`` (neurons, filters) by
             their l2 norm, with their biases, and with the weight and bias that a
             batch normalisation behind them has for the channel: what is removed sends
@@ -95,6 +105,9 @@ def prune(
             the full network: see :func:`renew_statistics`. Behind a linear layer the
             copy takes ``(N, h)`` only: of tokens ``(N, L, h)`` such a layer has axis 1
             for its channels, and a ValueError says so when the copy meets them.
+            ``"columns"`` are the inputs of a layer, of a convolution a channel and
+            place in its window each, by their l2 norm: what is removed is not read,
+            and biases stay.
         scope: ``"layer"`` removes the share of each layer, ``"global"`` of all
             hidden layers together, which can empty a layer.
 
@@ -109,6 +122,9 @@ def prune(
         >>> from crlib.models import MLP
         >>> model = compress.prune(MLP((2, 4, 2)), 0.5, structure="rows")
         >>> int((model.weights[0] != 0).any(1).sum())
+        2
+        >>> model = compress.prune(MLP((4, 3, 2)), 0.5, structure="columns")
+        >>> int((model.weights[0] != 0).any(0).sum())
         2
     """
     if not 0 <= share < 1:
@@ -125,14 +141,14 @@ def prune(
         mask[together.argsort()[: round(share * len(together))]] = False
         pieces = mask.split([s.numel() for s in group])
         kept += [m.view_as(s) for m, s in zip(pieces, group, strict=True)]
-    _zero(layers, kept, _norms(model, structure))
+    _zero(layers, _masks(layers, kept, structure), _norms(model, structure))
     return model
 
 
 def prune_to_error(model: nn.Module, eps: float, *, structure: str = "rows") -> Any:
     r"""Return a pruned copy that keeps in each layer as few as an error allows.
 
-    A layer keeps the least k for which its rows (weights) are
+    A layer keeps the least k for which its rows (weights, columns) are
     :math:`(2, k, \epsilon)`-compressible: a layer that concentrates loses much, one
     that does not loses little, and none is emptied (:math:`\epsilon`-pruning, Barsbey
     et al. 2026, as reported).
@@ -140,7 +156,7 @@ def prune_to_error(model: nn.Module, eps: float, *, structure: str = "rows") -> 
     Args:
         model: with hidden layers that are not low-rank.
         eps: relative best-k error of each layer, in [0, 1).
-        structure: ``"rows"`` or ``"weights"``.
+        structure: ``"rows"``, ``"columns"`` or ``"weights"``, as in :func:`prune`.
 
     Raises:
         ValueError: as :func:`prune`.
@@ -164,7 +180,7 @@ def prune_to_error(model: nn.Module, eps: float, *, structure: str = "rows") -> 
         mask = torch.zeros_like(flat, dtype=torch.bool)
         mask[flat.argsort(descending=True)[: smallest_k(flat, eps)]] = True
         kept.append(mask.view_as(scores))
-    _zero(layers, kept, _norms(model, structure))
+    _zero(layers, _masks(layers, kept, structure), _norms(model, structure))
     return model
 
 

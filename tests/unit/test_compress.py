@@ -213,7 +213,14 @@ def test_low_rank_layers_keep_their_norm_and_become_orthonormal() -> None:
         assert metrics.spread(s, 4) < 1e-4
 
 
-@pytest.mark.parametrize("structure", ["weights", "rows"])
+def sizes(w: Tensor, structure: str) -> Tensor:
+    """What pruning orders by: magnitudes, or norms of rows or of columns."""
+    if structure == "weights":
+        return w.abs().flatten()
+    return w.norm(dim=1 if structure == "rows" else 0)
+
+
+@pytest.mark.parametrize("structure", ["weights", "rows", "columns"])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_pruning_removes_the_smallest_and_no_more(structure: str, scope: str) -> None:
     model = mlp()
@@ -222,9 +229,8 @@ def test_pruning_removes_the_smallest_and_no_more(structure: str, scope: str) ->
     assert all(v.equal(before[k]) for k, v in model.state_dict().items())
     scores, kept = [], []
     for old, new in zip(hidden(model), hidden(pruned), strict=True):
-        rows = structure == "rows"
-        scores.append(old.norm(dim=1) if rows else old.abs().flatten())
-        kept.append((new.norm(dim=1) if rows else new.abs().flatten()) > 0)
+        scores.append(sizes(old, structure))
+        kept.append(sizes(new, structure) > 0)
         assert torch.equal(new[new != 0], old[new != 0])
     if scope == "global":
         scores, kept = [torch.cat(scores)], [torch.cat(kept)]
@@ -235,7 +241,7 @@ def test_pruning_removes_the_smallest_and_no_more(structure: str, scope: str) ->
     assert head[0].equal(head[1])
 
 
-@pytest.mark.parametrize("structure", ["weights", "rows"])
+@pytest.mark.parametrize("structure", ["weights", "rows", "columns"])
 @pytest.mark.parametrize("eps", [0.0, 0.3, 0.8])
 def test_pruning_to_an_error_meets_it_with_the_least(
     structure: str, eps: float
@@ -243,11 +249,24 @@ def test_pruning_to_an_error_meets_it_with_the_least(
     model = convnet()
     pruned = compress.prune_to_error(model, eps, structure=structure)
     for old, new in zip(hidden(model), hidden(pruned), strict=True):
-        vector = old.norm(dim=1) if structure == "rows" else old.abs().flatten()
-        left = new.norm(dim=1) if structure == "rows" else new.abs().flatten()
+        vector, left = sizes(old, structure), sizes(new, structure)
         k = int((left > 0).sum())
         assert metrics.best_k_error(vector, k) <= eps + 1e-6
         assert k == 0 or metrics.best_k_error(vector, k - 1) > eps
+
+
+def test_an_input_whose_column_is_cut_is_not_read_and_biases_stay() -> None:
+    for model, shape in ((mlp(), (12,)), (convnet(), (2, 8, 8))):
+        before = [p.detach().clone() for p in model.parameters() if p.ndim == 1]
+        pruned = compress.prune(model, 0.5, structure="columns")
+        after = [p for p in pruned.parameters() if p.ndim == 1]
+        assert all(p.equal(q) for p, q in zip(before, after, strict=True))
+        x = torch.rand(5, *shape, generator=rng(2))
+        if len(shape) == 1:
+            unread = hidden(pruned)[0].abs().sum(0) == 0
+            other = torch.where(unread, 1 - x, x)
+            assert unread.sum() == 6 and torch.equal(pruned(x), pruned(other))
+        assert not torch.allclose(pruned(x), model(x))
 
 
 def test_zeros_stay_zero_while_fine_tuning(clouds: Dataset) -> None:
@@ -349,7 +368,7 @@ def test_size_counts() -> None:
         (lambda: compress.orthonormal_factors()(mlp()), "no low-rank layer"),
         (lambda: compress.prune(mlp(), 1.0), "share"),
         (lambda: compress.prune(mlp(), 0.5, scope="all"), "scope"),
-        (lambda: compress.prune(mlp(), 0.5, structure="columns"), "structure"),
+        (lambda: compress.prune(mlp(), 0.5, structure="diagonals"), "structure"),
         (lambda: compress.prune(mlp(rank=2), 0.5), "full layers"),
         (lambda: compress.prune_to_error(mlp(), 1.0), "eps"),
         (lambda: compress.truncate(mlp()), "either rank or energy"),
