@@ -125,7 +125,10 @@ def bars(ax: Axes, values: Mapping[str, float], spec: str = ".2g") -> None:
     """Draw numbers as bars, the first on top, each with its number at its end."""
     for i, v in enumerate(values.values()):
         length = v if math.isfinite(v) else 0.0
-        look = {"color": figures.COLOURS[i % 7], "hatch": HATCHES[i % 7]}
+        look: dict[str, Any] = {
+            "color": figures.COLOURS[i % 7],
+            "hatch": HATCHES[i % 7],
+        }
         ax.barh(i, length, edgecolor="white", **look)
         ax.text(length, i, f" {v:{spec}}", va="center", fontsize=9)
     ax.set_yticks(range(len(values)), labels=list(values))

@@ -105,7 +105,11 @@ def _by_label(subject: Subject) -> list[Picture]:
     reach = [[s - e.low for s, e in zip(share, ends, strict=True)]]
     reach += [[e.high - s for s, e in zip(share, ends, strict=True)]]
     fig, ax = canvas(2.6)
-    look = {"linestyle": "none", "marker": "o", "color": figures.COLOURS[0]}
+    look: dict[str, Any] = {
+        "linestyle": "none",
+        "marker": "o",
+        "color": figures.COLOURS[0],
+    }
     ax.errorbar(range(len(held)), share, np.abs(reach), capsize=3, **look)
     names = [str(int(v)) for v in held]
     ax.set_xticks(range(len(held)), labels=names, fontsize=9 if len(held) < 25 else 6)
@@ -295,7 +299,7 @@ def _agreement(far: Tensor, guess: Tensor, norm: str) -> list[Picture]:
     top = 1.05 * float(b.max())
     near = ((b >= NEAR[0] * a) & (b <= NEAR[1] * a)).double().mean()
     fig, ax = canvas()
-    look = {"linestyle": "none", "marker": "o", "markersize": 4}
+    look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4}
     ax.plot(a, b, color=figures.COLOURS[0], alpha=0.7, **look)
     for k, line in ((1.0, "-"), (NEAR[0], ":"), (NEAR[1], ":")):
         ax.axline((0, 0), slope=k, color="k", linestyle=line, linewidth=0.8)
@@ -728,7 +732,11 @@ def _compressed_picture(numbers: Mapping[str, Mapping[str, Any]]) -> Picture:
         held = [(v[what], k) for k, v in enumerate(numbers.values())]
         held = [(share, k) for share, k in held if share is not None]
         if held:
-            look = {"linestyle": "none", "marker": mark, "color": figures.COLOURS[i]}
+            look: dict[str, Any] = {
+                "linestyle": "none",
+                "marker": mark,
+                "color": figures.COLOURS[i],
+            }
             ax.plot(*zip(*held, strict=True), label=what, **look)
     ax.set_yticks(range(len(numbers)), labels=list(numbers))
     ax.set(xlabel="share", xlim=(-0.03, 1.03))
@@ -843,7 +851,11 @@ def _paired(every: Mapping[str, list[float]]) -> list[Picture]:
             continue
         share = [(k + 1) / len(ratios) for k in range(len(drawn))]
         line = ("-", "--", ":")[i]
-        look = {"color": figures.COLOURS[i], "linestyle": line, "where": "post"}
+        look: dict[str, Any] = {
+            "color": figures.COLOURS[i],
+            "linestyle": line,
+            "where": "post",
+        }
         ax.step(drawn, share, label=NAMES[norm], **look)
         reach = max(reach, drawn[-1], 1 / drawn[0])
         more = sum(r > 1 for r in ratios) / len(ratios)
