@@ -2,7 +2,7 @@
 
 What the engine does with a toy study, ``test_sweep.py`` says. Here it is whether a run
 is what its configuration says, whatever ran before it in the process: in another order,
-in other company, or after a kill. As a script, this file sweeps tiny grids.
+in other company, or after a kill.
 """
 
 import os
@@ -129,37 +129,52 @@ def through(out: Path) -> None:
         swept(name, grid(name)[::-1], out)
 
 
-def killed(out: Path) -> None:
-    """Sweep each study in a process of its own, killed at its second row; resume."""
-    for name in PICKED:
-        pid = os.fork()
-        if not pid:
-            dies_at(2)
-            swept(name, grid(name), out)
-            os._exit(1)
-        how = os.waitpid(pid, 0)[1]
-        assert os.WIFSIGNALED(how) and os.WTERMSIG(how) == signal.SIGKILL, name
-        assert len(list((out / name).glob("*.json"))) == 1, name
-        assert len(list((out / name).glob("*.part"))) == 1, name
-        pid = os.fork()
-        if not pid:
-            swept(name, grid(name), out)
-            os._exit(0)
-        assert os.waitpid(pid, 0)[1] == 0, name
+def killed(name: str, out: Path) -> None:
+    """Sweep a study, and be killed at its second row."""
+    dies_at(2)
+    swept(name, grid(name), out)
+
+
+def resumed(name: str, out: Path) -> None:
+    """Go on after a kill, which has left a row and a part of the next."""
+    kinds = [file.suffix for file in (out / name).iterdir()]
+    assert sorted(kinds) == [".json", ".part"], kinds
+    swept(name, grid(name), out)
+
+
+# A fresh interpreter has one thread, and its forks cost no import.
+SCRIPT = """
+import os, sys
+from pathlib import Path
+from tests.unit import test_resume as ours
+ours.shrink()
+whole, out = map(Path, sys.argv[1:])
+for name in ours.PICKED:
+    for act, ends in ((ours.killed, -9), (ours.resumed, 0)):
+        child = os.fork()
+        if child == 0:
+            try:
+                act(name, out)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status == ends, (name, status)
+ours.through(whole)
+"""
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the two folders of results, each from a fresh interpreter."""
+    """Return the two folders of results, of what ran through and what was killed."""
     found = {how: tmp_path_factory.mktemp(how) for how in ("through", "killed")}
-    for how, out in found.items():
-        subprocess.run(
-            [sys.executable, "-m", "tests.unit.test_resume", how, str(out)],
-            cwd=ROOT,
-            # One thread: only such a process may fork.
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            check=True,
-        )
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, *map(str, found.values())],
+        cwd=ROOT,
+        # One thread: only such a process may fork.
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
     return found
 
 
@@ -177,8 +192,3 @@ def test_killed_and_resumed_it_gives_the_same_table(
     assert len(whole) >= 2 and set(whole) == set(resumed)
     # To the last bit, NaN where nothing was measured.
     pandas.testing.assert_frame_equal(whole, resumed[list(whole)], check_exact=True)
-
-
-if __name__ == "__main__":
-    shrink()
-    {"through": through, "killed": killed}[sys.argv[1]](Path(sys.argv[2]))
