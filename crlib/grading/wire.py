@@ -46,7 +46,9 @@ def _tagged(value: Any) -> Any:
     if kind is complex:
         return ["complex", value.real, value.imag]
     if isinstance(value, Tensor) and value.layout == torch.strided:
-        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        # A copy: to torch one number is contiguous whatever its stride, and no view.
+        whole = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        flat = whole.reshape(-1).view(torch.uint8)
         words = base64.b64encode(flat.numpy().tobytes()).decode()
         about = [str(value.dtype), list(value.shape), value.requires_grad]
         return ["tensor", *about, words]

@@ -58,6 +58,12 @@ def test_a_tensor_keeps_its_gradient_as_a_flag_and_its_stride_not() -> None:
     assert there_and_back(torch.empty(0, requires_grad=True)).requires_grad
 
 
+def test_a_column_of_one_row_crosses() -> None:
+    column = torch.arange(6.0).view(1, 6)[:, 2]
+    assert column.stride() == (6,) and column.is_contiguous()
+    assert wire.decode(wire.encode(column)).equal(torch.tensor([2.0]))
+
+
 def test_arrays_and_their_numbers_cross() -> None:
     for value in (np.eye(2, dtype=">i2"), np.float32(1.5), np.bool_(True), np.zeros(0)):
         found = there_and_back(value)
