@@ -18,6 +18,7 @@ from crlib.asking import reached
 __all__ = [
     "at_least",
     "chance",
+    "finite",
     "inputs",
     "joined",
     "labels",

@@ -23,6 +23,7 @@ from crlib.studies.engine import Config, Numbers
 from crlib.studies.measures import (
     SETS,
     at_checkpoints,
+    cascaded,
     differences,
     judged_trainings,
     robustness,
@@ -214,10 +215,8 @@ def at_budgets(
     """
     x, y = images.x_test[:attacked], images.y_test[:attacked]
     found = {"accuracy": metrics.accuracy(net, images.x_test, images.y_test)}
-    for norm in norms:
-        hit = attacks.worst_case(net, x, y, eps=EPS[norm], norm=norm, budget="quick")
-        found[f"robust {norm}"] = hit.robust_accuracy
-    return found
+    left = cascaded(net, x, y, {norm: EPS[norm] for norm in norms})
+    return found | {f"robust {norm}": share for norm, share in left.items()}
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from crlib.train import Fit
 __all__ = [
     "SETS",
     "at_checkpoints",
+    "cascaded",
     "compressibility",
     "differences",
     "halved",
@@ -122,6 +123,18 @@ def at_checkpoints(
             found["train accuracy"] = at.history[at.epoch - 1].train_accuracy
         results.append({**found, **judge(at)})
     return results
+
+
+def cascaded(
+    net: Any, x: Tensor, y: Tensor, budgets: Mapping[str, float]
+) -> dict[str, float]:
+    """Return, for each norm, the robust accuracy that the quick cascade leaves."""
+    return {
+        norm: attacks.worst_case(
+            net, x, y, eps=eps, norm=norm, budget="quick"
+        ).robust_accuracy
+        for norm, eps in budgets.items()
+    }
 
 
 def nearest(

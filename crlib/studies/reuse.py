@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from crlib import attacks, metrics
+from crlib import metrics
 from crlib.data import Dataset
 from crlib.studies import transfer
 from crlib.studies.engine import Config, Numbers, Study
-from crlib.studies.measures import SETS
+from crlib.studies.measures import SETS, cascaded
 
 __all__ = ["EPS", "STUDY", "judge", "run"]
 
@@ -35,10 +35,8 @@ def judge(net: nn.Module, images: Dataset) -> dict[str, float]:
     """
     x, y = (part[:ATTACKED] for part in (images.x_test, images.y_test))
     found = {"accuracy": metrics.accuracy(net, images.x_test, images.y_test)}
-    for norm, eps in EPS.items():
-        hit = attacks.worst_case(net, x, y, eps=eps, norm=norm, budget="quick")
-        found[f"cascade {norm}"] = hit.robust_accuracy
-    return found
+    left = cascaded(net, x, y, EPS)
+    return found | {f"cascade {norm}": share for norm, share in left.items()}
 
 
 def run(config: Config, images: Dataset) -> Numbers:

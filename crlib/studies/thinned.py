@@ -7,12 +7,12 @@ training, and then meets the quick cascade. All of it in float64.
 
 from typing import Any
 
-from crlib import attacks, checks, compress, metrics, train
+from crlib import checks, compress, metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.studies import interventions, layers
 from crlib.studies.engine import Config, Numbers, Study
-from crlib.studies.measures import SETS, at_checkpoints
+from crlib.studies.measures import SETS, at_checkpoints, cascaded
 
 __all__ = ["BUDGETS", "STUDY", "cut", "fitted", "judge", "kept"]
 
@@ -102,10 +102,8 @@ def judge(net: MLP, images: Dataset, *, attacked: int) -> dict[str, float]:
         "accuracy": metrics.accuracy(net, images.x_test, images.y_test),
         "right": metrics.accuracy(net, x, y),
     }
-    for norm, eps in BUDGETS.items():
-        hit = attacks.worst_case(net, x, y, eps=eps, norm=norm, budget="quick")
-        found[f"robust {norm}"] = hit.robust_accuracy
-    return found
+    left = cascaded(net, x, y, BUDGETS)
+    return found | {f"robust {norm}": share for norm, share in left.items()}
 
 
 def _run(configs: list[Config], device: str) -> list[Numbers]:
