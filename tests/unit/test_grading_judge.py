@@ -131,6 +131,12 @@ def test_where_no_fork_is_safe_an_answer_is_judged_all_the_same(
     assert verdict.public.passed and verdict.hidden.passed
 
 
+def test_what_the_setup_computes_is_not_charged_to_the_student() -> None:
+    busy = f"import time\nwhile time.process_time() < {SECONDS + 1}: pass"
+    slow = replace(PACK, setup=(*PACK.setup, busy))
+    assert judge(slow, RANK, EFFECTIVE_RANK, seconds=SECONDS).hidden.passed
+
+
 def test_a_fault_of_the_pack_is_no_fault_of_the_student() -> None:
     broken = replace(PACK, setup=("1 / 0",))
     with pytest.raises(PackError, match="setup of the pack does not run"):
