@@ -82,15 +82,16 @@ class Dataset:
         """Return a random part, with a fingerprint of its own.
 
         Raises:
-            ValueError: more samples are asked for than there are.
+            ValueError: a count is no whole number, below one, or more than there are.
         """
+        checks.at_least(1, n_train=n_train, n_test=n_test)
         generator = torch.Generator().manual_seed(seed)
         parts = []
         for n, x, y in (
             (n_train, self.x_train, self.y_train),
             (n_test, self.x_test, self.y_test),
         ):
-            if not 0 < n <= len(x):
+            if n > len(x):
                 raise ValueError(f"{n} samples asked for: choose from 1 to {len(x)}.")
             rows = torch.randperm(len(x), generator=generator)[:n]
             parts += [x[rows], y[rows]]

@@ -70,6 +70,12 @@ def _spectrum(w: Tensor) -> Tensor:
     return squares.clamp_min(1e-6 * float(squares.detach()[-1]) + 1e-30).sqrt()
 
 
+def _near_one(w: Tensor) -> Tensor:
+    """Return a matrix times the power of two, exact, that brings its entries to one."""
+    exponent = math.frexp(float(w.detach().abs().max()))[1]
+    return w * 2.0 ** -max(exponent, -100)
+
+
 def nuclear_norm(strength: float, *, scale_invariant: bool = False) -> Penalty:
     r"""Penalise the sum of singular values, so that few directions stay strong.
 
@@ -187,8 +193,9 @@ def alignment(strength: float) -> Penalty:
        \frac{\|W^{l+1} W^l\|_2}{\|W^{l+1}\|_2\, \|W^l\|_2}
 
     over neighbours that fit. Each term lies in [0, 1]; 1 means that the direction which
-    one layer stretches most is the one that the next stretches most. (The interlayer
-    alignment of Barsbey et al. 2026 without its maximum over ReLU patterns.)
+    one layer stretches most is the one that the next stretches most. A layer of zeros
+    hands nothing on: its terms are 0. (The interlayer alignment of Barsbey et al. 2026
+    without its maximum over ReLU patterns.)
 
     Args:
         strength: :math:`\lambda`, not negative.
@@ -207,12 +214,12 @@ def alignment(strength: float) -> Penalty:
     checks.not_negative(strength=strength)
 
     def penalty(model: nn.Module) -> Tensor:
-        weights = matrices(model)
+        weights = [_near_one(w) for w in matrices(model)]
         parts = [
             _spectrum(after @ before)[-1]
             / (_spectrum(after)[-1] * _spectrum(before)[-1])
             for before, after in zip(weights, weights[1:], strict=False)
-            if after.shape[1] == before.shape[0]
+            if after.shape[1] == before.shape[0] and before.any() and after.any()
         ]
         return strength * torch.stack([*parts, weights[0].new_zeros(())]).sum()
 

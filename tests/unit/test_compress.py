@@ -131,6 +131,32 @@ def test_alignment_is_one_for_layers_that_hand_on_and_small_otherwise() -> None:
     assert float(compress.alignment(1.0)(MLP((4, 3, 2))).detach()) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_alignment_knows_no_scale_and_a_layer_of_zeros_hands_nothing_on(
+    dtype: torch.dtype,
+) -> None:
+    model = MLP((5, 4, 4, 4, 2), seed=3).to(dtype)
+    penalty = compress.alignment(1.0)
+    three = float(penalty(model).detach())
+    assert 0 < three < 2
+    tiny, none = copy.deepcopy(model), copy.deepcopy(model)
+    for layer in tiny.layers:
+        layer.weight.data *= 1e-12
+    assert float(penalty(tiny).detach()) == pytest.approx(three, rel=1e-4)
+    none.layers[2].weight.data.zero_()
+    pair = MLP((5, 4, 4, 2)).to(dtype)
+    for ours, theirs in zip(pair.layers, model.layers, strict=False):
+        if ours.weight.shape == theirs.weight.shape:
+            ours.weight.data = theirs.weight.data
+    value = penalty(none)
+    assert float(value.detach()) == pytest.approx(float(penalty(pair).detach()))
+    value.backward()  # type: ignore[no-untyped-call]
+    grads = [layer.weight.grad for layer in none.layers[:2]]
+    assert all(g is not None and g.isfinite().all() for g in grads)
+    none.layers[1].weight.data.zero_()
+    assert float(penalty(none).detach()) == 0
+
+
 def test_penalties_add_up() -> None:
     both = compress.total(compress.l1(1.0), compress.squared_frobenius(2.0))
     model = mlp()

@@ -31,6 +31,21 @@ def test_own_tensors_are_a_data_set_with_a_fingerprint() -> None:
     assert smaller.fingerprint != found.fingerprint and len(smaller.x_test) == 1
 
 
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ((1.5, 1), "n_train is 1.5: give a whole number"),
+        ((2, "1"), "n_test is '1': give a whole number"),
+        ((0, 1), "n_train is 0: at least 1"),
+        ((2, -1), "n_test is -1: at least 1"),
+        ((2, 3), "3 samples asked for: choose from 1 to 2"),
+    ],
+)
+def test_a_part_has_a_whole_number_of_samples(counts: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mine().subset(*counts)
+
+
 @pytest.mark.parametrize("part", ["x_train", "x_test", "y_train", "y_test"])
 def test_any_number_that_changes_changes_the_fingerprint(part: str) -> None:
     changed = getattr(mine(), part).clone()
