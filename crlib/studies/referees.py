@@ -1,9 +1,11 @@
 """Questions that readers of the two papers ask: attacks, queries, width, normalisation.
 
 Plain networks, networks of rank 16 and repaired ones of the same rank, all in float64,
-so that a network trained again is its row of the table. Three experiments share it.
-Many attacks, some without any gradient of their own, meet the same networks. Widths and
-numbers of images change. And batch normalisation stands behind each hidden layer.
+so that a network trained again is its row of the table. Four experiments share it.
+Many attacks, some without any gradient of their own, meet the same networks. These are
+trained once more for the cascade in l2, and for their distances where the validation
+loss is least. Widths and numbers of images change. And batch normalisation stands
+behind each hidden layer.
 """
 
 import functools
@@ -17,7 +19,13 @@ from crlib import attacks, checks, compress, metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP, weight_layers
 from crlib.studies.engine import Config, Numbers
-from crlib.studies.measures import SETS, of_sample, right_directions, row_space
+from crlib.studies.measures import (
+    SETS,
+    cascaded,
+    of_sample,
+    right_directions,
+    row_space,
+)
 
 __all__ = [
     "STUDY",
@@ -111,9 +119,7 @@ def fixed_budget(net: MLP, x: Tensor, y: Tensor) -> dict[str, float]:
         ).robust_accuracy,
         "PGD, margin": attacks.pgd(net, x, y, eps=eps, steps=40).robust_accuracy,
         "APGD": attacks.apgd(net, x, y, eps=eps, steps=30).robust_accuracy,
-        "cascade": attacks.worst_case(
-            net, x, y, eps=eps, budget="quick"
-        ).robust_accuracy,
+        "cascade": cascaded(net, x, y, {"linf": eps})["linf"],
         "FMN": float((far > eps).double().mean()),
     }
     for queries in QUERIES:
@@ -300,6 +306,12 @@ def run(config: Config, images: Dataset) -> Numbers:
     if found["matched epoch"]:
         at = distances(fitted.at("matched").model, few, labels)
         found |= {f"matched {norm}": far for norm, far in at.items()}
+    if config["experiment"] == "cascade":
+        found["cascade l2"] = cascaded(net, few, labels, {"l2": EPS["l2"]})["l2"]
+        best = fitted.at("validation")
+        found["validation epoch"] = best.epoch
+        at = distances(best.model, few, labels)
+        found |= {f"validation {norm}": far for norm, far in at.items()}
     if config["experiment"] == "normalisation":
         found |= row_errors(net)
     if config["experiment"] == "attacks":
@@ -324,8 +336,10 @@ SETTINGS: list[Config] = [
     }
     for experiment, width, images, epochs in (
         ("attacks", WIDTH, 8000, EPOCHS),
+        ("cascade", WIDTH, 8000, EPOCHS),
         ("normalisation", WIDTH, 8000, EPOCHS),
         ("scale", 64, 8000, EPOCHS),
+        ("scale", 512, 8000, EPOCHS),
         # As many steps as the others.
         ("scale", WIDTH, 2000, 4 * EPOCHS),
     )

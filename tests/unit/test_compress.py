@@ -150,7 +150,7 @@ def test_alignment_knows_no_scale_and_a_layer_of_zeros_hands_nothing_on(
             ours.weight.data = theirs.weight.data
     value = penalty(none)
     assert float(value.detach()) == pytest.approx(float(penalty(pair).detach()))
-    value.backward()  # type: ignore[no-untyped-call]
+    value.backward()
     grads = [layer.weight.grad for layer in none.layers[:2]]
     assert all(g is not None and g.isfinite().all() for g in grads)
     none.layers[1].weight.data.zero_()

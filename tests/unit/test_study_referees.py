@@ -44,7 +44,7 @@ def shown(net: models.MLP) -> tuple[Tensor, Tensor]:
 
 def test_every_way_builds_what_it_names(small: Dataset) -> None:
     for way in referees.WAYS:
-        for experiment in ("attacks", "normalisation", "scale"):
+        for experiment in ("attacks", "cascade", "normalisation", "scale"):
             config = setting(experiment, way)
             built, options = referees.build(config, small)
             layers = models.weight_layers(built)
@@ -148,7 +148,7 @@ def test_a_run_tells_all_that_the_table_has(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(referees, "MATCH", 0.3)
     images = data.fashion_mnist_sample().double()
     table = studies.published("referees")
-    for experiment in ("normalisation", "scale"):
+    for experiment in ("normalisation", "scale", "cascade"):
         config = setting(experiment, "rank") | {"epochs": 1, "images": 400}
         found = referees.run(config, images)
         own = table[table["experiment"] == experiment].dropna(axis=1, how="all")
@@ -168,5 +168,12 @@ def test_the_table_holds_what_must_be_true() -> None:
     low = rows[rows["way"] != "plain"]
     assert (low["row space 16 cosine"] > 0.99).all()
     assert (rows["own cosine"] > 1 - 1e-9).all()
+    again = table[table["experiment"] == "cascade"].set_index(["way", "seed"])
+    rows = rows.set_index(["way", "seed"]).loc[again.index]
+    for same in ("train", "accuracy", "matched epoch", "linf", "l2", "matched l2"):
+        assert (rows[same] / again[same] - 1).abs().max() < 1e-6, same
+    assert (again["cascade l2"] <= rows["PGD l2"]).all()
+    assert again["validation epoch"].between(1, referees.EPOCHS).all()
+    assert sorted(table["width"].unique()) == [64, 256, 512]
     folded = table[table["experiment"] == "normalisation"]
     assert folded[["raw row error", "folded row error"]].stack().between(0, 1).all()
