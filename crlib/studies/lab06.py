@@ -1,5 +1,6 @@
 """Lab 6: how the rank of a network's Jacobian falls with depth, by three counts."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from crlib.studies.measures import compressibility, nearest, of_sample
 
 __all__ = [
     "DEPTHS",
+    "FEW",
     "SETTINGS",
     "STUDY",
     "classification_dimension",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 WIDTH, DEPTHS = 128, (2, 8)
+FEW = (1, 3)  # logits that tell another one
 SETTINGS: list[Config] = [{"strength": depth} for depth in DEPTHS]
 
 
@@ -106,15 +109,35 @@ def classification_dimension(a: Tensor, head: Tensor, y: Tensor) -> int:
     return int((accuracy >= 0.95 * accuracy[-1]).nonzero()[0]) + 1
 
 
-def deficit(z: Tensor) -> float:
-    """Return R^2 of a logit from the others, on the second half of ``(N, K)``."""
-    half, found = len(z) // 2, []
-    for k in range(z.shape[1]):
-        rest = torch.cat([z[:, :k], z[:, k + 1 :], torch.ones_like(z[:, :1])], 1)
-        fit = torch.linalg.lstsq(rest[:half], z[:half, k : k + 1]).solution
-        miss = (rest[half:] @ fit)[:, 0] - z[half:, k]
-        found.append(1 - float(miss.square().mean() / z[half:, k].var()))
+def deficit(z: Tensor, few: int | None = None) -> float:
+    """Return R^2 of a logit from others, a mean over the logits ``(N, K)``.
+
+    Coefficients are those of the first half, and the second half judges.
+
+    Args:
+        z: logits.
+        few: how many others, for each logit those that tell most of it on the first
+            half, of all choices; None for all of them.
+    """
+    half, count, found = len(z) // 2, z.shape[1], []
+    for k in range(count):
+        others = [j for j in range(count) if j != k]
+        told = [
+            _told(z, k, [*some], half)
+            for some in itertools.combinations(others, few or len(others))
+        ]
+        # The least miss on the first half.
+        found.append(min(told)[1])
     return sum(found) / len(found)
+
+
+def _told(z: Tensor, k: int, others: list[int], half: int) -> tuple[float, float]:
+    """Return the squared miss on the first half, and R^2 on the second."""
+    rest = torch.cat([z[:, others], torch.ones_like(z[:, :1])], 1)
+    fit = torch.linalg.lstsq(rest[:half], z[:half, k : k + 1]).solution
+    miss = (rest @ fit)[:, 0] - z[:, k]
+    told = 1 - float(miss[half:].square().mean() / z[half:, k].var())
+    return float(miss[:half].square().sum()), told
 
 
 def fitted(depth: int, images: Dataset, seed: int) -> train.Fit:
@@ -172,6 +195,7 @@ def run(config: Config, images: Dataset) -> Numbers:
     last = _features(net, images.x_test)[-1]
     found["dimension"] = classification_dimension(last, head, images.y_test)
     found["deficit"] = deficit(last @ head.T)
+    found |= {f"deficit, {few}": deficit(last @ head.T, few) for few in FEW}
     x, y = images.x_test[:100], images.y_test[:100]
     right = net(x).argmax(1) == y
     near = nearest(net, x, y, ["l2"], steps=40)["l2"]
@@ -187,4 +211,4 @@ def run(config: Config, images: Dataset) -> Numbers:
     return found
 
 
-STUDY = of_sample("lab06", SETTINGS, run)
+STUDY = of_sample("lab06", SETTINGS, run, version=2)

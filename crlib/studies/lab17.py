@@ -11,7 +11,7 @@ from crlib import attacks, geometry, metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.studies.engine import Config, Numbers
-from crlib.studies.measures import of_sample
+from crlib.studies.measures import of_sample, row_space
 
 __all__ = [
     "DEPTHS",
@@ -24,6 +24,7 @@ __all__ = [
     "TRAINED",
     "Pair",
     "fitted",
+    "kept",
     "linearised",
     "network",
     "radii",
@@ -45,6 +46,7 @@ SETTINGS: list[Config] = [
     *({"part": "trained rank", "strength": k} for k in TRAINED),
     # A side of 28 is a full rank.
     *({"part": "trained side", "strength": side} for side in SIDES if side != 28),
+    *({"part": "kept", "strength": k} for k in TRAINED if k),
 ]
 
 
@@ -52,7 +54,8 @@ def run(config: Config, images: Dataset) -> Numbers:
     """Return distances of random networks, or of a trained one, over those of inputs.
 
     A distance is divided by the norm of the input and multiplied by the root of the
-    dimension.
+    dimension. The part ``kept`` has what :func:`kept` measures, and for a random
+    subspace of the same dimension, ``random ...``.
     """
     part, strength, seed = config["part"], config["strength"], config["seed"]
     if part == "size":
@@ -61,6 +64,8 @@ def run(config: Config, images: Dataset) -> Numbers:
         return _random(seed, rank=strength)
     if part == "depth":
         return _random(seed, depth=strength)
+    if part == "kept":
+        return _kept(images, seed, strength)
     if part == "trained rank":
         return _trained(images, seed, rank=strength)
     return _trained(images, seed, side=strength)
@@ -233,6 +238,50 @@ def _trained(images: Dataset, seed: int, *, side: int = 28, rank: int = 0) -> Nu
         "srank": metrics.stable_rank(first),
         "spectral error": metrics.best_k_error(first, 4),
     }
+
+
+def kept(net: MLP, x: Tensor, basis: Tensor) -> dict[str, float]:
+    r"""Return what a subspace keeps of a network's score, and of its gradient.
+
+    The network has no biases and subtracts no mean, so its score, the margin of its
+    label over the runner-up, is :math:`w \cdot x` with the gradient :math:`w` at
+    :math:`x`. In the subspace it is :math:`Pw \cdot Px`.
+
+    Args:
+        net: as :func:`fitted` returns it.
+        x: images ``(N, ...)``.
+        basis: orthonormal columns ``(d, k)``.
+
+    Returns:
+        Medians over the images. ``gradient``: :math:`|Pw|^2 / |w|^2`; ``input``: the
+        same of :math:`x`; ``score``: :math:`Pw \cdot Px / w \cdot x`; ``distance``:
+        score over the root of gradient, the factor of the linearised distance, zero
+        where the score turns its sign.
+    """
+    z = x.clone().requires_grad_()
+    first, second = net(z).topk(2, dim=1).values.T
+    (slope,) = torch.autograd.grad((first - second).sum(), z)
+    w, flat = slope.flatten(1), x.flatten(1)
+    a, b = w @ basis, flat @ basis  # (N, k)
+    gradient = a.square().sum(1) / w.square().sum(1)
+    score = (a * b).sum(1) / (w * flat).sum(1)
+    numbers = {
+        "gradient": gradient,
+        "input": b.square().sum(1) / flat.square().sum(1),
+        "score": score,
+        "distance": score.clamp_min(0) / gradient.sqrt(),
+    }
+    return {name: float(value.median()) for name, value in numbers.items()}
+
+
+def _kept(images: Dataset, seed: int, rank: int) -> Numbers:
+    full, low = (fitted(images, seed, rank=k) for k in (0, rank))
+    x = images.x_test[:200]
+    g = torch.Generator().manual_seed(171_000 + seed)
+    draw = torch.randn(x[0].numel(), rank, generator=g, dtype=x.dtype)
+    blind = kept(full, x, torch.linalg.qr(draw).Q)
+    own = kept(full, x, row_space(low))
+    return own | {f"random {name}": value for name, value in blind.items()}
 
 
 STUDY = of_sample("lab17", SETTINGS, run)

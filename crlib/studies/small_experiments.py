@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from scipy.optimize import lsq_linear
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss, softplus
 
@@ -455,6 +456,59 @@ def _score_gradients(model: nn.Module, x: Tensor) -> Tensor:
     return g
 
 
+# Chapter 9: three cosines on sign cubes, after a short and a longer training.
+
+LINEAR_UNITS, SHORT, LONG = 3000, 600, 3000
+COSINES = ("cross-entropy", "squared error")
+
+
+def cosines(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
+    """Compare the direction of a wide linear network with three others.
+
+    Args:
+        way: the loss, one of ``COSINES``; with ``", longer"`` for five times the steps.
+        strength: d, the dimension.
+        seed: of the matrix and the network.
+        images: not used.
+    """
+    a = _gaussian_matrix(strength, seed)
+    x, y = _corners(a)
+    half = x[y == 1]  # the corners opposite have the opposite label
+    g = torch.Generator().manual_seed(seed)
+    hidden = _uniform(LINEAR_UNITS, strength, generator=g) / strength**0.5
+    head = _uniform(LINEAR_UNITS, generator=g) / LINEAR_UNITS**0.5
+    adam = torch.optim.Adam(
+        [hidden.requires_grad_(), head.requires_grad_()], lr=1e-3, fused=True
+    )
+    squared = way.startswith("squared error")
+    for _ in range(LONG if way.endswith(", longer") else SHORT):
+        adam.zero_grad()
+        score = half @ (head @ hidden)
+        loss = (score - 1).square() if squared else softplus(-score)
+        loss.mean().backward()
+        adam.step()
+    w = (head @ hidden).detach()
+    known = theory.sign_cube_radii(a)
+    # From the hull of one class to that of the other, the shortest way.
+    fit = lsq_linear(a[:, :-1].numpy(), -a[:, -1].numpy(), (-1, 1), method="bvls")
+    best = a[:, -1] + a[:, :-1] @ torch.from_numpy(fit.x)
+    return {
+        "accuracy": float((half @ w > 0).double().mean()),
+        "phi": known.readout / float(a[:, -1].norm()),
+        "cosine 1": _cosine(w, a[:, -1]),
+        "cosine 2": _cosine(w, torch.linalg.inv(a)[-1]),
+        "cosine best": _cosine(w, best),
+    }
+
+
+def _uniform(*shape: int, generator: torch.Generator) -> Tensor:
+    return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
+
+
+def _cosine(u: Tensor, v: Tensor) -> float:
+    return float((u @ v).abs() / (u.norm() * v.norm()))
+
+
 # Chapter 9: a straight walk predicts the attack.
 
 WAYS_TO_WALK: dict[str, dict[str, float]] = {
@@ -737,6 +791,7 @@ EXPERIMENTS: dict[str, Callable[[str, int, int, Dataset], Numbers]] = {
     "history": history,
     "memory": memory,
     "cube": cube,
+    "cosines": cosines,
     "walk": walk,
     "bridge": bridge,
     "bottleneck": bottleneck,
@@ -769,6 +824,12 @@ def _grid(seeds: int) -> list[Config]:
             (f"{MEMORIES[0]}, longer", 16),
         ],
         "cube": [(way, d) for d in (8, 10, 12) for way in CUBES],
+        "cosines": [
+            (f"{way}{time}", d)
+            for d in (8, 10, 12)
+            for way in COSINES
+            for time in ("", ", longer")
+        ],
         "walk": [(way, 0) for way in WAYS_TO_WALK],
         "bridge": [("rank", k) for k in (4, 8, 16, 64, 256)],
         "bottleneck": [("rank", k) for k in (4, 16)],
@@ -782,7 +843,8 @@ def _grid(seeds: int) -> list[Config]:
             "data": "sample",
         }
         for name, own in settings.items()
-        for seed in range(seeds)
+        # Matrices differ more than networks do, and cost less.
+        for seed in range(seeds * (2 if name == "cosines" else 1))
         for way, strength in own
     ]
 

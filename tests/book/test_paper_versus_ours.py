@@ -80,7 +80,7 @@ def test_the_page_is_right(checks: set[str], glued: set[str]) -> None:
     ("find", "replace"),
     [
         ("`check-thm-law`", "`check-thm-raw`"),
-        ("{ref}`pvo-cosines` | Different", "{ref}`pvo-cosines` | Same"),
+        ("{ref}`pvo-cosines` | In part", "{ref}`pvo-cosines` | Same"),
         ("| {ref}`pvo-imagenet` | In part |\n", ""),
         ("(pvo-depth)=\n", ""),
         ("::ch09_cos1:s`", "::ch09_cos3:s`"),

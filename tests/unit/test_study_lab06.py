@@ -38,10 +38,28 @@ def test_few_components_and_dependent_logits() -> None:
     assert lab06.deficit(z) == pytest.approx(1)
 
 
+def test_a_few_logits_are_the_best_of_all_choices() -> None:
+    g = torch.Generator().manual_seed(0)
+    a = torch.randn(400, 3, generator=g, dtype=torch.float64)
+    # The last three are sums of two others, or of the same two.
+    z = torch.cat([a, a[:, :1] + a[:, 1:2], a[:, 1:2] + a[:, 2:]], 1)
+    z += 1e-3 * torch.randn(z.shape, generator=g, dtype=z.dtype)
+    one, two, every = (lab06.deficit(z, few) for few in (1, 2, None))
+    assert one < 0.7 and min(two, every) > 0.999
+    assert lab06.deficit(z, 4) == every
+    # The judge is the second half, which need not be as the first.
+    turned = z.clone()
+    turned[200:, 3:] *= -1
+    assert lab06.deficit(turned, 2) < 0.5
+
+
 def test_table() -> None:
     table = studies.published("lab06")
     for depth in lab06.DEPTHS:
         found = studies.runs(table, strength=depth)
         assert len(found) == 5
+        # More logits may tell less of images not seen, but hardly.
+        told = found[[f"deficit, {few}" for few in lab06.FEW] + ["deficit"]]
+        assert (told.diff(axis=1).iloc[:, 1:] > -0.02).all(axis=None)
         for when in ("start", "trained"):
             assert (found[f"{when} rank {depth}"] < found[f"{when} rank 1"]).all()

@@ -1,10 +1,13 @@
 """Lab 17: the study on a small scale, and what its table must hold."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from crlib import studies
 from crlib.data import Dataset
+from crlib.models import MLP
 from crlib.studies import lab17
 
 
@@ -49,6 +52,28 @@ def test_a_picture_keeps_its_mean_at_every_side(fashion: Dataset, side: int) -> 
     assert torch.allclose(small.x_test.mean((1, 2, 3)), fashion.x_test.mean((1, 2, 3)))
 
 
+def test_what_a_subspace_keeps() -> None:
+    g = torch.Generator().manual_seed(0)
+    # Two linear scores, so the margin is linear in all of the space.
+    net: Any = MLP((6, 2), std=0.35, seed=0).double()
+    x = torch.rand(9, 6, generator=g, dtype=torch.float64)
+    whole = lab17.kept(net, x, torch.eye(6, dtype=torch.float64))
+    assert whole == pytest.approx(dict.fromkeys(whole, 1.0))
+    w = (net.weights[0][0] - net.weights[0][1]).detach()
+    own = lab17.kept(net, x, (w / w.norm())[:, None])
+    assert own["gradient"] == pytest.approx(1) and own["score"] == pytest.approx(1)
+    assert own["input"] < 0.9 and own["distance"] == pytest.approx(1)
+    blind = torch.linalg.qr(torch.stack([w, x[0]], 1)).Q[:, 1:]  # across the gradient
+    assert lab17.kept(net, x, blind)["gradient"] == pytest.approx(0, abs=1e-12)
+    basis = torch.linalg.qr(torch.randn(6, 2, generator=g, dtype=torch.float64)).Q
+    found = lab17.kept(net, x[:1], basis)
+    p = basis @ basis.T
+    score = float((p @ w) @ x[0] / (w @ x[0]))
+    share = float((p @ w).square().sum() / w.square().sum())
+    assert found["score"] == pytest.approx(score)
+    assert found["distance"] == pytest.approx(max(score, 0) / share**0.5)
+
+
 def test_measures_what_its_table_holds(
     fashion: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +85,9 @@ def test_measures_what_its_table_holds(
     for part, strength in (("trained rank", 4), ("trained side", 7)):
         found = lab17.run({"part": part, "strength": strength, "seed": 0}, few)
         assert 0 < found["robust"] <= 1 and found["l2"] > 0
+    found = lab17.run({"part": "kept", "strength": 4, "seed": 0}, few)
+    assert set(found) <= set(studies.published("lab17"))
+    assert 0 < found["random gradient"] < found["gradient"] < 1
 
 
 def test_table() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from crlib import data, studies, train
@@ -28,7 +29,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, few: data.Dataset) -> None:
     # After two epochs it takes longer noise to halve the accuracy.
     lengths = (*small_experiments.LENGTHS, 120, 240, 1000)
     monkeypatch.setattr(small_experiments, "LENGTHS", lengths)
-    monkeypatch.setattr(small_experiments, "CUBE_STEPS", 30)
+    for name in ("CUBE_STEPS", "SHORT", "LONG", "LINEAR_UNITS"):
+        monkeypatch.setattr(small_experiments, name, 30)
 
 
 def configs(experiment: str, **wanted: Any) -> list[Config]:
@@ -51,6 +53,7 @@ def configs(experiment: str, **wanted: Any) -> list[Config]:
         ("history", {"way": "full"}),
         ("memory", {"strength": 16}),
         ("cube", {"strength": 8}),
+        ("cosines", {"strength": 8}),
         ("walk", {"way": "plain"}),
         ("walk", {"way": "adversarial"}),
         ("bridge", {"strength": 16}),
@@ -114,6 +117,22 @@ def test_curves_that_rise_and_certificates_above_attacks_are_refused(
         small_experiments.certificates("plain", 0, 0, images)
 
 
+def test_what_the_loss_asks_for_decides_where_a_wide_network_ends(
+    monkeypatch: pytest.MonkeyPatch, few: data.Dataset
+) -> None:
+    monkeypatch.setattr(small_experiments, "LINEAR_UNITS", 100)
+    squared, margins = (
+        small_experiments.cosines(f"{loss}, longer", 4, 4, few)
+        for loss in ("squared error", "cross-entropy")
+    )
+    assert squared["accuracy"] == margins["accuracy"] == 1
+    assert squared["phi"] == margins["phi"] == pytest.approx(squared["cosine 1"], 1e-3)
+    assert squared["cosine 2"] > 0.999 > margins["cosine 2"]
+    assert margins["cosine best"] > squared["cosine best"]
+    early = small_experiments.cosines("cross-entropy", 4, 4, few)
+    assert margins["cosine best"] > early["cosine best"]
+
+
 def test_the_table_obeys_what_is_proved() -> None:
     def own(experiment: str) -> Any:
         return TABLE[TABLE["experiment"] == experiment]
@@ -127,6 +146,12 @@ def test_the_table_obeys_what_is_proved() -> None:
     assert (right["worst distance"] <= right["neighbour"] * (1 + 1e-6)).all()
     assert (straight["worst distance"] <= straight["hull"] * (1 + 1e-6)).all()
     assert (straight["straight"] > 1 - 1e-9).all()
+    # Three directions: an angle is at most the sum of the two others.
+    wide = own("cosines")
+    last, turned, readout = (
+        np.arccos(wide[name]) for name in ("cosine 1", "cosine 2", "phi")
+    )
+    assert (abs(last - readout) <= turned + 1e-3).all()
     assert (gap["gap"] <= 0.5 * gap["aligned"]).all()
     assert (gap["aligned"] <= gap["product"] * (1 + 1e-9)).all()
     assert (gap["product"] <= gap["structure at one"] * (1 + 1e-9)).all()
