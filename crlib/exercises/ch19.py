@@ -9,6 +9,7 @@ from scipy import stats
 from torch import Tensor
 
 from crlib import theory
+from crlib.exercises import close
 
 __all__ = [
     "crosses",
@@ -24,36 +25,28 @@ __all__ = [
 ]
 
 
-def _close(found: object, right: float, what: str, rel: float = 1e-6) -> None:
-    assert isinstance(found, float | int | Tensor), f"{what} is not a number."
-    value = float(found)
-    assert math.isclose(value, right, rel_tol=rel, abs_tol=1e-9), (
-        f"{what} is {value:.5f} and should be {right:.5f}."
-    )
-
-
 def crosses(answer: Callable[..., float]) -> None:
     """Test ``crosses(d, p, rho, r)`` where the law is elementary."""
-    _close(answer(0.5, 1.0, 2.0, 3), 0.75, "In three dimensions, at d = rho / 4, it")
-    _close(answer(0.5, 0.5, 2.0, 3), 0.5, "With half of the normal in the space, it")
-    _close(answer(1.0, 1.0, 2.0, 2), 2 / 3, "On a circle, at d = rho / 2, it")
-    _close(answer(3.0, 1.0, 2.0, 5), 0.0, "Out of reach, it")
+    close(answer(0.5, 1.0, 2.0, 3), 0.75, "In three dimensions, at d = rho / 4, it")
+    close(answer(0.5, 0.5, 2.0, 3), 0.5, "With half of the normal in the space, it")
+    close(answer(1.0, 1.0, 2.0, 2), 2 / 3, "On a circle, at d = rho / 2, it")
+    close(answer(3.0, 1.0, 2.0, 5), 0.0, "Out of reach, it")
 
 
 def crosses_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test ``crosses`` in one dimension, with no share, and in many dimensions."""
-    _close(answer(1.0, 0.5, 3.0, 1), 1.0, "In one dimension and within reach, it")
-    _close(answer(2.0, 0.5, 3.0, 1), 0.0, "In one dimension and out of reach, it")
-    _close(answer(0.1, 0.0, 3.0, 4), 0.0, "Without a share, it")
+    close(answer(1.0, 0.5, 3.0, 1), 1.0, "In one dimension and within reach, it")
+    close(answer(2.0, 0.5, 3.0, 1), 0.0, "In one dimension and out of reach, it")
+    close(answer(0.1, 0.0, 3.0, 4), 0.0, "Without a share, it")
     rng = random.Random(seed)
     for r in (2, 7, 64, 784):
         d = torch.tensor([0.37], dtype=torch.float64)
         right = float(theory.universal_law(d, 0.8, 2.0, r))
-        _close(answer(0.37, 0.8, 2.0, r), right, f"In {r} dimensions it")
+        close(answer(0.37, 0.8, 2.0, r), right, f"In {r} dimensions it")
         # Of the size of a coordinate, where the law is neither zero nor one.
         p, d = rng.random(), torch.tensor([2 * rng.random() / r**0.5]).double()
         right = float(theory.universal_law(d, p, 2.0, r))
-        _close(answer(float(d), p, 2.0, r), right, f"In {r} dimensions it")
+        close(answer(float(d), p, 2.0, r), right, f"In {r} dimensions it")
 
 
 def _length(answer: Callable[..., float], rate: float, d: Tensor, r: int) -> None:
@@ -70,10 +63,13 @@ def _length(answer: Callable[..., float], rate: float, d: Tensor, r: int) -> Non
 
 def length_for(answer: Callable[..., float]) -> None:
     """Test ``length_for(rate, d, p, r)`` for one input and for three."""
-    one = torch.ones(1, dtype=torch.float64)
-    right = 1 / math.sqrt(stats.beta.ppf(0.5, 0.5, 7.5))
-    _close(answer(0.5, one, one, 16), right, "For one input the length", 1e-5)
     _length(answer, 0.4, torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64), 5)
+    one = torch.ones(1, dtype=torch.float64)
+    found = float(answer(0.5, one, one, 16))
+    right = 1 / math.sqrt(stats.beta.ppf(0.5, 0.5, 7.5))
+    assert math.isclose(found, right, rel_tol=1e-5), (
+        f"For one input the length is {found:.5f} and should be {right:.5f}."
+    )
 
 
 def length_for_hidden(answer: Callable[..., float], seed: int = 0) -> None:
@@ -87,8 +83,8 @@ def length_for_hidden(answer: Callable[..., float], seed: int = 0) -> None:
 def smallest_shift(answer: Callable[..., float]) -> None:
     """Test ``smallest_shift(scores, share)`` on a few scores."""
     scores = torch.tensor([0.1, 0.4, 2.0, -0.3, -1.0], dtype=torch.float64)
-    _close(answer(scores, 0.2), 0.1, "For one of five, it")
-    _close(answer(scores, 0.4), 0.4, "For two of five, it")
+    close(answer(scores, 0.2), 0.1, "For one of five, it")
+    close(answer(scores, 0.4), 0.4, "For two of five, it")
     found = answer(scores, 1.0)
     assert found == math.inf, "No shift moves both classes at once: it is infinite."
 
@@ -96,9 +92,9 @@ def smallest_shift(answer: Callable[..., float]) -> None:
 def smallest_shift_hidden(answer: Callable[..., float], seed: int = 0) -> None:
     """Test ``smallest_shift`` where the other class is nearer, and at the ends."""
     scores = torch.tensor([5.0, 6, 7, -0.5, -0.2, -0.1], dtype=torch.float64)
-    _close(answer(scores, 0.5), 0.5, "Where the second class is nearer, it")
-    _close(answer(scores, 0.34), 0.5, "Three of six are at least 34 percent: it")
-    _close(answer(scores, 0.0), 0.0, "For nobody, it")
+    close(answer(scores, 0.5), 0.5, "Where the second class is nearer, it")
+    close(answer(scores, 0.34), 0.5, "Three of six are at least 34 percent: it")
+    close(answer(scores, 0.0), 0.0, "For nobody, it")
     assert answer(-scores.abs(), 1.0) == 7, "With one class, it reaches the farthest."
     g = torch.Generator().manual_seed(seed)
     for n in (5, 20, 60):
@@ -167,7 +163,7 @@ def _swallowed(answer: Callable[..., object], scores: Tensor, push: Tensor) -> N
         for j, gained in enumerate((push[label] - push).tolist()):
             if j != label:
                 least = max(least, (own[j] - own[label]) / gained)
-    _close(found[1], least, "The factor")
+    close(found[1], least, "The factor")
 
 
 def swallowed(answer: Callable[..., object]) -> None:

@@ -48,6 +48,8 @@ KEPT = {
     ("rows", 5): 13,
 }
 MASKS = ("magnitude", "scores", "plain scores", "random")
+BEHIND = "scores behind"  # the ReLU: for rows
+LEARNT = ("scores", "plain scores", BEHIND)
 SCORE_RATE = 0.01  # by the training under attack of one seed, of six rates
 FINE = 30  # halvings enough that a rounding beside the boundary does not matter
 
@@ -95,6 +97,7 @@ class Scored(nn.Module):
     The mask is a step function of the scores. Backwards it counts as the scores
     themselves (straight-through), so a score gets the gradient of its mask entry. A row
     that is out gets none: its neuron stands at zero, where the slope of ReLU is zero.
+    Behind the ReLU it gets one: there the mask multiplies what the neuron hands on.
 
     Without batch normalisation a cut makes the logits small, and the loss then hears
     little of labels. So where weights are cut, the logits of a batch are made as large
@@ -105,11 +108,16 @@ class Scored(nn.Module):
         net: with full layers; a copy of it is frozen.
         structure: ``"weights"`` has a score for each, ``"rows"`` for each row.
         size: percent of the weights to keep, as in ``KEPT``.
+        behind: the mask stands behind the ReLU; for rows.
     """
 
-    def __init__(self, net: MLP, structure: str, size: int) -> None:
+    def __init__(
+        self, net: MLP, structure: str, size: int, *, behind: bool = False
+    ) -> None:
         super().__init__()
-        self.structure = structure
+        if behind and structure != "rows":
+            raise ValueError("Only rows have a score behind the ReLU.")
+        self.structure, self.behind = structure, behind
         self.net = copy.deepcopy(net).requires_grad_(False)
         kept = KEPT[structure, size]
         weights = net.weights[:-1]
@@ -135,6 +143,8 @@ class Scored(nn.Module):
         weights = {}
         for i, (mask, s) in enumerate(zip(self.masks(), self.scores, strict=True)):
             through = mask + (s.abs() - s.detach().abs())  # the mask, to the last bit
+            if self.behind:  # what leaves a neuron is a column of the next layer
+                i, through = i + 1, through.T
             weights[f"layers.{i}.weight"] = self.net.weights[i] * through
         out: Tensor = torch.func.functional_call(self.net, weights, (x,))
         if self.structure == "rows":
@@ -227,17 +237,19 @@ def masks(net: MLP, images: Dataset, how: str, config: Config) -> list[Tensor]:
         net: trained, with full layers.
         images: scores are learnt from them.
         how: ``"magnitude"``, ``"scores"`` learnt against the adversary, ``"plain
-            scores"`` learnt without, or ``"random"``.
+            scores"`` learnt without, ``"scores behind"`` learnt against it behind the
+            ReLU, or ``"random"``.
         config: ``structure``, ``size``, ``epochs`` and ``seed`` as in the grid; scores
             take a third of the epochs.
 
     Raises:
         ValueError: an unknown way to choose.
     """
-    checks.one_of("mask", how, MASKS)
-    model = Scored(net, config["structure"], config["size"])
-    if how in ("scores", "plain scores"):
-        training = "linf" if how == "scores" else "standard"
+    checks.one_of("mask", how, (*MASKS, BEHIND))
+    behind = how == BEHIND
+    model = Scored(net, config["structure"], config["size"], behind=behind)
+    if how in LEARNT:
+        training = "standard" if how == "plain scores" else "linf"
         *_, options = _options(config, training)
         options["epochs"] = config["epochs"] // 3
         model = scored(model, images, options).model
@@ -259,7 +271,7 @@ def tuned(net: MLP, images: Dataset, config: Config) -> train.Fit:
             grid. All epochs count, so what learnt scores has a third less.
     """
     *_, options = _options(config, config["tuning"])
-    if config["mask"] in ("scores", "plain scores"):
+    if config["mask"] in LEARNT:
         options["epochs"] -= config["epochs"] // 3
     net = compress.narrow(net) if config["structure"] == "rows" else net
     zeros = compress.keep_zeros(net)
@@ -322,6 +334,7 @@ def _grid(seeds: int, sizes: tuple[int, ...], **more: Any) -> list[Config]:
         *(("none", pair, "width", "linf", 12) for pair in pairs[1::2]),
         # Whether it was a matter of time.
         *(("linf", pairs[0], mask, "linf", 36) for mask in MASKS[:3]),
+        *(("linf", pair, BEHIND, "linf", 12) for pair in pairs[1::2]),
     ]
     return [
         {

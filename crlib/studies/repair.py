@@ -3,7 +3,9 @@
 A full network, one of low rank from a random start, and one that starts in the
 principal directions of what its layers see and is kept even. On garments and on small
 photographs, fully connected and convolutional, against four norms and after rounding
-to eight bits. All of it in float64, so that a network trained again is its row.
+to eight bits. Convolutions have each half of the repair alone as well, and fully
+connected networks on photographs a group lasso and a penalty that only shrinks. All of
+it in float64, so that a network trained again is its row.
 """
 
 import functools
@@ -28,6 +30,11 @@ from crlib.studies.measures import (
 __all__ = ["EPS", "STUDY", "WAYS", "build", "fitted", "judge"]
 
 WAYS = ("plain", "rank", "rank, both")
+HALVES = ("rank, principal", "rank, orthonormal")  # of the repair, in convolutions
+PENALTIES = {  # as strong as in the study of networks
+    "group lasso": compress.group_lasso(0.003),
+    "Frobenius": compress.squared_frobenius(0.003),
+}
 RANKS = {"MLP": 16, "ConvNet": 4}
 SEEN = 200  # images whose windows give principal directions
 MATCH = {("sample", "MLP"): 0.83, ("sample", "ConvNet"): 0.8} | {
@@ -56,7 +63,7 @@ def build(config: Config, images: Dataset) -> tuple[nn.Module, dict[str, Any]]:
     """
     network, way = config["network"], config["way"]
     checks.one_of("network", network, tuple(RANKS))
-    checks.one_of("way", way, WAYS)
+    checks.one_of("way", way, (*WAYS, *HALVES, *PENALTIES))
     x = images.x_train
     options: dict[str, Any] = {
         "rank": RANKS[network] if way.startswith("rank") else None,
@@ -70,13 +77,17 @@ def build(config: Config, images: Dataset) -> tuple[nn.Module, dict[str, Any]]:
     else:
         channels, height, width = x.shape[1:]
         net = ConvNet((8, 16, 32), image=(channels, height, width), **options)
-    if way != "rank, both":
-        return net, {}
-    if network == "MLP":
-        compress.principal_start(net.layers[0].to(x.device), x)
-    else:
-        start_principal(net.to(x), x[:SEEN])
-    return net, {"constraint": compress.orthonormal_factors(), "constrain_every": 5}
+    if way in ("rank, principal", "rank, both"):
+        if network == "MLP":
+            compress.principal_start(net.layers[0].to(x.device), x)
+        else:
+            start_principal(net.to(x), x[:SEEN])
+    if way in ("rank, orthonormal", "rank, both"):
+        return net, {
+            "constraint": compress.orthonormal_factors(),
+            "constrain_every": 5,
+        }
+    return net, {"penalty": PENALTIES[way]} if way in PENALTIES else {}
 
 
 def judge(
@@ -149,6 +160,9 @@ def _run(configs: list[Config], device: str) -> list[Numbers]:
 
 
 def _grid(seeds: int, **more: Any) -> list[Config]:
+    cases = [(name, network, way) for name in EPS for network in RANKS for way in WAYS]
+    cases += [("CIFAR-10", "MLP", way) for way in PENALTIES]
+    cases += [(name, "ConvNet", way) for name in EPS for way in HALVES]
     return [
         {
             "data": name,
@@ -158,9 +172,7 @@ def _grid(seeds: int, **more: Any) -> list[Config]:
             "checkpoint": rule,
             **more,
         }
-        for name in EPS
-        for network in RANKS
-        for way in WAYS
+        for name, network, way in cases
         for seed in range(seeds)
         for rule in CHECKPOINTS
     ]

@@ -109,6 +109,33 @@ def test_a_score_gets_the_weight_times_the_gradient_of_the_loss(structure: str) 
     assert all(p.grad is None for p in model.net.parameters())
 
 
+def test_a_score_behind_the_relu_hears_of_a_neuron_that_is_out() -> None:
+    net = network()
+    model, before = (
+        pruned.Scored(net, "rows", 10, behind=behind).double()
+        for behind in (True, False)
+    )
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(20, 6, generator=g, dtype=torch.float64)
+    y = torch.arange(20) % 4
+    assert torch.equal(model.masks()[1], before.masks()[1])
+    assert torch.allclose(model(x), before(x), rtol=1e-12)
+    torch.nn.functional.cross_entropy(model(x), y).backward()
+    # By hand: each neuron is multiplied by a gate, which is its entry of the mask.
+    gates = [mask.flatten().clone().requires_grad_() for mask in model.masks()]
+    h = x
+    for w, gate in zip(net.weights, gates, strict=False):
+        h = (h @ w.T).relu() * gate
+    loss = torch.nn.functional.cross_entropy(h @ net.weights[-1].T, y)
+    for s, gate, slope in zip(
+        model.scores, gates, torch.autograd.grad(loss, gates), strict=True
+    ):
+        assert s.grad is not None and torch.allclose(s.grad[:, 0], slope, atol=1e-12)
+        assert (slope[gate == 0] != 0).any()
+    with pytest.raises(ValueError, match="Only rows"):
+        pruned.Scored(net, "weights", 10, behind=True)
+
+
 def test_the_masks_keep_what_their_names_say(quick: None) -> None:
     one = config(start="linf", mask="random", **WEIGHTS)
     net, images = pruned.started(one)
@@ -147,12 +174,17 @@ def test_scores_are_learnt_and_weights_are_not(quick: None) -> None:
 
 
 def test_tuning_keeps_zeros_and_counts_the_epochs_of_the_scores(quick: None) -> None:
-    for mask, epochs in (("scores", 2), ("magnitude", 3)):
-        one = config(start="linf", mask=mask, tuning="linf", **WEIGHTS)
+    for mask, epochs, cut in (
+        ("scores", 2, WEIGHTS),
+        ("scores behind", 2, ROWS),
+        ("magnitude", 3, WEIGHTS),
+    ):
+        one = config(start="linf", mask=mask, tuning="linf", **cut)
         net, images = pruned.started(one)
         left = pruned.cut(net, pruned.masks(net, images, "magnitude", one))
         fitted = pruned.tuned(left, images, one)
         assert len(fitted.history) == epochs
+        left = compress.narrow(left) if cut is ROWS else left
         for w, v in zip(left.weights[:-1], fitted.model.weights, strict=False):
             assert torch.equal(w == 0, v == 0) and not torch.equal(w, v)
 

@@ -81,6 +81,41 @@ def test_each_layer_starts_in_the_directions_of_what_reaches_it(
     assert not options and metrics.energy_share(spaces[0].T, spaces[1]).max() < 0.9
 
 
+def test_convolutions_have_each_half_of_the_repair_alone(few: data.Dataset) -> None:
+    cases = {(c["network"], c["way"]) for c in GRID if c["way"] in repair.HALVES}
+    assert cases == {("ConvNet", way) for way in repair.HALVES}
+
+    def built(way: str) -> tuple[list[Any], dict[str, Any]]:
+        net, options = repair.build({"network": "ConvNet", "way": way, "seed": 0}, few)
+        layers = weight_layers(net.double())
+        return [m for m in layers if isinstance(m, LowRankConv2d)], options
+
+    (bare, free), (start, kept_free) = built("rank"), built("rank, principal")
+    (drawn, even), (both, even_too) = built("rank, orthonormal"), built("rank, both")
+    assert not free and not kept_free and set(even) == set(even_too)
+    assert even["constrain_every"] == 5
+    for one, other, third, fourth in zip(bare, drawn, start, both, strict=True):
+        assert torch.equal(one.right, other.right) and torch.equal(one.left, other.left)
+        assert torch.equal(third.right, fourth.right)
+        assert not torch.allclose(one.right, third.right, atol=1e-3)
+
+
+def test_two_ways_are_penalties(few: data.Dataset) -> None:
+    cases = {(c["data"], c["network"]) for c in GRID if c["way"] in repair.PENALTIES}
+    assert cases == {("CIFAR-10", "MLP")}
+    net: Any
+    for way, penalty in repair.PENALTIES.items():
+        net, options = repair.build({"network": "MLP", "way": way, "seed": 0}, few)
+        assert options == {"penalty": penalty}
+        w = net.weights[:-1]
+        sizes = {
+            "group lasso": sum(float(v.norm(dim=1).sum()) for v in w),
+            "Frobenius": sum(float(v.square().sum()) for v in w),
+        }
+        value = float(penalty(net).detach())
+        assert value == pytest.approx(0.003 * sizes[way], rel=1e-4)
+
+
 def test_strangers_are_refused(few: data.Dataset) -> None:
     for bad in ({"network": "ViT"}, {"way": "magic"}):
         with pytest.raises(ValueError, match="choose"):
@@ -89,7 +124,7 @@ def test_strangers_are_refused(few: data.Dataset) -> None:
 
 def test_the_table_is_sound() -> None:
     table = studies.published("repair")
-    assert set(table["data"]) == {"sample", "CIFAR-10"}
+    assert len(table) == len(GRID) and set(table["data"]) == {"sample", "CIFAR-10"}
     met = table[table["met"]]
     for name in repair.EPS["sample"]:
         assert (met[f"robust {name}"] <= met["accuracy"] + 0.2).all()
