@@ -1,8 +1,9 @@
 """What stands behind the effects of the experiments, in small networks and float64.
 
-Three experiments share one table. Who holds the norm of row-sparse networks, and what
+Four experiments share one table. Who holds the norm of row-sparse networks, and what
 of it is only a way of writing. Whether a nuclear norm helps by clearing away weights
-that see no image. How the degree of fit moves the distance of one network.
+that see no image. How the degree of fit moves the distance of one network. What a
+nuclear norm does to a network with one hidden layer, as in the first paper.
 """
 
 import copy
@@ -15,10 +16,21 @@ from torch import Tensor
 
 from crlib import attacks, certify, compress, metrics, models, train
 from crlib.data import Dataset
+from crlib.studies import networks
 from crlib.studies.engine import Config, Numbers, Study
-from crlib.studies.measures import SETS, halved
+from crlib.studies.measures import SETS, halved, right_directions
 
-__all__ = ["STOPS", "STUDY", "build", "holders", "kept_parts", "once_more"]
+__all__ = [
+    "KEPT",
+    "MATCH",
+    "STOPS",
+    "STUDY",
+    "build",
+    "cut_and_attacked",
+    "holders",
+    "kept_parts",
+    "once_more",
+]
 
 LASSOS = {
     "plain": lambda strength: None,
@@ -32,6 +44,8 @@ SCALES = (
     "fixed scale, projected",
 )
 STOPS = (1, 3, 6, 12)
+MATCH = 0.8  # training accuracy of a network with one hidden layer
+KEPT = 8  # directions, where such a network is cut
 # Halvings enough that a rounding beside the boundary does not matter.
 FINE = 30
 
@@ -46,7 +60,7 @@ def build(config: Config) -> tuple[Any, Dataset, dict[str, Any]]:
     Raises:
         ValueError: an unknown experiment or way.
     """
-    makers = {"rows": _rows, "unseen": _unseen, "fit": _fit}
+    makers = {"rows": _rows, "unseen": _unseen, "fit": _fit, "one": _one}
     if config["experiment"] not in makers:
         raise ValueError(
             f"experiment is {config['experiment']!r}: choose one of"
@@ -115,6 +129,14 @@ def _fit(config: Config) -> tuple[Any, Dataset, dict[str, Any]]:
         "validation": 0,
     }
     return net, images, options
+
+
+def _one(config: Config) -> tuple[Any, Dataset, dict[str, Any]]:
+    images = _part(config["data"], 4000, 1000)
+    net, options = networks.build(
+        config["way"], config["strength"], config["seed"], images, hidden=1
+    )
+    return net, images, options | {"epochs": 12, "match": MATCH}
 
 
 @functools.cache
@@ -306,6 +328,57 @@ def _stretches(net: Any, shape: tuple[int, ...]) -> dict[str, float]:
     return found
 
 
+def cut_and_attacked(net: models.MLP, images: Dataset) -> dict[str, float]:
+    """Measure a network with one hidden layer: cut to few directions, and attacked.
+
+    Args:
+        net: trained.
+        images: whose test part judges; the first two hundred are attacked.
+
+    Returns:
+        ``accuracy``, and ``accuracy when cut`` to ``KEPT`` singular directions. ``l2``:
+        median distance by FMN over the images labelled right; ``attack in top ten``:
+        the mean share of its energy in ten right singular directions, and ``difference
+        in top ten`` that of differences of two images. ``features moved``: median
+        movement of the hidden layer under the attack, over its length. ``spectral
+        error`` with a tenth of the singular values kept.
+    """
+    x, y = images.x_test[:200], images.y_test[:200]
+    near = attacks.fmn(net, x, y, norm="l2", steps=20, search_steps=FINE)
+    with torch.no_grad():
+        right = net(x).argmax(1) == y
+        moved = net.features(near.x_adv) - net.features(x)
+    hit = right & near.success
+    delta, other = ((u - x).flatten(1) for u in (near.x_adv, x.roll(1, 0)))
+    w = net.weights[0].detach()
+    top = right_directions(w, 10)
+    values = metrics.singular_values(w)
+    cut = compress.truncate(net, rank=KEPT)
+    return {
+        "accuracy": metrics.accuracy(net, images.x_test, images.y_test),
+        "accuracy when cut": metrics.accuracy(cut, images.x_test, images.y_test),
+        "l2": float(near.distance[right].median()),
+        "attack in top ten": float(metrics.energy_share(delta[hit], top).mean()),
+        "difference in top ten": float(metrics.energy_share(other, top).mean()),
+        "features moved": float((moved.norm(dim=1) / delta.norm(dim=1))[hit].median()),
+        "spectral error": metrics.best_k_error(values, round(0.1 * len(values))),
+    }
+
+
+def _at_both(fitted: train.Fit, images: Dataset) -> dict[str, Any]:
+    """Measure a training at its last epoch and, ``matched ...``, where it met a fit."""
+    found: dict[str, Any] = {
+        "images": len(images.x_train),
+        "epochs": len(fitted.history),
+        "fit": fitted.history[-1].train_accuracy,
+    }
+    found |= cut_and_attacked(fitted.model, images)
+    if "matched" in fitted.kept:
+        at = cut_and_attacked(fitted.at("matched").model, images)
+        found |= {f"matched {name}": value for name, value in at.items()}
+    return found
+
+
 def _run(config: Config, device: str) -> Numbers:
     net, images, options = build(config)
     images = images.to(device)
@@ -314,6 +387,8 @@ def _run(config: Config, device: str) -> Numbers:
         return _cleared(fitted.model, images)
     if config["experiment"] == "fit":
         return _along(fitted, images)
+    if config["experiment"] == "one":
+        return _at_both(fitted, images)
     found = holders(fitted.model, images)
     if config["way"] != "group lasso":
         found |= kept_parts(fitted.model, images)
@@ -328,6 +403,8 @@ def _grid(seeds: int, name: str) -> list[Config]:
         ("fit", "plain", 0),
     ]
     settings += [("unseen", way, s) for way in SCALES for s in (0, 0.003, 0.01, 0.03)]
+    settings.append(("one", "plain", 0))
+    settings += [("one", "nuclear, fixed scale", s) for s in (0, 0.003, 0.01)]
     return [
         {
             "experiment": experiment,

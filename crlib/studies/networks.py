@@ -56,6 +56,7 @@ def build(
     images: data.Dataset,
     *,
     width: int = 256,
+    hidden: int = 3,
     mean: float = 0.286,
     std: float = 0.353,
 ) -> tuple[MLP, dict[str, Any]]:
@@ -68,7 +69,8 @@ def build(
         seed: of the initialisation.
         images: as many inputs as their pixels; their principal directions are where
             the first layer can start.
-        width: of the three hidden layers, unless the way is a width.
+        width: of the hidden layers, unless the way is a width.
+        hidden: how many of them.
         mean: of a pixel, for the normalisation.
         std: of a pixel, likewise.
 
@@ -78,7 +80,7 @@ def build(
     checks.one_of("way", way, WAYS)
     width = int(strength) if way == "width" else width
     net = MLP(
-        (images.x_train[0].numel(), width, width, width, 10),
+        (images.x_train[0].numel(), *[width] * hidden, 10),
         rank=int(strength) if way.startswith("rank") else None,
         mean=mean,
         std=std,

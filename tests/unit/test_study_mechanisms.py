@@ -68,6 +68,31 @@ def test_one_training_is_measured_along_the_way(quick: None) -> None:
     assert 0.98 < found["stretch 1"] < 3.03 and 0.98 < found["stretch 3"] < 2.02
 
 
+def test_one_hidden_layer_is_cut_and_attacked(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mechanisms, "MATCH", 0.1)
+    asked = config("one", "nuclear, fixed scale") | {"strength": 0.01}
+    net, images, options = mechanisms.build(asked)
+    assert [tuple(w.shape) for w in net.weights] == [(256, 784), (10, 256)]
+    before = float(net.weights[0].norm())
+    fitted = train.fit(net, images, **options).model
+    assert float(fitted.weights[0].norm()) == pytest.approx(before, rel=1e-6)
+    found = mechanisms.STUDY.run(asked, "cpu")
+    assert found["matched l2"] > 0 and 0 < found["attack in top ten"] < 1
+    plain = mechanisms.STUDY.run(config("one", "plain"), "cpu")
+    assert set(found) <= set(TABLE) and plain["l2"] != found["l2"]
+    # A layer of rank eight is its own cut, and moves features by what it stretches.
+    layers: Any = fitted.layers
+    u, s, vh = torch.linalg.svd(layers[0].weight.data, full_matrices=False)
+    layers[0].weight.data = (u[:, :8] * s[:8]) @ vh[:8]
+    own = mechanisms.cut_and_attacked(fitted, images)
+    assert own["accuracy when cut"] == own["accuracy"]
+    assert own["spectral error"] < 1e-9
+    assert own["attack in top ten"] > found["attack in top ten"]
+    assert 0 < own["features moved"] <= float(s[0]) / 0.353 * (1 + 1e-9)
+
+
 def test_neurons_are_set_to_zero_in_a_copy() -> None:
     net = models.MLP((6, 5, 4, 3), seed=0)
     cut = mechanisms.without(net, 1, torch.tensor([2]))
@@ -75,7 +100,7 @@ def test_neurons_are_set_to_zero_in_a_copy() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"experiment": "magic"}, {"way": "magic"}])
-@pytest.mark.parametrize("experiment", ["rows", "unseen"])
+@pytest.mark.parametrize("experiment", ["rows", "unseen", "one"])
 def test_what_it_does_not_know_it_refuses(
     experiment: str, wrong: dict[str, str]
 ) -> None:
@@ -90,6 +115,8 @@ def test_the_table_holds_what_must_be_true() -> None:
     clear = unseen["way"].str.endswith("projected")
     assert (unseen[clear]["unseen"].abs() < 1e-9).all()
     assert (unseen[~clear]["unseen"] > 0.01).all()
+    one = TABLE[TABLE["experiment"] == "one"]
+    assert (one["accuracy when cut"] <= one["accuracy"] + 0.01).all()
     fit = TABLE[TABLE["experiment"] == "fit"]
     for norm in ("l2", "linf"):
         assert (fit[[f"mean {norm}", f"median {norm}"]] <= 1).all(axis=None)

@@ -121,16 +121,16 @@ def test_what_the_loss_asks_for_decides_where_a_wide_network_ends(
     monkeypatch: pytest.MonkeyPatch, few: data.Dataset
 ) -> None:
     monkeypatch.setattr(small_experiments, "LINEAR_UNITS", 100)
-    squared, margins = (
-        small_experiments.cosines(f"{loss}, longer", 4, 4, few)
-        for loss in ("squared error", "cross-entropy")
-    )
+
+    def found(way: str) -> dict[str, Any]:
+        return small_experiments.cosines(way, 4, 4, few)
+
+    squared = found("squared error, longer")
+    early, margins = found("cross-entropy"), found("cross-entropy, longer")
     assert squared["accuracy"] == margins["accuracy"] == 1
     assert squared["phi"] == margins["phi"] == pytest.approx(squared["cosine 1"], 1e-3)
     assert squared["cosine 2"] > 0.999 > margins["cosine 2"]
-    assert margins["cosine best"] > squared["cosine best"]
-    early = small_experiments.cosines("cross-entropy", 4, 4, few)
-    assert margins["cosine best"] > early["cosine best"]
+    assert margins["cosine best"] > max(squared["cosine best"], early["cosine best"])
 
 
 def test_the_table_obeys_what_is_proved() -> None:
