@@ -30,6 +30,7 @@ __all__ = [
     "EPSILONS",
     "STUDY",
     "build",
+    "by_frobenius",
     "condition",
     "judge",
     "pruned",
@@ -44,6 +45,7 @@ WAYS = (
     "scaled",
     "rows",
     "alignment",
+    "alignment, Frobenius",
     "rank",
     "rank, alignment",
     "rank, condition",
@@ -83,6 +85,7 @@ def build(config: Config) -> tuple[MLP, Dataset, dict[str, Any]]:
             compress.top_spread(strength),
         ),
         "alignment": compress.alignment(strength),
+        "alignment, Frobenius": by_frobenius(strength),
         "rank, alignment": compress.alignment(strength),
         "rank, condition": condition(strength),
     }
@@ -136,6 +139,29 @@ def condition(strength: float) -> Callable[[Any], Tensor]:
             square = gram.trace().square() / len(gram)
             # A root has no slope at zero, where the layer is even.
             parts.append(((gram @ gram).trace() - square).clamp_min(1e-12).sqrt())
+        return strength * torch.stack(parts).sum()
+
+    return penalty
+
+
+def by_frobenius(strength: float) -> Callable[[Any], Tensor]:
+    r"""Penalise the alignment of neighbours with Frobenius norms in its denominator.
+
+    :math:`\lambda \sum_l \|W^{l+1} W^l\|_2 / (\|W^{l+1}\|_F \|W^l\|_F)` over hidden
+    layers: :func:`crlib.compress.alignment` with each term over the root of the product
+    of the two stable ranks. So a term falls by less alignment or by more even layers.
+
+    Args:
+        strength: :math:`\lambda`, not negative.
+    """
+    checks.not_negative(strength=strength)
+
+    def penalty(model: Any) -> Tensor:
+        w = [layer.weight for layer in model.layers[:-1]]
+        parts = [
+            torch.linalg.matrix_norm(after @ before, 2) / (after.norm() * before.norm())
+            for before, after in zip(w, w[1:], strict=False)
+        ]
         return strength * torch.stack(parts).sum()
 
     return penalty
@@ -357,6 +383,7 @@ def _grid(seeds: int, name: str) -> list[Config]:
         ("rank, alignment", 0.3),
         ("rank, condition", 0.03),
         ("rank, both", 0),
+        ("alignment, Frobenius", 0.1),
     ]
     return [
         {

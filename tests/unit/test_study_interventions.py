@@ -75,6 +75,18 @@ def test_the_condition_penalty_is_the_spread_of_the_squared_spectrum() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
 
 
+def test_a_frobenius_denominator_divides_by_the_stable_ranks_too() -> None:
+    net = models.MLP((9, 7, 6, 5, 3), seed=0).double()
+    w = net.weights[:-1]
+    sizes = [metrics.stable_rank(metrics.singular_values(v)) for v in w]
+    right = sum(
+        interventions._alignment([before, after]) / (sizes[i] * sizes[i + 1]) ** 0.5
+        for i, (before, after) in enumerate(zip(w, w[1:], strict=False))
+    )
+    found = float(interventions.by_frobenius(0.5)(net).detach())
+    assert found == pytest.approx(0.5 * right, rel=1e-9)
+
+
 def test_without_its_top_direction_a_layer_has_the_rest() -> None:
     for rank in (None, 4):
         net = models.MLP((9, 7, 6, 3), rank=rank, seed=0).double()
