@@ -1,11 +1,11 @@
 """Adversarial training of networks that were made compressible, in float64.
 
-Four experiments share one table. What compressibility costs under standard and under
-adversarial training, and whether the repair of its directions holds. The same at the
-epoch that a robust stopping rule chooses. The same on small photographs, fully
-connected and with convolutions: there networks and schedule are those of
-:mod:`crlib.studies.repair`, and the adversary is new. And what a long adversarial
-training on few images does along the way, by epoch and by stopping rule.
+Five experiments share one table. What compressibility costs under standard and under
+adversarial training, and whether the repair of its directions holds. The same at other
+budgets of training. The same at the epoch that a robust stopping rule chooses. The same
+on small photographs, fully connected and with convolutions: there networks and schedule
+are those of :mod:`crlib.studies.repair`, and the adversary is new. And what a long
+adversarial training on few images does along the way, by epoch and by stopping rule.
 """
 
 import functools
@@ -40,8 +40,9 @@ __all__ = [
     "judge_photographs",
 ]
 
+# Budgets: as damage, trained and judged at another budget, the ``eps`` of its grid.
 # Stopped: as damage, but judged at the epoch of least loss on attacked held-out images.
-EXPERIMENTS = ("damage", "stopped", "photographs", "overfitting")
+EXPERIMENTS = ("damage", "budgets", "stopped", "photographs", "overfitting")
 TRAININGS = ("standard", "linf", "l2", "TRADES")
 WAYS = (
     "plain",
@@ -59,6 +60,7 @@ EPS = {"linf": 0.05, "l2": 1.0}  # of training and of judging, input units
 REPORTED = {"linf": 8 / 255, "l2": 0.5}  # the same on photographs
 STEPS = 3  # of the inner attack
 BETA = 6.0  # of TRADES, whose inner attack is one in linf
+OTHER = (0.025, 0.1)  # other budgets of training, linf
 BUDGETS = (0.0125, 0.025, 0.0375, 0.05, 0.075, 0.1, 0.15, 0.2)  # linf
 UNIVERSAL = 20 / 255
 STOPS = (5, 10, 20, 40)  # epochs of the long training
@@ -73,7 +75,7 @@ def build(config: Config) -> tuple[Any, Dataset, dict[str, Any]]:
     Args:
         config: ``experiment``, ``train``, ``way``, ``strength``, ``images``,
             ``epochs``, ``seed`` and ``data``, as in the grid of the study; for
-            photographs ``network`` too.
+            photographs ``network`` too, for budgets ``eps``.
 
     Raises:
         ValueError: an unknown experiment, training, way or network.
@@ -97,19 +99,26 @@ def build(config: Config) -> tuple[Any, Dataset, dict[str, Any]]:
             std=0.35,
         )
     options |= {"epochs": config["epochs"], "seed": config["seed"], "lr": 2e-3}
-    options |= _against(config["train"], config["experiment"] == "photographs")
+    options |= _against(config["train"], _budgets(config))
     if config["experiment"] != "overfitting":
         return net, images, options | {"schedule": "cosine", "checkpoint": "last"}
     long = {"validation": 0.2, "keep": STOPS, "checkpoint": "robust"}
     return net, images, options | long
 
 
-def _against(how: str, photographs: bool) -> dict[str, Any]:
+def _budgets(config: Config) -> dict[str, float]:
+    """Return for each norm the budget of training and of judging."""
+    if config["experiment"] == "photographs":
+        return REPORTED
+    return EPS | ({"linf": config["eps"]} if config["experiment"] == "budgets" else {})
+
+
+def _against(how: str, budgets: dict[str, float]) -> dict[str, Any]:
     """Return the options of a training that name its adversary."""
     if how == "standard":
         return {}
     norm = "linf" if how == "TRADES" else how
-    eps = (REPORTED if photographs else EPS)[norm]
+    eps = budgets[norm]
     if how == "TRADES":
         soft = train.pgd_adversary(eps=eps, steps=STEPS, against="prediction")
         return {"adversary": soft, "trades": BETA}
@@ -131,7 +140,12 @@ def _fingerprint(config: Config) -> str:
 
 
 def judge(
-    net: Any, images: Dataset, norms: tuple[str, ...], *, attacked: int = 200
+    net: Any,
+    images: Dataset,
+    norms: tuple[str, ...],
+    *,
+    attacked: int = 200,
+    budgets: dict[str, float] = EPS,
 ) -> dict[str, float]:
     """Measure accuracy, robust accuracy, distances, one perturbation, the row space.
 
@@ -141,12 +155,13 @@ def judge(
         norms: of the attacks.
         attacked: how many test images, the first, the cascade attacks; half of them
             get distances.
+        budgets: of the cascade, for each norm.
 
     Returns:
         Named numbers. ``right`` is the clean accuracy on the attacked images,
-        ``robust ...`` what the quick cascade leaves of it at ``EPS``, ``ratio ...``
-        the quotient. ``distance ...`` is a median over images labelled right by FMN,
-        ``beyond ...`` the share of images whose linf distance exceeds a budget.
+        ``robust ...`` what the quick cascade leaves of it, ``ratio ...`` the quotient.
+        ``distance ...`` is a median over images labelled right by FMN, ``beyond ...``
+        the share of images whose linf distance exceeds a budget.
     """
     x, y = images.x_test[:attacked], images.y_test[:attacked]
     few, labels = x[: attacked // 2], y[: attacked // 2]
@@ -156,7 +171,7 @@ def judge(
         "chi": surviving(net, differences(images.x_test, images.y_test)),
     }
     for norm in norms:
-        found |= _robust(net, x, y, norm, EPS[norm], found["right"])
+        found |= _robust(net, x, y, norm, budgets[norm], found["right"])
         far = _distances(net, few, labels, norm)
         found[f"distance {norm}"] = float(far[far > 0].median())
         if norm == "linf":
@@ -235,7 +250,8 @@ def _judging(config: Config, images: Dataset) -> Callable[[train.Fit], Numbers]:
             return _watch(at, images, attacked)
         if config["experiment"] == "photographs":
             return judge_photographs(at.model, images, attacked=attacked)
-        return judge(at.model, images, norms, attacked=attacked)
+        budgets = _budgets(config)
+        return judge(at.model, images, norms, attacked=attacked, budgets=budgets)
 
     def once(at: train.Fit) -> Numbers:
         if at.epoch not in known:
@@ -263,7 +279,8 @@ def _grid(
     four = (*three, ("rank, both", 64))
     parts = (("rank, principal", 16), ("rank, orthonormal", 16))
     controls = (("rows, scale-invariant", 0.1), ("width", 48))
-    dials = (("spectral dial", 0), ("spectral dial", 1))
+    eight = (("rank", 8), ("rank, both", 8))
+    more_ways = (("spectral dial", 0), ("spectral dial", 1), ("Frobenius", 0.003))
     plan: list[Any] = [
         ("damage", "standard", 12, four, ("last",)),
         ("damage", "linf", 12, (*four, *parts), ("last",)),
@@ -271,15 +288,13 @@ def _grid(
         ("overfitting", "linf", 60, (plain,), RULES),
         ("damage", "l2", 12, three, ("last",)),
         ("damage", "linf", 12, controls, ("last",)),
+        ("damage", "linf", 12, (*more_ways, *eight), ("last",)),
+        ("damage", "standard", 12, (*more_ways, *eight), ("last",)),
+        ("damage", "TRADES", 12, three, ("last",)),
     ]
     if whole:
         # What the quick grid has no time for.
-        plan += [
-            ("damage", "linf", 12, (*dials, ("Frobenius", 0.003)), ("last",)),
-            ("damage", "TRADES", 12, three, ("last",)),
-            ("damage", "standard", 12, dials, ("last",)),
-            ("stopped", "linf", 12, three, ("robust",)),
-        ]
+        plan += [("stopped", "linf", 12, three, ("robust",))]
     grey = [
         {
             "experiment": experiment,
@@ -297,6 +312,13 @@ def _grid(
         for seed in range(seeds)
         for rule in rules
     ]
+    others = [
+        row | {"experiment": "budgets", "eps": eps}
+        for eps in OTHER
+        for row in grey
+        if (row["experiment"], row["train"], row["epochs"]) == ("damage", "linf", 12)
+        and (row["way"], row["strength"]) in three
+    ]
     coloured = [
         {
             "experiment": "photographs",
@@ -310,12 +332,12 @@ def _grid(
             "attacked": more["attacked"],
             **photographs,
         }
-        for network in ("MLP", "ConvNet")[: 2 if whole else 1]
+        for network in repair.RANKS
         for way in repair.WAYS
         for seed in range(seeds)
         for rule in ("last", "robust")
     ]
-    return grey + coloured
+    return grey + others + coloured
 
 
 STUDY = judged_trainings(

@@ -53,6 +53,7 @@ def test_the_adversary_is_that_of_the_norm(quick: None) -> None:
         (adversarial.EPS["linf"], "linf", {**damage, "train": "linf"}),
         (adversarial.EPS["l2"], "l2", {**damage, "train": "l2"}),
         (adversarial.EPS["linf"], "linf", {**damage, "train": "TRADES"}),
+        (0.1, "linf", {"experiment": "budgets", "eps": 0.1}),
         (8 / 255, "linf", coloured),
     ):
         net, images, options = adversarial.build(config(**wanted))
@@ -109,6 +110,19 @@ def test_on_photographs_the_training_is_that_of_the_repair_with_an_adversary(
     for name in ("epochs", "lr", "batch_size", "schedule", "seed", "constrain_every"):
         assert repairs[name] == options[name]
     assert set(options) - set(repairs) == {"adversary"}
+
+
+def test_another_budget_is_that_of_training_and_of_judging(quick: None) -> None:
+    one = config(experiment="budgets", eps=0.1, way="plain")
+    found = adversarial.STUDY.run(one, "cpu")
+    net, images, options = adversarial.build(one)
+    fitted = train.fit(net, images, progress=False, **options)
+    usual = adversarial.judge(fitted.model, images, ("linf",), attacked=20)
+    x, y = images.x_test[:20], images.y_test[:20]
+    hit = attacks.worst_case(fitted.model, x, y, eps=0.1, budget="quick")
+    assert found["robust linf"] == hit.robust_accuracy < usual["robust linf"]
+    moved = {name for name, value in usual.items() if found[name] != value}
+    assert moved == {"robust linf", "ratio linf"}
 
 
 def test_the_stopping_rule_leaves_the_training_as_it_is(quick: None) -> None:
@@ -173,12 +187,15 @@ def test_the_table_holds_what_must_be_true() -> None:
     table = studies.published("adversarial")
     assert len(table) == len(GRID) and table["met"].all()
     assert (table["robust linf"] <= table["right"]).all()
-    damage = table[table["experiment"].isin(["damage", "stopped"])]
+    damage = table[table["experiment"].isin(["damage", "budgets"])]
     assert damage["chi"].between(0, 1).all()
     curve = damage[[f"beyond {eps}" for eps in adversarial.BUDGETS]].to_numpy()
     assert (curve[:, 1:] <= curve[:, :-1]).all() and (curve[:, 0] <= 1).all()
     ratio = damage["robust linf"] / damage["right"]
     assert (ratio - damage["ratio linf"]).abs().max() < 1e-9
+    budgets = table.loc[table["experiment"] == "budgets", "eps"]
+    assert set(budgets) == set(adversarial.OTHER)
+    assert budgets.value_counts().nunique() == 1
     watched = table[table["experiment"] == "overfitting"].groupby("seed")
     for _, rows in watched:
         losses = rows.set_index("checkpoint")["held robust loss"]
