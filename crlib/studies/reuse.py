@@ -161,7 +161,7 @@ _GARMENTS: tuple[tuple[str, str, float], ...] = (
 )
 _PHOTOGRAPHS: tuple[tuple[str, str, float, int], ...] = tuple(
     (network, *one)
-    for network in ("ConvNet",)
+    for network in ("ConvNet", "MLP")
     for one in (
         ("plain", 0, PHOTO_EPOCHS),
         ("rank", repair.RANKS[network], PHOTO_EPOCHS),
