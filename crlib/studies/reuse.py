@@ -110,7 +110,7 @@ def distances(
     return found
 
 
-def run(config: Config, images: Dataset) -> Numbers:
+def run(config: Config, images: Dataset) -> dict[str, float]:
     """Train on five classes, learn the other five in two ways, and judge each."""
     seed, way = config["seed"], config["way"]
     source, target = (images.of_classes(part) for part in transfer.split(seed))
