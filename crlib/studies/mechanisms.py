@@ -341,7 +341,7 @@ def cut_and_attacked(net: models.MLP, images: Dataset) -> dict[str, float]:
         the mean share of its energy in ten right singular directions, and ``difference
         in top ten`` that of differences of two images. ``features moved``: median
         movement of the hidden layer under the attack, over its length. ``spectral
-        error`` with a tenth of the singular values kept.
+        error`` with as many singular values kept as in the cut.
     """
     x, y = images.x_test[:200], images.y_test[:200]
     near = attacks.fmn(net, x, y, norm="l2", steps=20, search_steps=FINE)
@@ -361,7 +361,7 @@ def cut_and_attacked(net: models.MLP, images: Dataset) -> dict[str, float]:
         "attack in top ten": float(metrics.energy_share(delta[hit], top).mean()),
         "difference in top ten": float(metrics.energy_share(other, top).mean()),
         "features moved": float((moved.norm(dim=1) / delta.norm(dim=1))[hit].median()),
-        "spectral error": metrics.best_k_error(values, round(0.1 * len(values))),
+        "spectral error": metrics.best_k_error(values, KEPT),
     }
 
 
