@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from crlib import attacks, checks, data, metrics, train
+from crlib import attacks, checks, metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.studies import networks, repair
@@ -25,6 +25,7 @@ from crlib.studies.measures import (
     differences,
     halved,
     judged_trainings,
+    photographs,
     surviving,
 )
 
@@ -129,8 +130,7 @@ def _against(how: str, budgets: dict[str, float]) -> dict[str, Any]:
 def _part(name: str, count: int) -> Dataset:
     if name in SETS:
         return halved(SETS[name]().subset(count, 1000))
-    # As in the study of the repair, down to the order of the roundings.
-    return halved(data.cifar10(progress=False).subset(count, 1000)).double()
+    return photographs(count)
 
 
 def _fingerprint(config: Config) -> str:

@@ -1,5 +1,6 @@
 """What several studies do and measure in the same way."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "judged_trainings",
     "nearest",
     "of_sample",
+    "photographs",
     "right_directions",
     "robustness",
     "row_space",
@@ -45,6 +47,16 @@ def halved(images: Dataset) -> Dataset:
     return replace(
         images, x_train=pool(images.x_train, 2), x_test=pool(images.x_test, 2)
     )
+
+
+@functools.cache
+def photographs(count: int) -> Dataset:
+    """Return a part of CIFAR-10 of half the side, in float64; a thousand images judge.
+
+    Args:
+        count: of the images to train on.
+    """
+    return halved(data.cifar10(progress=False).subset(count, 1000)).double()
 
 
 def of_sample(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from crlib import attacks, checks, compress, data, metrics, train
+from crlib import attacks, checks, compress, metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP, ConvNet
 from crlib.studies.engine import Config, Numbers
@@ -23,6 +23,7 @@ from crlib.studies.measures import (
     at_checkpoints,
     halved,
     judged_trainings,
+    photographs,
     robustness,
     start_principal,
 )
@@ -126,8 +127,9 @@ def judge(
 
 @functools.cache
 def _images(name: str, count: int) -> Dataset:
-    whole = data.cifar10(progress=False) if name == "CIFAR-10" else SETS[name]()
-    return halved(whole.subset(count, 1000)).double()
+    if name == "CIFAR-10":
+        return photographs(count)
+    return halved(SETS[name]().subset(count, 1000)).double()
 
 
 def fitted(config: Config, images: Dataset) -> train.Fit:

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from crlib import attacks, compress, data, metrics, train
+from crlib import attacks, compress, metrics, train
 from crlib.data import Dataset
 from crlib.models import MLP
 from crlib.studies import repair, transfer
 from crlib.studies.engine import Config, Numbers, Study
-from crlib.studies.measures import SETS, cascaded, differences, halved, surviving
+from crlib.studies.measures import SETS, cascaded, differences, photographs, surviving
 
 __all__ = ["CUT", "EPS", "STUDY", "distances", "judge", "pretrained", "run"]
 
@@ -140,12 +140,8 @@ def _named(name: str, numbers: dict[str, float]) -> dict[str, float]:
     return {f"{name} {key}": value for key, value in numbers.items()}
 
 
-@functools.cache
 def _images(name: str) -> Dataset:
-    if name in SETS:
-        return SETS[name]()
-    whole = data.cifar10(progress=False)
-    return halved(whole.subset(PHOTOS, 1000)).double()
+    return SETS[name]() if name in SETS else photographs(PHOTOS)
 
 
 def _run(config: Config, device: str) -> Numbers:

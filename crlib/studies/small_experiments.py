@@ -492,21 +492,19 @@ def cosines(way: str, strength: int, seed: int, images: Dataset) -> Numbers:
     # From the hull of one class to that of the other, the shortest way.
     fit = lsq_linear(a[:, :-1].numpy(), -a[:, -1].numpy(), (-1, 1), method="bvls")
     best = a[:, -1] + a[:, :-1] @ torch.from_numpy(fit.x)
+    others = torch.stack([a[:, -1], torch.linalg.inv(a)[-1], best])  # (3, d)
+    one, two, three = torch.cosine_similarity(w[None], others).abs().tolist()
     return {
         "accuracy": float((half @ w > 0).double().mean()),
         "phi": known.readout / float(a[:, -1].norm()),
-        "cosine 1": _cosine(w, a[:, -1]),
-        "cosine 2": _cosine(w, torch.linalg.inv(a)[-1]),
-        "cosine best": _cosine(w, best),
+        "cosine 1": one,
+        "cosine 2": two,
+        "cosine best": three,
     }
 
 
 def _uniform(*shape: int, generator: torch.Generator) -> Tensor:
     return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
-
-
-def _cosine(u: Tensor, v: Tensor) -> float:
-    return float((u @ v).abs() / (u.norm() * v.norm()))
 
 
 # Chapter 9: a straight walk predicts the attack.
