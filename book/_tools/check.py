@@ -239,7 +239,9 @@ def tests(name: str, folders: str, limit: float, *options: str) -> Step | None:
     if len(todo) < len(files):
         # Of a part of the tests the coverage says nothing.
         options = tuple(option for option in options if option not in COVERAGE)
-    return Step(name, pytest(*todo, *options), limit, todo)
+    # Three seconds a process, which only notebooks need.
+    command = pytest("-p", "no:nbval", *todo, *options)
+    return Step(name, command, limit, todo)
 
 
 def unless_same(name: str, command: list[str], limit: float, *read: str) -> Step | None:

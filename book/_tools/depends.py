@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from book._tools import chromium
+from book._tools import cache, chromium
 from book._tools.manuscript import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,8 @@ OPTIONAL = (
     "skimage",
     "sklearn",
 )
+# How a text is read stands here.
+_READER = Path(__file__).read_bytes()
 EXERCISE = re.compile(r"\{exercise-start\}.*?\{solution-end\}", re.DOTALL)
 
 
@@ -196,6 +199,37 @@ def module(source: str, package: str) -> Module:
     )
 
 
+def read_once(package: str, *sources: str) -> Module:
+    """Return the module that texts make together; each is read once and then known.
+
+    A cell that is no Python fails when it runs, not here.
+    """
+    key = digest(_READER, sys.version, package, *sources)
+    known = cache.get("modules", key)
+    if known is None:
+        parts = sources if package else filter(_parses, sources)
+        found = module("\n\n".join(parts), package)
+        known = [
+            [[name, *_written(part)] for name, part in found.pieces.items()],
+            _written(found.rest),
+            found.imports,
+        ]
+        cache.put("modules", key, known)
+    pieces, rest, imports = known
+    return Module({n: _piece(*part) for n, *part in pieces}, _piece(*rest), imports)
+
+
+def _written(part: Piece) -> list[Any]:
+    chains = sorted(".".join(chain) for chain in part.chains)
+    return [part.text, chains, part.imports, sorted(part.strings)]
+
+
+def _piece(
+    text: str, chains: list[str], imports: dict[str, str], strings: list[str]
+) -> Piece:
+    return Piece(text, {tuple(c.split(".")) for c in chains}, imports, set(strings))
+
+
 def _stored(target: ast.expr) -> list[str]:
     """Return the names that an assignment to a target binds."""
     names = [node for node in ast.walk(target) if isinstance(node, ast.Name)]
@@ -208,6 +242,7 @@ class Sources:
 
     root: Path = ROOT
     _read: dict[str, Module] = field(default_factory=dict)
+    _pages: dict[Path, str] = field(default_factory=dict)
 
     @cached_property
     def files(self) -> dict[str, Path]:
@@ -223,7 +258,7 @@ class Sources:
         if name not in self._read:
             path = self.files[name]
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            self._read[name] = module(path.read_text(encoding="utf-8"), package)
+            self._read[name] = read_once(package, path.read_text(encoding="utf-8"))
         return self._read[name]
 
     def reach(self, *start: Module) -> dict[str, Piece]:
@@ -288,17 +323,20 @@ class Sources:
         while todo:
             part, imports, home = todo.pop()
             bound = imports | part.imports
+            beside = self.module(home).pieces if home else {}
             for chain in part.chains:
                 if chain[0] in bound:
                     resolve([*bound[chain[0]].split("."), *chain[1:]])
-                elif home and chain[0] in self.module(home).pieces:
+                elif chain[0] in beside:
                     add(home, chain[0])
             for text in part.strings:
-                first, dot, _ = text.partition(".")
-                # The bare word names the package, as in a list of what is not ours.
-                if dot and first in ("crlib", "tests") and text.isascii():
-                    resolve(text.split("."))
-                elif home and text in self.module(home).pieces:
+                first, *rest = names = text.split(".")
+                # The bare word names the package, as in a list of what is not ours; of
+                # f"crlib.studies.{name}" another string says which is meant.
+                dotted = rest and all(map(str.isidentifier, names))
+                if dotted and first in ("crlib", "tests"):
+                    resolve(names)
+                elif text in beside:
                     # As in __all__, or in a table of names.
                     add(home, text)
         return found
@@ -307,19 +345,7 @@ class Sources:
         """Return the key of what modules do, with whatever else decides it."""
         reached = self.reach(*own)
         pieces = [part for one in own for part in (one.rest, *one.pieces.values())]
-        strings = {
-            text for part in [*pieces, *reached.values()] for text in part.strings
-        }
-        # Who asks for the names of the studies may read any of their tables.
-        every = "crlib.studies:names" in reached
-        tables = [
-            path.relative_to(self.root).as_posix()
-            for folder in TABLES
-            for path in sorted((self.root / folder).glob("*.*"))
-            if path.suffix != ".py"
-            # The table of a longer grid, as cifar10-large.csv, belongs to its study.
-            and (every or {path.name, path.stem, path.stem.split("-")[0]} & strings)
-        ]
+        tables = self.tables(pieces, reached)
         return digest(
             *(part.text for part in pieces),
             *(f"{name} {part.text}" for name, part in sorted(reached.items())),
@@ -333,11 +359,28 @@ class Sources:
             *more,
         )
 
+    def tables(self, pieces: Sequence[Piece], reached: dict[str, Piece]) -> list[str]:
+        """Return the tables that strings in pieces, or in what they reach, name."""
+        # That a function is called like a table says nothing.
+        more = [p for name, p in reached.items() if not name.endswith(":__all__")]
+        strings = {text for part in [*pieces, *more] for text in part.strings}
+        # Who asks for the names of the studies may read any of their tables.
+        every = "crlib.studies:names" in reached
+        return [
+            path.relative_to(self.root).as_posix()
+            for folder in TABLES
+            for path in sorted((self.root / folder).glob("*.*"))
+            if path.suffix != ".py"
+            # The table of a longer grid, as cifar10-large.csv, belongs to its study.
+            and (every or {path.name, path.stem, path.stem.split("-")[0]} & strings)
+        ]
+
     def page(self, path: Path) -> str:
         """Return the key of the outputs of a page of the manuscript."""
-        cells = [cell.body for cell in read(path).cells]
-        # A cell that is no Python fails when it runs, not here.
-        return self.key([module("\n\n".join(filter(_parses, cells)), "")], *cells)
+        if path not in self._pages:
+            cells = [cell.body for cell in read(path).cells]
+            self._pages[path] = self.key([read_once("", *cells)], *cells)
+        return self._pages[path]
 
     def test(self, path: Path) -> str:
         """Return the key of the outcome of a file of tests.
@@ -345,10 +388,8 @@ class Sources:
         What such a file reads as text it names itself: ``DEPENDS = ("book", ...)``.
         The word "cells" stands there for the cells and exercises of all pages.
         """
-        around = [parent / "conftest.py" for parent in path.parents]
-        own = self.module(self._name(path))
-        files = [own, *(self._fixtures(f, path) for f in around if f.is_file())]
-        named = own.pieces.get("DEPENDS")
+        own = self.own(path)
+        named = own[0].pieces.get("DEPENDS")
         names = set(named.strings) if named else set[str]()
         # Its unit's cells, which its tests run.
         cells = [
@@ -361,7 +402,13 @@ class Sources:
         texts = digest_of(self.root, *sorted(names - {"cells"}))
         # What is skipped here is not proven where it would run.
         where = f"{os.environ.get('HYPOTHESIS_PROFILE', '')} {missing()}"
-        return self.key(files, texts, *cells, where)
+        return self.key(own, texts, *cells, where)
+
+    def own(self, path: Path) -> list[Module]:
+        """Return a file of tests, then the parts of each conftest that it uses."""
+        around = [parent / "conftest.py" for parent in path.parents]
+        used = (self._fixtures(file, path) for file in around if file.is_file())
+        return [self.module(self._name(path)), *used]
 
     @cached_property
     def _cells(self) -> list[str]:

@@ -60,6 +60,9 @@ TITLED = (
     "topic",
 )
 
+# Eight times as fast as the one in Python, where it was built.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}|:{3,})\s*(.*?)\s*$")
 _DIRECTIVE = re.compile(r"^\{([\w:.+-]+)\}\s*(.*)$")
 _OPTION = re.compile(r"^:([\w-]+):\s*(.*)$")
@@ -306,7 +309,7 @@ def _options(lines: list[str], path: Path, line: int) -> tuple[dict[str, Any], i
             return plain, used
         source = f"tags: {plain['tags']}"
     try:
-        return yaml.safe_load(source) or {}, used
+        return yaml.load(source, LOADER) or {}, used
     except yaml.YAMLError as error:
         raise ManuscriptError(path, line, f"the options are no YAML: {error}") from None
 

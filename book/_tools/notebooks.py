@@ -672,7 +672,12 @@ def derive(book: Book) -> tuple[dict[str, str], list[str]]:
 def differences(root: Path) -> list[str]:
     """Return one line for each notebook that a fresh derivation would change."""
     files, problems = derive(load(root))
-    folder = root / "chapters"
+    return problems + outdated(root, files)
+
+
+def outdated(root: Path, files: dict[str, str]) -> list[str]:
+    """Return one line for each notebook that is not what was derived now."""
+    problems, folder = [], root / "chapters"
     for name, text in files.items():
         path = folder / name
         if not path.exists():

@@ -5,6 +5,7 @@ Each rule is a function that returns problems, one line each:
 """
 
 import ast
+import functools
 import math
 import re
 import statistics
@@ -87,7 +88,7 @@ class Shelf:
             for name in _strings(call.args[0])
         }
 
-    @property
+    @cached_property
     def keys(self) -> set[str]:
         """The keys cited anywhere in the book."""
         return {k for m in [*self.chapters, *self.pages] for _, k in citations(m)}
@@ -162,19 +163,27 @@ def citations(book: Manuscript) -> Iterator[tuple[int, str]]:
 
 def tree(cell: Block) -> ast.Module | None:
     """Return the parsed source of a cell, magics left out; None if it is no Python."""
-    lines = [
-        "pass" if re.match(r"[%!]", line) else line for line in cell.body.splitlines()
-    ]
+    return _tree(cell.body)
+
+
+# Every rule asks for the cells of every page.
+@functools.cache
+def _tree(source: str) -> ast.Module | None:
+    python = re.sub(r"^[%!].*", "pass", source, flags=re.MULTILINE)
     try:
-        return ast.parse("\n".join(lines))
+        return ast.parse(python)
     except SyntaxError:
         return None
 
 
+@functools.cache
+def _calls(source: str) -> list[ast.Call]:
+    nodes = ast.walk(_tree(source) or ast.Module([], []))
+    return [node for node in nodes if isinstance(node, ast.Call)]
+
+
 def calls(cell: Block, *names: str) -> Iterator[ast.Call]:
-    for node in ast.walk(tree(cell) or ast.Module([], [])):
-        if isinstance(node, ast.Call) and called(node) in names:
-            yield node
+    return (call for call in _calls(cell.body) if called(call) in names)
 
 
 def called(node: ast.Call) -> str:

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import sys
 from pathlib import Path
 from types import FrameType
@@ -128,6 +129,17 @@ def test_what_decides_nothing_leaves_the_key(
     assert key(root) == before
 
 
+def test_a_text_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CRLIB_BOOK_CACHE", str(tmp_path))
+    name, text = "crlib.attacks", FILES["crlib/attacks/ascent.py"]
+    first = depends.read_once(name, text)
+    assert first == module(text, name)
+    monkeypatch.setattr(depends, "module", None)
+    assert depends.read_once(name, text) == first
+    with pytest.raises(TypeError, match="not callable"):
+        depends.read_once("crlib.theory", text)
+
+
 def test_profile_and_python_belong_to_the_key(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +187,14 @@ def test_a_module_used_as_a_whole_is_reached_as_a_whole(root: Path, use: str) ->
     assert key(root) != before
 
 
+def test_a_function_called_like_a_table_does_not_name_it(root: Path) -> None:
+    change(root, "crlib/norms.py", "SIZES =", '__all__ = ["l1", "second"]\nSIZES =')
+    change(root, "book/ch01_first.md", "norms.l1([1, 2])", "vars(norms)")
+    before = key(root)
+    change(root, "crlib/results/second.csv", "0,1", "0,2")
+    assert key(root) == before
+
+
 def test_a_test_depends_on_its_fixtures_and_on_the_files_it_names(root: Path) -> None:
     folder = root / "tests/unit"
     folder.mkdir(parents=True)
@@ -217,7 +237,16 @@ def pytest_configure(): return 6
 """
 
 
-@pytest.mark.parametrize(("said", "reached"), [("crlib", 0), ("crlib.norms.unused", 1)])
+@pytest.mark.parametrize(
+    ("said", "reached"),
+    [
+        ("crlib", 0),
+        ("crlib.norms.unused", 1),
+        # Of f"crlib.norms.{name}", and what is no dotted name at all.
+        ("crlib.norms.", 0),
+        ("crlib.norms:unused", 0),
+    ],
+)
 def test_the_name_of_a_package_is_not_all_that_is_in_it(
     root: Path, said: str, reached: int
 ) -> None:
@@ -291,3 +320,21 @@ def test_what_a_page_really_calls_is_reached(name: str) -> None:
                 missed |= {f"{names[file]}:{node.name}"} - reached
     # Importing runs these, whoever asks for the module.
     assert missed <= {"crlib:__getattr__", "crlib.exercises:__getattr__"}
+
+
+def test_a_unit_knows_its_tables_and_few_others() -> None:
+    """So a change of one attack, or of one table, leaves most units alone."""
+    sources, units, attacked, read = Sources(), 0, 0, 0
+    for path in sorted((ROOT / "tests/units").glob("*[0-9][0-9].py")):
+        (page,) = (ROOT / "book").glob(f"{path.stem}_*.md")
+        bodies = [cell.body for cell in manuscript.read(page).cells]
+        own = [*sources.own(path), depends.read_once("", *bodies)]
+        reached = sources.reach(*own)
+        pieces = [part for one in own for part in (one.rest, *one.pieces.values())]
+        tables = {Path(name).stem for name in sources.tables(pieces, reached)}
+        assert {*re.findall(r'published\(\s*"(\w+)"', "\n".join(bodies))} <= tables
+        units += 1
+        attacked += "crlib.attacks.universal:top_direction" in reached
+        read += "repair" in tables
+    assert 0 < attacked < units / 2
+    assert 0 < read < units / 4
