@@ -3,7 +3,8 @@
 A study maps a configuration to numbers. :func:`sweep` runs it on a grid, in parallel
 if asked, and writes every finished run atomically into a folder. A second call finds
 what is there and runs the rest, whatever interrupted the first. :func:`results` reads a
-folder back as a table, and refuses to mix runs of different versions or data.
+folder back as a table, and refuses to mix runs of different versions or data. A table
+may grow for years: which crlib made a row stands in the row.
 """
 
 import contextlib
@@ -58,7 +59,7 @@ class Study:
             the configuration's ``seed``.
         grids: for each profile, the values of every parameter, ``seed`` among them,
             or the configurations one by one.
-        version: raise it when ``run`` changes what it returns.
+        version: raise it when ``run``, or what it calls, changes what it returns.
         fingerprint: maps a configuration to the fingerprint of its data, which its
             parameter ``data`` alone decides; None for data that the seed generates.
         run_many: does many configurations as one job and returns their numbers in
@@ -153,8 +154,8 @@ def results(out: str | Path, study: Study) -> pandas.DataFrame:
     fingerprint, device, torch, seconds, date.
 
     Raises:
-        StudyError: nothing is there, or runs of different versions of study or crlib,
-            or of different data under one configuration, would be mixed.
+        StudyError: nothing is there, or runs of different versions of the study, or of
+            different data under one configuration, would be mixed.
     """
     folder = Path(out) / study.name
     rows = [row for file in sorted(folder.glob("*.json")) if (row := _read(file))]
@@ -177,8 +178,8 @@ def adopt(study: Study, grid: Grid, file: str | Path, out: str | Path) -> int:
 
     Raises:
         StudyError: the folder cannot be written; the file is no such table, has no run
-            of the grid or two rows for one, or is of another version of study or crlib
-            or of other data.
+            of the grid or two rows for one, or is of another version of the study or
+            of other data.
     """
     folder = _writable(Path(out) / study.name)
     try:
@@ -200,7 +201,7 @@ def adopt(study: Study, grid: Grid, file: str | Path, out: str | Path) -> int:
         if len(fits) > 1:
             raise StudyError(f"{file} has {len(fits)} rows of {run.config}.")
         for row in fits:
-            now = {"study": study.name, "version": study.version, "crlib": __version__}
+            now = {"study": study.name, "version": study.version}
             for name, value in {**now, "fingerprint": run.fingerprint}.items():
                 if str(row[name]) != str(value):
                     raise StudyError(
@@ -231,7 +232,7 @@ def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
     told: dict[str, str] = {}
     for row in rows:
         provenance, of = row["provenance"], str(row["config"].get("data", "the data"))
-        for name in ("study", "version", "crlib", f"fingerprint of {of}"):
+        for name in ("study", "version", f"fingerprint of {of}"):
             value = str(provenance[name.partition(" ")[0]])
             if told.setdefault(name, value) != value:
                 raise StudyError(

@@ -281,24 +281,28 @@ def test_old_leftovers_are_removed_and_damaged_files_run_again(tmp_path: Path) -
     assert not (folder / "old.part").exists() and (folder / "new.part").exists()
 
 
-def test_versions_and_data_are_never_mixed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_versions_and_data_are_never_mixed(tmp_path: Path) -> None:
     run(tmp_path)
     newer = replace(NOISY, version=2)
     assert len(run(tmp_path, newer)) == 6
     with pytest.raises(StudyError, match="differ in version: [12] and [12]"):
         results(tmp_path, newer)
-    monkeypatch.setattr(engine, "__version__", "99.0.0")
-    run(tmp_path / "crlib")
-    monkeypatch.undo()
-    run(tmp_path / "crlib")
-    with pytest.raises(StudyError, match="differ in crlib"):
-        results(tmp_path / "crlib", NOISY)
     for print_ in ("aaa", "bbb"):
         run(tmp_path / "data", replace(NOISY, fingerprint=lambda c, p=print_: p))
     with pytest.raises(StudyError, match="differ in fingerprint"):
         results(tmp_path / "data", NOISY)
+
+
+def test_a_later_crlib_adds_rows_to_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = as_csv(run(tmp_path / "then"), tmp_path / "then.csv", crlib="0.0.1")
+    longer = {**GRID, "seed": [0, 1, 2, 3]}
+    study = replace(NOISY, grids={"quick": longer})
+    assert engine.adopt(study, longer, file, tmp_path / "now") == 6
+    table = run(tmp_path / "now", study)
+    assert len(table) == 12
+    assert set(table["crlib"]) == {"0.0.1", engine.__version__}
 
 
 def test_two_data_sets_may_stand_in_one_table(tmp_path: Path) -> None:
@@ -358,7 +362,6 @@ def test_a_table_stands_for_a_lost_folder(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"version": 2}, "of version 2, this of 1"),
-        ({"crlib": "99.0.0"}, "of crlib 99.0.0"),
         ({"fingerprint": "7"}, "of fingerprint 7"),
         ({"study": "other"}, "of study other"),
         ({"width": 1}, "3 rows of"),
