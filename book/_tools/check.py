@@ -38,6 +38,7 @@ COVERAGE = (
 # They judge the built pages.
 JUDGES = ("tests/book/test_pages.py", "tests/book/test_browser.py")
 PAGE_CANARIES = "tests/canary/test_page_canaries.py"
+DOORS = "tests/book/test_doors.py"
 WORKERS = min(os.cpu_count() or 1, 4)
 
 
@@ -229,7 +230,8 @@ def tests(name: str, folders: str, limit: float, *options: str) -> Step | None:
         for pattern in patterns
         for file in (ROOT / "tests" / folder).glob(pattern)
     }
-    files = sorted(found - {ROOT / name for name in (*JUDGES, PAGE_CANARIES)})
+    apart = {ROOT / name for name in (*JUDGES, PAGE_CANARIES, DOORS)}
+    files = sorted(found - apart)
     todo = stale(files)
     print(f"--- {name}: {len(todo)} of {len(files)} files are to be run", flush=True)
     if not todo:
@@ -267,6 +269,21 @@ def notebooks() -> Step | None:
     options = ["--nbval-lax", "--nbval-current-env", f"-n{WORKERS}", "--dist=loadfile"]
     command = pytest(*options, "--nbval-cell-timeout=600", *keys)
     return Step("notebooks", command, 3600, {}, tuple(keys.values()))
+
+
+def doors() -> Step | None:
+    """Return the step that grades the assignments that may have changed."""
+    fixed, keys = sources().test(ROOT / DOORS), {}
+    for page in run.pages():
+        key = digest("doors", fixed, *sources().asked(page))
+        if Unit.of(page) and not proven(key):
+            keys[page.stem] = key
+    print(f"--- doors: {len(keys)} units are to be graded", flush=True)
+    if not keys:
+        return None
+    wanted = [f"--page={name}" for name in keys]
+    command = pytest("-p", "no:nbval", DOORS, *wanted, f"-n{WORKERS}")
+    return Step("doors", command, 1800, {}, tuple(keys.values()))
 
 
 def pages() -> Step | None:
@@ -321,6 +338,7 @@ def steps(quick: bool) -> list[tuple[str, Callable[[], Step | None]]]:
         ("library", lambda: tests("library", "unit theory gpu", 3600, *COVERAGE)),
         ("examples", lambda: unless_same("examples", EXAMPLES, 600, "crlib")),
         ("units", lambda: tests("units", "units", 5400)),
+        ("doors", doors),
     ]
     if quick:
         return found

@@ -4,8 +4,8 @@ Plain networks, networks of rank 16 and repaired ones of the same rank, all in f
 so that a network trained again is its row of the table. Four experiments share it.
 Many attacks, some without any gradient of their own, meet the same networks. These are
 trained once more for the cascade in l2, and for their distances where the validation
-loss is least. Widths and numbers of images change. And batch normalisation stands
-behind each hidden layer.
+loss is least. Widths and numbers of images change, and the rank with the width. And
+batch normalisation stands behind each hidden layer.
 """
 
 import functools
@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 WAYS = ("plain", "rank", "rank, both")
+SHARES = ("share", "share, both")  # a rank that grows with the width
 RANK, WIDTH, EPOCHS = 16, 256, 8
 MATCH = 0.83
 ATTACKED = 200
@@ -67,12 +68,13 @@ def build(config: Config, images: Dataset) -> tuple[nn.Module, dict[str, Any]]:
         ValueError: an unknown way.
     """
     way, width, seed = config["way"], config["width"], config["seed"]
-    checks.one_of("way", way, WAYS)
+    checks.one_of("way", way, (*WAYS, *SHARES))
     sizes = (784, width, width, width, 10)
-    rank = None if way == "plain" else RANK
+    kept = RANK * width // WIDTH if way in SHARES else RANK
+    rank = None if way == "plain" else kept
     net = MLP(sizes, rank=rank, mean=0.286, std=0.353, seed=seed)
     options: dict[str, Any] = {"epochs": config["epochs"], "seed": seed}
-    if way == "rank, both":
+    if way.endswith("both"):
         compress.principal_start(net.layers[0], images.x_train)
         options |= {"constraint": compress.orthonormal_factors(), "constrain_every": 5}
     return (normalised(net) if config["norm"] else net), options
@@ -334,15 +336,17 @@ SETTINGS: list[Config] = [
         "norm": experiment == "normalisation",
         "epochs": epochs,
     }
-    for experiment, width, images, epochs in (
-        ("attacks", WIDTH, 8000, EPOCHS),
-        ("cascade", WIDTH, 8000, EPOCHS),
-        ("normalisation", WIDTH, 8000, EPOCHS),
-        ("scale", 64, 8000, EPOCHS),
-        ("scale", 512, 8000, EPOCHS),
+    for experiment, width, images, epochs, ways in (
+        ("attacks", WIDTH, 8000, EPOCHS, WAYS),
+        ("cascade", WIDTH, 8000, EPOCHS, WAYS),
+        ("normalisation", WIDTH, 8000, EPOCHS, WAYS),
+        ("scale", 64, 8000, EPOCHS, WAYS),
+        ("scale", 512, 8000, EPOCHS, WAYS),
         # As many steps as the others.
-        ("scale", WIDTH, 2000, 4 * EPOCHS),
+        ("scale", WIDTH, 2000, 4 * EPOCHS, WAYS),
+        ("scale", 64, 8000, EPOCHS, SHARES),
+        ("scale", 512, 8000, EPOCHS, SHARES),
     )
-    for way in WAYS
+    for way in ways
 ]
 STUDY = of_sample("referees", SETTINGS, run)

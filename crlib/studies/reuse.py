@@ -163,6 +163,7 @@ _PHOTOGRAPHS: tuple[tuple[str, str, float, int], ...] = tuple(
         ("rank", repair.RANKS[network], PHOTO_EPOCHS),
         ("rank, both", repair.RANKS[network], PHOTO_EPOCHS),
         ("rows, scale-invariant", 0.1, PHOTO_EPOCHS),
+        ("Frobenius", 0.003, PHOTO_EPOCHS),
         ("plain", 0, 0),
     )
 )

@@ -1,4 +1,4 @@
-"""An option that opens only some of the built pages."""
+"""An option that looks at some of the pages only."""
 
 import pytest
 
@@ -8,7 +8,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--page",
         action="append",
         default=[],
-        help="open this page only, such as ch05_measuring_compressibility; repeat it",
+        help="this page only, such as ch05_measuring_compressibility; repeat it",
     )
 
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from book._tools import cache, check
 from book._tools.check import Step
 
+DEPENDS = ("book/_tools",)
 LOOP = "def f():\n    while True:\n        pass\nf()"
 
 
@@ -80,6 +82,28 @@ def test_tests_that_fail_are_named_and_files_that_pass_are_proven(
     (tmp_path / "test_bad.py").write_text("def test_a():\n    pass\n")
     assert not check.perform(Step("library", command, 120, proves, ("all",))).faults
     assert check.proven("bad") and check.proven("all") and not check.proven("gone")
+
+
+def test_only_units_whose_exercises_changed_are_graded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pages = [Path(f"book/{name}.md") for name in ("ch01_a", "ch02_b", "intro")]
+    asked = {page: [page.stem] for page in pages}
+    fake = SimpleNamespace(test=lambda _: "key", asked=asked.__getitem__)
+    monkeypatch.setattr(check, "sources", lambda: fake)
+    monkeypatch.setattr(check.run, "pages", lambda: pages)
+
+    def wanted() -> list[str]:
+        step = check.doors()
+        return [w for w in step.command if w.startswith("--page")] if step else []
+
+    first = check.doors()
+    assert first and wanted() == ["--page=ch01_a", "--page=ch02_b"]
+    for key in first.all_or_nothing:
+        cache.put("proofs", key, "doors")
+    assert not wanted()
+    asked[pages[1]] = ["another exercise"]
+    assert wanted() == ["--page=ch02_b"]
 
 
 def test_a_file_that_cannot_be_collected_is_a_fault(

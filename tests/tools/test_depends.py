@@ -334,6 +334,7 @@ def test_a_unit_knows_its_tables_and_few_others() -> None:
         tables = {Path(name).stem for name in sources.tables(pieces, reached)}
         assert {*re.findall(r'published\(\s*"(\w+)"', "\n".join(bodies))} <= tables
         units += 1
+        assert not any(place.startswith(depends.ENGINE) for place in reached)
         attacked += "crlib.attacks.universal:top_direction" in reached
         read += "repair" in tables
     assert 0 < attacked < units / 2

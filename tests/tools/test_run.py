@@ -7,6 +7,7 @@ import pytest
 
 from book._tools import run
 
+DEPENDS = ("book/_tools",)
 PAGE = """---
 jupytext:
   text_representation: {extension: .md, format_name: myst}

@@ -8,7 +8,7 @@ import pytest
 
 from book._tools import check, depends
 
-DEPENDS = ("tests", "pyproject.toml")
+DEPENDS = ("tests", "pyproject.toml", "book/_tools")
 FILES = sorted((depends.ROOT / "tests").rglob("*.py"))
 TEXT = {file: file.read_text(encoding="utf-8") for file in FILES}
 

@@ -58,6 +58,16 @@ def test_every_way_builds_what_it_names(small: Dataset) -> None:
         referees.build({**config, "way": "width"}, small)
 
 
+def test_a_shared_rank_grows_with_the_width(small: Dataset) -> None:
+    scaled = [c for c in referees.SETTINGS if c["way"] in referees.SHARES]
+    assert {c["way"] for c in scaled} == set(referees.SHARES)
+    for config in scaled:
+        built, options = referees.build(config | {"seed": 0}, small)
+        ranks = {layer.right.shape[0] for layer in built.layers[:-1]}
+        assert ranks == {config["width"] // 16}
+        assert ("constraint" in options) == config["way"].endswith("both")
+
+
 def test_normalisation_stands_behind_each_hidden_layer_and_nowhere_else(
     net: models.MLP,
 ) -> None:
