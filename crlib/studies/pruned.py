@@ -49,8 +49,10 @@ KEPT = {
 }
 MASKS = ("magnitude", "scores", "plain scores", "random")
 BEHIND = "scores behind"  # the ReLU: for rows
-LEARNT = ("scores", "plain scores", BEHIND)
 SCORE_RATE = 0.01  # by the training under attack of one seed, of six rates
+# Chosen for scores before the ReLU: so those behind have others, too.
+RATES = {BEHIND: SCORE_RATE, f"{BEHIND}, slow": 0.001, f"{BEHIND}, fast": 0.1}
+LEARNT = ("scores", "plain scores", *RATES)
 FINE = 30  # halvings enough that a rounding beside the boundary does not matter
 
 
@@ -154,19 +156,22 @@ class Scored(nn.Module):
         return scale * out
 
 
-def scored(model: Scored, images: Dataset, options: dict[str, Any]) -> train.Fit:
+def scored(
+    model: Scored, images: Dataset, options: dict[str, Any], lr: float = SCORE_RATE
+) -> train.Fit:
     """Learn the scores of a network; its weights stay.
 
     Args:
         model: whose scores are where they start.
         images: to learn from.
         options: of :func:`crlib.train.fit`, the adversary among them or not.
+        lr: learning rate of the scores.
 
     Returns:
         The training, whose model is a :class:`Scored`.
     """
     # No decay: it would draw all scores together.
-    options = options | {"lr": SCORE_RATE, "weight_decay": 0.0}
+    options = options | {"lr": lr, "weight_decay": 0.0}
     return train.fit(model, images, progress=False, **options)
 
 
@@ -238,21 +243,22 @@ def masks(net: MLP, images: Dataset, how: str, config: Config) -> list[Tensor]:
         images: scores are learnt from them.
         how: ``"magnitude"``, ``"scores"`` learnt against the adversary, ``"plain
             scores"`` learnt without, ``"scores behind"`` learnt against it behind the
-            ReLU, or ``"random"``.
+            ReLU, also ``"..., slow"`` and ``"..., fast"``, or ``"random"``.
         config: ``structure``, ``size``, ``epochs`` and ``seed`` as in the grid; scores
             take a third of the epochs.
 
     Raises:
         ValueError: an unknown way to choose.
     """
-    checks.one_of("mask", how, (*MASKS, BEHIND))
-    behind = how == BEHIND
+    checks.one_of("mask", how, (*MASKS, *RATES))
+    behind = how in RATES
     model = Scored(net, config["structure"], config["size"], behind=behind)
     if how in LEARNT:
         training = "standard" if how == "plain scores" else "linf"
         *_, options = _options(config, training)
         options["epochs"] = config["epochs"] // 3
-        model = scored(model, images, options).model
+        lr = RATES.get(how, SCORE_RATE)
+        model = scored(model, images, options, lr).model
     if how == "random":
         # Not the stream that drew the weights: its largest numbers are in them.
         source = torch.Generator().manual_seed(1000 + config["seed"])
@@ -334,7 +340,7 @@ def _grid(seeds: int, sizes: tuple[int, ...], **more: Any) -> list[Config]:
         *(("none", pair, "width", "linf", 12) for pair in pairs[1::2]),
         # Whether it was a matter of time.
         *(("linf", pairs[0], mask, "linf", 36) for mask in MASKS[:3]),
-        *(("linf", pair, BEHIND, "linf", 12) for pair in pairs[1::2]),
+        *(("linf", pair, how, "linf", 12) for how in RATES for pair in pairs[1::2]),
     ]
     return [
         {

@@ -1,6 +1,7 @@
 """The study of pruning with an adversary: its masks, its score step, its table."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,10 +174,33 @@ def test_scores_are_learnt_and_weights_are_not(quick: None) -> None:
     assert pruned.overlap(fitted.model.masks(), model.masks()) < 1
 
 
+def test_scores_behind_the_relu_are_learnt_at_three_rates(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = config(start="linf", mask="random", **ROWS)
+    net, images = pruned.started(one)
+    asked = {}
+    for how in ("scores", *pruned.RATES):
+
+        def fit(model: pruned.Scored, *_: Any, lr: float, **options: Any) -> Any:
+            asked[how] = lr, model.behind  # noqa: B023
+            return SimpleNamespace(model=model)
+
+        monkeypatch.setattr(pruned.train, "fit", fit)
+        pruned.masks(net, images, how, one)
+    assert asked == {
+        "scores": (0.01, False),
+        "scores behind": (0.01, True),
+        "scores behind, slow": (0.001, True),
+        "scores behind, fast": (0.1, True),
+    }
+
+
 def test_tuning_keeps_zeros_and_counts_the_epochs_of_the_scores(quick: None) -> None:
     for mask, epochs, cut in (
         ("scores", 2, WEIGHTS),
         ("scores behind", 2, ROWS),
+        ("scores behind, slow", 2, ROWS),
         ("magnitude", 3, WEIGHTS),
     ):
         one = config(start="linf", mask=mask, tuning="linf", **cut)
