@@ -237,7 +237,9 @@ def tests(name: str, folders: str, limit: float, *options: str) -> Step | None:
     if not todo:
         return None
     if len(todo) > 1:
-        options = (*options, f"-n{WORKERS}", "--dist=worksteal")
+        # Texts that a file of lints has read serve all of its tests.
+        dist = "loadfile" if name == "manuscript" else "worksteal"
+        options = (*options, f"-n{WORKERS}", f"--dist={dist}")
     if len(todo) < len(files):
         # Of a part of the tests the coverage says nothing.
         options = tuple(option for option in options if option not in COVERAGE)
