@@ -293,9 +293,7 @@ def test_versions_and_data_are_never_mixed(tmp_path: Path) -> None:
         results(tmp_path / "data", NOISY)
 
 
-def test_a_later_crlib_adds_rows_to_a_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_crlib_adds_rows_to_a_table(tmp_path: Path) -> None:
     file = as_csv(run(tmp_path / "then"), tmp_path / "then.csv", crlib="0.0.1")
     longer = {**GRID, "seed": [0, 1, 2, 3]}
     study = replace(NOISY, grids={"quick": longer})
