@@ -276,15 +276,17 @@ def notebooks() -> Step | None:
 def doors() -> Step | None:
     """Return the step that grades the assignments that may have changed."""
     fixed, keys = sources().test(ROOT / DOORS), {}
-    for page in run.pages():
+    for page in filter(Unit.of, run.pages()):
         key = digest("doors", fixed, *sources().asked(page))
-        if Unit.of(page) and not proven(key):
+        if not proven(key):
             keys[page.stem] = key
     print(f"--- doors: {len(keys)} units are to be graded", flush=True)
     if not keys:
         return None
     wanted = [f"--page={name}" for name in keys]
-    command = pytest("-p", "no:nbval", DOORS, *wanted, f"-n{WORKERS}")
+    # A worker takes as long to start as to grade a unit.
+    several = [f"-n{WORKERS}"] if len(keys) > 2 else []
+    command = pytest("-p", "no:nbval", DOORS, *wanted, *several)
     return Step("doors", command, 1800, {}, tuple(keys.values()))
 
 

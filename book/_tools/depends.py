@@ -46,6 +46,7 @@ OPTIONAL = (
 )
 # How a text is read stands here.
 _READER = Path(__file__).read_bytes()
+UNIT = re.compile(r"(ch|lab)\d\d")
 EXERCISE = re.compile(r"\{exercise-start\}.*?\{solution-end\}", re.DOTALL)
 
 
@@ -101,6 +102,10 @@ class Module:
     pieces: dict[str, Piece]
     rest: Piece
     imports: dict[str, str]
+
+    @property
+    def parts(self) -> list[Piece]:
+        return [self.rest, *self.pieces.values()]
 
 
 def piece(nodes: Iterable[ast.AST], package: str) -> Piece:
@@ -312,12 +317,8 @@ class Sources:
 
         seen: set[tuple[str, ...]] = set()
         for own in start:
-            named = {
-                chain[0]
-                for part in [own.rest, *own.pieces.values()]
-                for chain in part.chains
-            }
-            for part in (own.rest, *own.pieces.values()):
+            named = {chain[0] for part in own.parts for chain in part.chains}
+            for part in own.parts:
                 todo.append((part, own.imports | own.rest.imports, ""))
             for alias, target in own.imports.items():
                 if alias not in named:
@@ -346,10 +347,9 @@ class Sources:
     def key(self, own: Sequence[Module], *more: str) -> str:
         """Return the key of what modules do, with whatever else decides it."""
         reached = self.reach(*own)
-        pieces = [part for one in own for part in (one.rest, *one.pieces.values())]
-        tables = self.tables(pieces, reached)
+        tables = self.tables(own, reached)
         return digest(
-            *(part.text for part in pieces),
+            *(part.text for one in own for part in one.parts),
             *(f"{name} {part.text}" for name, part in sorted(reached.items())),
             digest_of(self.root, "requirements.lock", *tables),
             f"{sys.version_info[:2]} {platform.system()} {platform.machine()}",
@@ -361,11 +361,12 @@ class Sources:
             *more,
         )
 
-    def tables(self, pieces: Sequence[Piece], reached: dict[str, Piece]) -> list[str]:
-        """Return the tables that strings in pieces, or in what they reach, name."""
+    def tables(self, own: Sequence[Module], reached: dict[str, Piece]) -> list[str]:
+        """Return the tables that strings in modules, or in what they reach, name."""
+        parts = [part for one in own for part in one.parts]
         # That a function is called like a table says nothing.
-        more = [p for name, p in reached.items() if not name.endswith(":__all__")]
-        strings = {text for part in [*pieces, *more] for text in part.strings}
+        parts += [p for name, p in reached.items() if not name.endswith(":__all__")]
+        strings = {text for part in parts for text in part.strings}
         # Who asks for the names of the studies may read any of their tables.
         every = "crlib.studies:names" in reached
         return [
@@ -388,23 +389,25 @@ class Sources:
         """Return the key of the outcome of a file of tests.
 
         What such a file reads as text it names itself: ``DEPENDS = ("book", ...)``.
-        The word "cells" stands there for the cells and exercises of all pages.
+        The name of a unit stands there for its cells and exercises, and the word
+        "cells" for those of all pages.
         """
         own = self.own(path)
         named = own[0].pieces.get("DEPENDS")
         names = set(named.strings) if named else set[str]()
-        # Its unit's cells, which its tests run.
-        cells = [
-            self.page(page)
-            for page in (self.root / "book").glob(f"{path.stem}_*.md")
-            if path.parent.name == "units"
-        ]
-        if "cells" in names:
-            cells += self._cells
-        texts = digest_of(self.root, *sorted(names - {"cells"}))
+        cells, texts = [], []
+        for name in sorted(names):
+            if name == "cells" or UNIT.fullmatch(name):
+                asked = self._pages_of("*" if name == "cells" else f"{name}_*")
+                cells += [part for page in asked for part in self.asked(page)]
+            else:
+                texts.append(name)
+        if path.parent.name == "units":
+            # Its unit's cells, which its tests run.
+            cells += [self.page(page) for page in self._pages_of(f"{path.stem}_*")]
         # What is skipped here is not proven where it would run.
         where = f"{os.environ.get('HYPOTHESIS_PROFILE', '')} {missing()}"
-        return self.key(own, texts, *cells, where)
+        return self.key(own, digest_of(self.root, *texts), *cells, where)
 
     def own(self, path: Path) -> list[Module]:
         """Return a file of tests, then the parts of each conftest that it uses."""
@@ -412,13 +415,8 @@ class Sources:
         used = (self._fixtures(file, path) for file in around if file.is_file())
         return [self.module(self._name(path)), *used]
 
-    @cached_property
-    def _cells(self) -> list[str]:
-        """The keys of all pages, with what their exercises say."""
-        found = []
-        for page in sorted((self.root / "book").glob("*.md")):
-            found += self.asked(page)
-        return found
+    def _pages_of(self, pattern: str) -> list[Path]:
+        return sorted((self.root / "book").glob(f"{pattern}.md"))
 
     def asked(self, path: Path) -> list[str]:
         """Return the key of a page, with what its exercises say."""
@@ -446,8 +444,8 @@ class Sources:
             kept |= new
         # What only the others import is not run for this file.
         used, all_used = (
-            {chain[0] for part in (every.rest, *parts) for chain in part.chains}
-            for parts in (kept.values(), every.pieces.values())
+            {chain[0] for part in parts for chain in part.chains}
+            for parts in ([every.rest, *kept.values()], every.parts)
         )
         imports = {
             alias: target

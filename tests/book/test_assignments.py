@@ -16,7 +16,10 @@ from crlib import __main__ as command
 from crlib import grading
 from crlib.grading import gradescope
 
-DEPENDS = ("cells", "crlib", "_config.yml", "book/_tools", "book/references.bib")
+DEPENDS = (
+    *("ch02", "ch05", "lab03", "book/teaching.md"),
+    *("crlib", "_config.yml", "book/_tools", "book/references.bib"),
+)
 ROOT = Path(__file__).parents[2]
 
 
@@ -118,22 +121,6 @@ def test_a_template_holds_nothing_that_only_the_course_knows(tmp_path: Path) -> 
     assert leaks.found([template], {}, 271828) == []
     whole.write(template / ".github" / "pack.json")
     assert leaks.found([template], {}, 271828) != []
-
-
-def test_every_solution_is_a_secret_and_seen_where_it_is_shown(
-    book: notebooks.Book,
-) -> None:
-    known = leaks.secrets(book, tests=False)
-    exercises_of = {
-        f"{m.unit.name}, {block.label}"
-        for m in book.chapters
-        for block in m.blocks
-        if m.unit and block.name == "exercise-start"
-    }
-    assert set(known) == exercises_of
-    told = leaks.found([ROOT / "chapters"], known)
-    seen = {line.partition("gives away ")[2].partition(":")[0] for line in told}
-    assert seen == exercises_of
 
 
 def test_an_unknown_unit_is_an_error(

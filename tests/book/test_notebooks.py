@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from book._tools import manuscript, notebooks, run
+from book._tools import leaks, manuscript, notebooks, run
 from tests.book import lints
 
 ROOT = Path(__file__).parents[2]
@@ -99,3 +99,17 @@ def test_macros_are_written_out(tex: str, plain: str) -> None:
 )
 def test_names_are_plain_text(tex: str, text: str) -> None:
     assert manuscript.plain(tex) == text
+
+
+def test_every_solution_is_a_secret_and_seen_where_it_is_shown() -> None:
+    known = leaks.secrets(BOOK, tests=False)
+    exercises_of = {
+        f"{m.unit.name}, {block.label}"
+        for m in BOOK.chapters
+        for block in m.blocks
+        if m.unit and block.name == "exercise-start"
+    }
+    assert set(known) == exercises_of
+    told = leaks.found([ROOT / "chapters"], known)
+    seen = {line.partition("gives away ")[2].partition(":")[0] for line in told}
+    assert seen == exercises_of

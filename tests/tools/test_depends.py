@@ -275,6 +275,19 @@ def test_a_test_of_cells_and_exercises_leaves_prose_alone(root: Path) -> None:
     assert len(set(keys)) == 3
 
 
+def test_a_test_of_one_unit_leaves_the_others_alone(root: Path) -> None:
+    test, other = root / "tests/test_first.py", root / "book/ch02_second.md"
+    test.parent.mkdir(exist_ok=True)
+    test.write_text("DEPENDS = ('ch01',)\n")
+    first = (root / "book/ch01_first.md").read_text(encoding="utf-8")
+    other.write_text(first, encoding="utf-8")
+    before = Sources(root).test(test)
+    change(root, "book/ch02_second.md", "norms.l1", "norms.helper")
+    assert Sources(root).test(test) == before
+    change(root, "book/ch01_first.md", "norms.l1", "norms.helper")
+    assert Sources(root).test(test) != before
+
+
 def called(book: manuscript.Manuscript) -> set[tuple[str, int]]:
     """Return file and line of every function of crlib that setup and checks call."""
     seen: set[tuple[str, int]] = set()
@@ -330,8 +343,7 @@ def test_a_unit_knows_its_tables_and_few_others() -> None:
         bodies = [cell.body for cell in manuscript.read(page).cells]
         own = [*sources.own(path), depends.read_once("", *bodies)]
         reached = sources.reach(*own)
-        pieces = [part for one in own for part in (one.rest, *one.pieces.values())]
-        tables = {Path(name).stem for name in sources.tables(pieces, reached)}
+        tables = {Path(name).stem for name in sources.tables(own, reached)}
         assert {*re.findall(r'published\(\s*"(\w+)"', "\n".join(bodies))} <= tables
         units += 1
         assert not any(place.startswith(depends.ENGINE) for place in reached)
