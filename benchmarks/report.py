@@ -3,9 +3,10 @@
     python -m pip install '.[imagenet]'
     python benchmarks/report.py [--inputs 40] [--write benchmarks/results/report.csv]
 
-On one core. The labels are the network's own, the inputs views of seven scenes in turn.
-Written are the seconds of each section by the clock, and above them the seconds of
-computing, the most memory that the process held, and how large the two files are.
+On as many cores as torch takes, or ``--threads``. The labels are the network's own, the
+inputs views of seven scenes in turn. Written are the seconds of each section by the
+clock, and above them the seconds of computing, the most memory that the process held,
+and how large the two files are.
 """
 
 import argparse
@@ -39,8 +40,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--inputs", type=int, default=40, help="at most 42")
     parser.add_argument("--write", type=Path, help="a CSV file to write")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     net = imagenet.network()
     # The first views of all scenes, then the second ones, and so on.
     x = imagenet.photographs().transpose(0, 1).flatten(0, 1)[: args.inputs]
