@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -15,7 +16,7 @@ from book._tools import lowest
 ROOT = Path(__file__).parents[2]
 DEPENDS = (
     *("pyproject.toml", "requirements.lock", "environment.yml", "tests/colab.txt"),
-    *("crlib", "Makefile"),
+    *("crlib", "Makefile", "_config.yml"),
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 NEEDED = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
@@ -124,3 +125,13 @@ def test_the_wheel_holds_every_folder_and_file_of_crlib() -> None:
         patterns = ["*.py", *setuptools["package-data"].get(package, ())]
         for name in names:
             assert any(fnmatch(name, pattern) for pattern in patterns), (package, name)
+
+
+def test_no_environment_is_taken_for_pages() -> None:
+    """Packages bring texts of their own, whose warnings would end the build."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    made = re.findall(r"^\w*VENV := (\S+)$", makefile, re.MULTILINE)
+    config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
+    left_out = config["exclude_patterns"]
+    assert len(made) == 2
+    assert all(any(fnmatch(name, pattern) for pattern in left_out) for name in made)
