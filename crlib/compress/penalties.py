@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crlib import checks
-from crlib.compress.layers import matrices
+from crlib.compress.layers import hidden, matrices
 
 Penalty = Callable[[Any], Tensor]
 
@@ -194,8 +194,10 @@ def alignment(strength: float) -> Penalty:
 
     over neighbours that fit. Each term lies in [0, 1]; 1 means that the direction which
     one layer stretches most is the one that the next stretches most. A layer of zeros
-    hands nothing on: its terms are 0. (The interlayer alignment of Barsbey et al. 2026
-    without its maximum over ReLU patterns.)
+    hands nothing on: its terms are 0. Between convolutions these are directions among
+    the channels: the flattened kernel makes them, and in :math:`W^{l+1}` each output
+    has a row for each place of its window. (The interlayer alignment of Barsbey et al.
+    2026 without its maximum over ReLU patterns; for convolutions the reading is ours.)
 
     Args:
         strength: :math:`\lambda`, not negative.
@@ -214,16 +216,25 @@ def alignment(strength: float) -> Penalty:
     checks.not_negative(strength=strength)
 
     def penalty(model: nn.Module) -> Tensor:
-        weights = [_near_one(w) for w in matrices(model)]
+        weights = [_near_one(layer.weight) for layer in hidden(model)]
+        pairs = [
+            (w.flatten(1), _by_channel(v))
+            for w, v in zip(weights, weights[1:], strict=False)
+        ]
         parts = [
             _spectrum(after @ before)[-1]
             / (_spectrum(after)[-1] * _spectrum(before)[-1])
-            for before, after in zip(weights, weights[1:], strict=False)
+            for before, after in pairs
             if after.shape[1] == before.shape[0] and before.any() and after.any()
         ]
         return strength * torch.stack([*parts, weights[0].new_zeros(())]).sum()
 
     return penalty
+
+
+def _by_channel(weight: Tensor) -> Tensor:
+    """Return a kernel ``(h, c, a, b)`` as ``(h a b, c)``, a matrix as it is."""
+    return weight.movedim(1, -1).flatten(0, -2)
 
 
 def total(*penalties: Penalty) -> Penalty:

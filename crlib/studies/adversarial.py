@@ -8,7 +8,6 @@ are those of :mod:`crlib.studies.repair`, and the adversary is new. And what a l
 adversarial training on few images does along the way, by epoch and by stopping rule.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +22,8 @@ from crlib.studies.measures import (
     SETS,
     at_checkpoints,
     differences,
-    halved,
     judged_trainings,
-    photographs,
+    small,
     surviving,
 )
 
@@ -83,7 +81,7 @@ def build(config: Config) -> tuple[Any, Dataset, dict[str, Any]]:
     """
     checks.one_of("train", config["train"], TRAININGS)
     checks.one_of("experiment", config["experiment"], EXPERIMENTS)
-    images = _part(config["data"], config["images"])
+    images = small(config["data"], config["images"])
     checks.one_of("way", config["way"], WAYS)
     net: Any
     if config["experiment"] == "photographs":
@@ -126,17 +124,10 @@ def _against(how: str, budgets: dict[str, float]) -> dict[str, Any]:
     return {"adversary": train.pgd_adversary(eps=eps, norm=norm, steps=STEPS)}
 
 
-@functools.cache
-def _part(name: str, count: int) -> Dataset:
-    if name in SETS:
-        return halved(SETS[name]().subset(count, 1000))
-    return photographs(count)
-
-
 def _fingerprint(config: Config) -> str:
     if config["data"] in SETS:
         return SETS[config["data"]]().fingerprint
-    return _part(config["data"], config["images"]).fingerprint
+    return small(config["data"], config["images"]).fingerprint
 
 
 def judge(

@@ -29,6 +29,7 @@ __all__ = [
     "right_directions",
     "robustness",
     "row_space",
+    "small",
     "start_principal",
     "surviving",
 ]
@@ -57,6 +58,19 @@ def photographs(count: int) -> Dataset:
         count: of the images to train on.
     """
     return halved(data.cifar10(progress=False).subset(count, 1000)).double()
+
+
+@functools.cache
+def small(name: str, count: int) -> Dataset:
+    """Return a part of a data set, of half the side; a thousand images judge.
+
+    Args:
+        name: ``"CIFAR-10"``, or one of ``SETS``; in float64.
+        count: of the images to train on.
+    """
+    if name in SETS:
+        return halved(SETS[name]().subset(count, 1000)).double()
+    return photographs(count)
 
 
 def of_sample(

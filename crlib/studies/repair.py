@@ -8,7 +8,6 @@ connected networks on photographs a group lasso and a penalty that only shrinks.
 it in float64, so that a network trained again is its row.
 """
 
-import functools
 from typing import Any
 
 import torch
@@ -19,12 +18,10 @@ from crlib.data import Dataset
 from crlib.models import MLP, ConvNet
 from crlib.studies.engine import Config, Numbers
 from crlib.studies.measures import (
-    SETS,
     at_checkpoints,
-    halved,
     judged_trainings,
-    photographs,
     robustness,
+    small,
     start_principal,
 )
 
@@ -125,13 +122,6 @@ def judge(
     return found
 
 
-@functools.cache
-def _images(name: str, count: int) -> Dataset:
-    if name == "CIFAR-10":
-        return photographs(count)
-    return halved(SETS[name]().subset(count, 1000)).double()
-
-
 def fitted(config: Config, images: Dataset) -> train.Fit:
     """Train one network of the study; both checkpoints are kept."""
     net, options = build(config, images)
@@ -152,7 +142,7 @@ def fitted(config: Config, images: Dataset) -> train.Fit:
 
 def _run(configs: list[Config], device: str) -> list[Numbers]:
     one = configs[0]
-    images = _images(one["data"], one["images"]).to(device)
+    images = small(one["data"], one["images"]).to(device)
     eps, attacked = EPS[one["data"]], one["attacked"]
     return at_checkpoints(
         fitted(one, images),
@@ -187,5 +177,5 @@ STUDY = judged_trainings(
         "quick": _grid(5, images=4000, epochs=12, attacked=100),
         "full": _grid(10, images=10_000, epochs=20, attacked=1000),
     },
-    lambda config: _images(config["data"], config["images"]).fingerprint,
+    lambda config: small(config["data"], config["images"]).fingerprint,
 )

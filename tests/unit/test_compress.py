@@ -131,6 +131,27 @@ def test_alignment_is_one_for_layers_that_hand_on_and_small_otherwise() -> None:
     assert float(compress.alignment(1.0)(MLP((4, 3, 2))).detach()) == 0
 
 
+def test_alignment_of_convolutions_is_among_their_channels() -> None:
+    layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, (2, 3)), nn.Flatten()]
+    net = nn.Sequential(*layers, nn.Linear(20, 2)).double()
+    before, after = (layers[i].weight.detach() for i in (0, 2))
+    penalty = compress.alignment(1.0)
+    # W' W, entry by entry: from a channel and place of one window to those of the next.
+    both = torch.einsum("ohab,hcde->oabcde", after, before).reshape(30, 27)
+    rows = torch.cat([after[:, :, a, b] for a in range(2) for b in range(3)])
+    norms = [metrics.operator_norm(w) for w in (both, rows, before.flatten(1))]
+    value = penalty(net)
+    assert float(value.detach()) == pytest.approx(norms[0] / (norms[1] * norms[2]))
+    value.backward()
+    assert all(float(layers[i].weight.grad.norm()) > 0 for i in (0, 2))
+    # Windows of one pixel are matrices.
+    one = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1), nn.Conv2d(5, 2, 1))
+    flat = MLP((3, 4, 5, 2))
+    for ours, theirs in zip(flat.layers, one, strict=True):
+        ours.weight.data = theirs.weight.data.flatten(1)
+    assert float(penalty(one).detach()) == float(penalty(flat).detach())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_alignment_knows_no_scale_and_a_layer_of_zeros_hands_nothing_on(
     dtype: torch.dtype,

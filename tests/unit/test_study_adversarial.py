@@ -19,7 +19,7 @@ EVERY = [*GRID, *adversarial.STUDY.grids["full"]]
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     few = measures.halved(data.fashion_mnist_sample().subset(200, 60).double())
-    monkeypatch.setattr(adversarial, "_part", lambda name, count: few)
+    monkeypatch.setattr(adversarial, "small", lambda name, count: few)
     yield
 
 

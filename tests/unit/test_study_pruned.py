@@ -21,7 +21,7 @@ ROWS = {"structure": "rows", "size": 5}
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     few = measures.halved(data.fashion_mnist_sample().subset(200, 60).double())
-    monkeypatch.setattr(adversarial, "_part", lambda name, count: few)
+    monkeypatch.setattr(adversarial, "small", lambda name, count: few)
     monkeypatch.setattr(pruned, "BEFORE", 1)
     yield
 

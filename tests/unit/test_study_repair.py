@@ -17,7 +17,7 @@ GRID = repair.STUDY.grids["quick"]
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> data.Dataset:
     part = measures.halved(data.fashion_mnist_sample().subset(300, 40)).double()
-    monkeypatch.setattr(repair, "_images", lambda name, count: part)
+    monkeypatch.setattr(repair, "small", lambda name, count: part)
     return part
 
 
