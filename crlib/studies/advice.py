@@ -99,21 +99,8 @@ def build(config: Config, images: Dataset) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def fitted(config: Config, images: Dataset) -> train.Fit:
-    """Train one network of the study; both checkpoints are kept."""
-    net, options = build(config, images)
-    return train.fit(
-        net.to(images.x_train.device),
-        images,
-        epochs=config["epochs"],
-        lr=2e-3,
-        batch_size=64,
-        schedule="cosine",
-        checkpoint="last",
-        match=repair.MATCH[config["data"], config["network"]],
-        seed=config["seed"],
-        progress=False,
-        **options,
-    )
+    """Train one network of the study."""
+    return repair.trained(*build(config, images), config, images)
 
 
 @functools.cache

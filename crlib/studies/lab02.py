@@ -144,10 +144,8 @@ def fitted(way: str, depth: int, images: Dataset, seed: int) -> train.Fit:
     )
 
 
-def run(config: Config, images: Dataset) -> Numbers:
+def measured(fit: train.Fit, images: Dataset) -> Numbers:
     """Return accuracies, distances and certificates of one network."""
-    seed = config["seed"]
-    fit = fitted(config["way"], config["strength"], images, seed)
     net = fit.model
     shown = metrics.accuracy(net, images.x_test, images.y_test)
     found: dict[str, float] = {
@@ -181,6 +179,12 @@ def run(config: Config, images: Dataset) -> Numbers:
         found["row error"] = sum(errors) / len(errors)
         found["inputs that count"] = sum(inputs) / len(inputs)
     return found
+
+
+def run(config: Config, images: Dataset) -> Numbers:
+    """Train the network of one setting and measure it."""
+    way, depth, seed = config["way"], config["strength"], config["seed"]
+    return measured(fitted(way, depth, images, seed), images)
 
 
 STUDY = of_sample("lab02", SETTINGS, run)

@@ -25,7 +25,7 @@ from crlib.studies.measures import (
     start_principal,
 )
 
-__all__ = ["EPS", "STUDY", "WAYS", "build", "fitted", "judge"]
+__all__ = ["EPS", "STUDY", "WAYS", "build", "fitted", "judge", "trained"]
 
 WAYS = ("plain", "rank", "rank, both")
 HALVES = ("rank, principal", "rank, orthonormal")  # of the repair, in convolutions
@@ -122,9 +122,17 @@ def judge(
     return found
 
 
-def fitted(config: Config, images: Dataset) -> train.Fit:
-    """Train one network of the study; both checkpoints are kept."""
-    net, options = build(config, images)
+def trained(
+    net: nn.Module, options: dict[str, Any], config: Config, images: Dataset
+) -> train.Fit:
+    """Train a network by the schedule of the study; both checkpoints are kept.
+
+    Args:
+        net: whose weights change.
+        options: more of :func:`crlib.train.fit`.
+        config: ``data``, ``network``, ``epochs`` and ``seed``.
+        images: to train on.
+    """
     return train.fit(
         net.to(images.x_train.device),
         images,
@@ -138,6 +146,11 @@ def fitted(config: Config, images: Dataset) -> train.Fit:
         progress=False,
         **options,
     )
+
+
+def fitted(config: Config, images: Dataset) -> train.Fit:
+    """Train one network of the study."""
+    return trained(*build(config, images), config, images)
 
 
 def _run(configs: list[Config], device: str) -> list[Numbers]:

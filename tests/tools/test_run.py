@@ -104,6 +104,15 @@ def test_the_limits_count_seconds_of_a_core_and_memory(tmp_path: Path) -> None:
     assert any("at most 30" in line for line in told(10, 900, "lab01_page.md"))
 
 
+def test_a_busy_core_is_given_its_quarter() -> None:
+    def told(seconds: float) -> list[str]:
+        found = run.Run([(7, seconds, [])], 900, [("So.", 0.3)])
+        return run.faults(Path("lab01_page.md"), found, run.BUSY)
+
+    assert told(37) == []
+    assert len(told(38)) == 2
+
+
 def test_a_claim_that_holds_by_a_hair_is_a_fault() -> None:
     (told,) = run.faults(Path("ch01_page.md"), run.Run([], 900, [("So.", 0.01)]))
     assert "'So.' holds by a hair (0.01" in told

@@ -13,7 +13,7 @@ from tests.units import Mutation, mutating
 @pytest.mark.timeout(3600)
 def test_it_runs_within_its_limits(book: Manuscript) -> None:
     """Every cell passes; outputs that are at hand for the same key have passed."""
-    faults = run.faults(book.path, run.outputs(book.path))
+    faults = run.faults(book.path, run.outputs(book.path), run.BUSY)
     assert not faults, "\n".join(faults)
 
 
