@@ -162,8 +162,11 @@ def test_every_network_on_cifar10_is_judged(tiny: None, network: str) -> None:
 
 def test_a_larger_network_on_cifar10_meets_a_cascade(tiny: None) -> None:
     grid = cifar10.STUDY.grids["large"]
-    first = [config for config in grid if config["seed"] == 0]
-    assert grid[: len(first)] == first and len({c["way"] for c in first}) == 5
+    for network in ("small ViT", "ResNet-10"):
+        seeds = [config["seed"] for config in grid if config["network"] == network]
+        assert seeds == sorted(seeds) and len(set(seeds)) == 5
+    first = [c for c in grid if c["seed"] == 0 and c["network"] == "ResNet-10"]
+    assert len({c["way"] for c in first}) == 5
     cheap = {"network": "small ConvNet", "strength": 4, "epochs": 1, "bfloat16": True}
     few = {"judged": 10, "attacked": 4, "cascade": 4}
     one = next(
