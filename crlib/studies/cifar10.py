@@ -2,8 +2,8 @@
 
 The quick grid is what two cores can do in hours: part of the images, narrow networks.
 The large grid is what they can do in days: all images, a transformer and a residual
-network that generalise, seed after seed. The full grid is ResNet-18 and its kind, for a GPU; the
-grid named gpu is what a GPU can begin within minutes, seed after seed too.
+network that generalise, seed after seed. The full grid is ResNet-18 and its kind, for a
+GPU; the grid named gpu is what a GPU can begin within minutes, seed after seed too.
 """
 
 import copy
@@ -268,6 +268,13 @@ def _grid(kinds: dict[str, dict[str, tuple[float, ...]]], **more: Any) -> list[C
     ]
 
 
+def _seed_by_seed(
+    kinds: dict[str, dict[str, tuple[float, ...]]], **more: Any
+) -> list[Config]:
+    """Return the same grid in an order in which a part of it compares the ways."""
+    return sorted(_grid(kinds, **more), key=lambda config: config["seed"])
+
+
 _FEW: dict[str, tuple[float, ...]] = {
     "plain": (0,),
     "rank": (4,),
@@ -305,46 +312,39 @@ STUDY = judged_trainings(
             judged=500,
             attacked=150,
         ),
-        # Seed by seed, so that a part of it already compares the ways.
         "large": [
             config
             for network, match in (("small ViT", 0.6), ("ResNet-10", 0.7))
-            for config in sorted(
-                _grid(
-                    {network: _LARGE},
-                    images=50_000,
-                    epochs=12,
-                    augmented=True,
-                    match=match,
-                    judged=1000,
-                    attacked=200,
-                    cascade=500,
-                ),
-                key=lambda config: config["seed"],
+            for config in _seed_by_seed(
+                {network: _LARGE},
+                images=50_000,
+                epochs=12,
+                augmented=True,
+                match=match,
+                judged=1000,
+                attacked=200,
+                cascade=500,
             )
         ],
         # No dial: the decompositions of wide layers take longer than the training.
-        "gpu": sorted(
-            _grid(
-                {
-                    "ResNet-18": {
-                        "plain": (0,),
-                        "rank": (16,),
-                        "rank, both": (16,),
-                        "rows, scale-invariant": (0.1,),
-                    }
-                },
-                images=50_000,
-                epochs=15,
-                batch=256,
-                augmented=True,
-                bfloat16=True,
-                match=0.8,
-                judged=1000,
-                attacked=500,
-                cascade=1000,
-            ),
-            key=lambda config: config["seed"],
+        "gpu": _seed_by_seed(
+            {
+                "ResNet-18": {
+                    "plain": (0,),
+                    "rank": (16,),
+                    "rank, both": (16,),
+                    "rows, scale-invariant": (0.1,),
+                }
+            },
+            images=50_000,
+            epochs=15,
+            batch=256,
+            augmented=True,
+            bfloat16=True,
+            match=0.8,
+            judged=1000,
+            attacked=500,
+            cascade=1000,
         ),
         "full": _grid(
             {"ConvNet": _FULL, "ResNet-18": _FULL, "ViT": _FULL},
