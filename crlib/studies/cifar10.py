@@ -314,7 +314,7 @@ STUDY = judged_trainings(
         ),
         "large": [
             config
-            for network, match in (("small ViT", 0.6), ("ResNet-10", 0.7))
+            for network, match in (("small ViT", 0.5), ("ResNet-10", 0.7))
             for config in _seed_by_seed(
                 {network: _LARGE},
                 images=50_000,

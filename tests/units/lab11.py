@@ -27,6 +27,8 @@ MUTATIONS = [
         "chance = 0.5 *",
         "chance = 1.0 *",
     ),
+    # Nobody is right more often than by chance, however few the changes.
+    Mutation("thm-lab11-alike", "check", "0.5 + (count > s).double().mean()", "0.5"),
     # The flatness without its root of two pi.
     Mutation("thm-lab11-alike", "check", "/ math.sqrt(2 * math.pi)", "/ math.pi"),
 ]

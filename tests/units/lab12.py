@@ -14,6 +14,13 @@ MUTATIONS = [
     Mutation(
         "thm-lab12-pieces", "setup", "math.prod(h + 1 for", "math.prod(h // 2 for"
     ),
+    # Layers add to the pieces, they do not multiply them.
+    Mutation(
+        "thm-lab12-pieces",
+        "setup",
+        "math.prod(h + 1 for h in widths)",
+        "1 + sum(widths)",
+    ),
     # A point that survives costs two changes, not four.
     Mutation("thm-lab12-pieces", "check", "pieces([2 * ones + 1]) // 2", "ones // 2"),
     # A first step as steep as the others.
