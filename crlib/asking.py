@@ -321,10 +321,11 @@ class _Logits(nn.Module):
         weights = (p for m in self.behind for p in m.parameters(recurse=False))
         kind = next((p.dtype for p in weights if p.is_floating_point()), x.dtype)
         z = _taken_out(self.model(x.to(kind)))
+        z = z.flatten(1) if z.ndim > 2 and z[:1].numel() == z.shape[1] else z
         if z.ndim == 1 or (z.ndim == 2 and z.shape[1] == 1):
             # Label 1 where the logit is positive, as the sigmoid has it.
             z = torch.stack([-z.flatten() / 2, z.flatten() / 2], 1)
-        return z.flatten(1) if z.ndim > 2 and z[:1].numel() == z.shape[1] else z
+        return z
 
 
 def _taken_out(answer: Any) -> Tensor:

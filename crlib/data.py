@@ -331,8 +331,11 @@ def gaussian_classes(
         seed: of the points.
 
     Raises:
-        ValueError: means outside [0, 1], or fewer than two.
+        ValueError: means outside [0, 1], or fewer than two; a size below 1; a noise
+            that is negative or NaN.
     """
+    checks.at_least(1, n_train=n_train, n_test=n_test)
+    checks.not_negative(noise=noise)
     if means.ndim != 2 or len(means) < 2 or not ((means >= 0) & (means <= 1)).all():
         raise ValueError("means must be (K, d) in [0, 1] with at least two classes.")
     generator = torch.Generator().manual_seed(seed)
@@ -654,7 +657,7 @@ def class_folders(path: str | Path, *, mode: str = "RGB") -> tuple[Tensor, Tenso
         tensor([0, 1])
     """
     checks.one_of("mode", mode, ("RGB", "L"))
-    classes = _subfolders(Path(path))
+    classes = _subfolders(Path(path)) if Path(path).is_dir() else []
     if len(classes) < 2:
         raise DataError(
             f"{path} holds the folders {classes}: give two or more, one a class."

@@ -956,6 +956,7 @@ def principal_directions(
     if k is not None:
         _check_k(k, flat.shape[1])
     spread = torch.cov(flat.T) if centred else flat.T @ flat  # (m, m)
+    spread = spread.view(flat.shape[1], -1)  # of one coordinate cov is a number
     vectors = torch.linalg.eigh(spread).eigenvectors.flip(1)[:, :k]
     return vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0).to(vectors)
 

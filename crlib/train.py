@@ -5,8 +5,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from crlib.progress import Bar
 
 __all__ = ["Epoch", "Fit", "augment", "fit", "fit_many", "new_head", "pgd_adversary"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 CHECKPOINTS = ("validation", "matched", "last")
 ROBUST = "robust"  # a rule of ``fit`` alone: it needs an adversary
 Adversary = Callable[[Any, Tensor, Tensor, torch.Generator], Tensor]
@@ -125,14 +127,20 @@ def pgd_adversary(
     checks.one_of("against", against, ("label", "prediction"))
     checks.not_negative(eps=eps)
     checks.at_least(1, steps=steps)
+    if norm == "linf" and eps > 1:
+        raise ValueError(
+            f"eps is {eps} in linf, where 1 turns any image into any other: write"
+            " 8/255 for 8 of 255 levels."
+        )
     length = 2.5 * eps / steps if step_size is None else step_size
+    checks.not_negative(step_size=length)
 
     def adversary(
         model: Any, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Tensor:
         region = BALLS[norm](x, x.new_full((len(x),), eps))
         step = x.new_full((len(x),), length)
-        with evaluating(model):
+        with evaluating(model), torch.enable_grad():
             goal = y
             if against == "prediction":
                 with torch.no_grad():
@@ -217,7 +225,24 @@ def new_head(model: nn.Module, classes: int, *, seed: int = 0) -> Any:
     return model
 
 
+def _seeded(training: Callable[P, R]) -> Callable[P, R]:
+    """Let what a network draws by itself, as dropout does, hang on the seed alone."""
+
+    @wraps(training)
+    def run(*args: P.args, **options: P.kwargs) -> R:
+        seed: Any = options.get("seed", 0)
+        with (
+            torch.random.fork_rng(range(torch.cuda.device_count())),
+            torch.enable_grad(),
+        ):
+            torch.manual_seed(seed)
+            return training(*args, **options)
+
+    return run
+
+
 @with_gradients
+@_seeded
 def fit(
     model: nn.Module,
     data: Dataset,
@@ -249,8 +274,8 @@ def fit(
 
     The model given is left alone: a copy is trained, in the precision of the data, and
     in that of :meth:`crlib.data.Dataset.double` two processors agree. The seed fixes
-    the split, the order of the batches and the adversary (the initialisation belongs to
-    the model).
+    the split, the order of the batches, the adversary and what layers draw, such as
+    dropout (the initialisation belongs to the model). Torch's own state stays.
 
     Args:
         model: maps ``(N, ...)`` to logits ``(N, K)``; on the device of the data.

@@ -248,4 +248,4 @@ def project(x_adv: Tensor, x: Tensor, *, eps: float | Tensor, norm: str) -> Tens
     y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     radius = check(x, y, eps, norm)
     z = x_adv.detach().clone()
-    return BALLS[norm](x, radius).project_(z) if len(x) else z
+    return BALLS[norm](x.detach(), radius).project_(z) if len(x) else z

@@ -223,8 +223,8 @@ def worst_case(
     for attack, options in stages:
         if not len(standing):
             break
-        near, left = x[standing], radius[standing]
-        given = options if attack is sigma_zero else {"norm": norm, **options}
+        near, left = x.detach()[standing], radius[standing]
+        given = {"norm": norm, **options}
         if attack not in NEAREST:
             # One source for all: a later stage begins where no earlier one did.
             given = {**given, "eps": left, "generator": source}
@@ -241,8 +241,10 @@ def worst_case(
     if failed.keys() - set(GRADIENTS):
         with torch.no_grad():
             again = int(is_fooled(model(total.x_adv), y, None).sum())
-        found = int(total.success.sum())
-        notes.append(f"Asked again, {again} points fool, where {found} had fooled.")
+        notes.append(
+            f"Asked again, {again} points fool, where {int(total.success.sum())} had"
+            " fooled."
+        )
     return replace(total, by=tuple(by), notes=tuple(notes))
 
 
@@ -310,6 +312,7 @@ def transfer(
 @door
 def evaluate(
     attack: Callable[..., AttackResult],
+    /,  # an option of minimal is called attack, too
     model: Model,
     x: Tensor | torch.utils.data.DataLoader[Any],
     y: Tensor | None = None,
@@ -400,6 +403,7 @@ def evaluate(
 def _in_low_precision(
     attack: Callable[..., AttackResult],
     autocast: torch.dtype,
+    /,
     model: Model,
     x: Tensor,
     y: Tensor,

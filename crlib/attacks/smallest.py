@@ -54,6 +54,8 @@ class Nearest(Search):
     def near(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits at ``z`` and who is fooled; keep what is nearer."""
         logits = self.ask(z, self.rows, graph=z.requires_grad)
+        # A NaN is the largest to argmax, and no label.
+        checks.logits(logits, len(z))
         fooled = is_fooled(logits, self.labels, self.goal)
         distance = norm_of(z.detach() - self.start, self.norm)
         nearer = fooled & (distance < self.distance)
@@ -316,6 +318,7 @@ def sigma_zero(
     x: Tensor,
     y: Tensor,
     *,
+    norm: str = "l0",
     steps: int = 200,
     adam: bool = False,
     target: Tensor | None = None,
@@ -339,6 +342,7 @@ def sigma_zero(
         model: maps ``(N, ...)`` to logits ``(N, K)``; normalisation is its first layer.
         x: ``(N, ...)`` in [0, 1].
         y: ``(N,)`` true labels, int64.
+        norm: ``"l0"``, the only one.
         steps: steps of the descent, at least 1.
         adam: step by Adam; finds fewer coordinates where it matters.
         target: ``(N,)`` labels to reach; None means any label but ``y``.
@@ -357,7 +361,7 @@ def sigma_zero(
         >>> attacks.sigma_zero(model, x, y).distance
         tensor([1.])
     """
-    check(x, y, 0.0, "l0", target, ("l0",))
+    check(x, y, 0.0, norm, target, ("l0",))
     checks.at_least(1, steps=steps)
     with torch.no_grad():
         found = Nearest(model, x, y, target, "l0")

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor
 
 from crlib import checks
-from crlib.models import evaluating
+from crlib.asking import ask, evaluating
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _votes(
         noise = torch.randn(
             size, generator=source, device=source.device, dtype=image.dtype
         )
-        logits = model(image + sigma * noise.to(image.device))
+        logits = ask(model, image + sigma * noise.to(image.device))
         checks.logits(logits, len(noise))
         labels.append(logits.argmax(1))
     return torch.cat(labels).bincount()

@@ -97,7 +97,8 @@ def prune(
 
     Args:
         model: with hidden layers that are not low-rank.
-        share: of the weights (rows, columns) to remove, in [0, 1).
+        share: of the weights (rows, columns) to remove, in [0, 1), rounded to whole
+            ones: nine tenths of a layer of four rows are all of them.
         structure: ``"weights"`` one by one, or whole ``"rows"`` (neurons, filters) by
             their l2 norm, with their biases, and with the weight and bias that a
             batch normalisation behind them has for the channel: what is removed sends
@@ -224,7 +225,9 @@ def renew_statistics(model: nn.Module, x: Tensor, *, batch_size: int = 256) -> A
         norm.train()
         norm.momentum = None  # the mean over all passes
     with torch.no_grad():
-        for part in x.chunk(math.ceil(len(x) / batch_size)):
+        # No pass of a single input, which has no variance.
+        passes = min(math.ceil(len(x) / batch_size), len(x) // 2)
+        for part in x.tensor_split(passes):
             model(part)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -271,6 +274,8 @@ def recentre(
     """
     checks.inputs(x)
     checks.at_least(1, batch_size=batch_size)
+    if not len(x):
+        raise ValueError("x holds no input: there is no mean output.")
     out = copied(compressed)
     refuse_derived(out)
     before, after = weight_layers(model), weight_layers(out)
@@ -311,6 +316,7 @@ def _means(
     """
     sums: dict[Any, Tensor] = {}
     ran: set[Any] = set()
+    count = 0  # inputs of this pass
 
     def add(layer: Any, _: Any, out: Tensor) -> Tensor | None:
         if layer in ran:
@@ -319,7 +325,8 @@ def _means(
         conv = isinstance(layer, _ConvNd | LowRankConv2d)
         values = (out.movedim(1, -1) if conv else out).flatten(0, -2).double()
         mean = values.mean(0)
-        sums[layer] = sums.get(layer, 0) + mean * len(out) / len(x)
+        # Not of len(out): tokens or windows may be folded into the batch.
+        sums[layer] = sums.get(layer, 0) + mean * count / len(x)
         if shift is None:
             return None
         by = shift(layer, mean)
@@ -330,6 +337,7 @@ def _means(
         with torch.no_grad(), evaluating(model):
             for part in x.split(batch_size):
                 ran.clear()
+                count = len(part)
                 model(part)
     finally:
         for hook in hooks:
@@ -582,7 +590,8 @@ def size(model: nn.Module, input_shape: Sequence[int]) -> Size:
         # A transposed convolution multiplies its kernel with each place of its input.
         seen = inputs[0] if getattr(layer, "transposed", False) else out
         conv = isinstance(layer, _ConvNd | LowRankConv2d)
-        places = seen[0, 0].numel() if conv else out[0].numel() // out.shape[-1]
+        # The whole batch: of one input there may be many windows or tokens in it.
+        places = seen[:, 0].numel() if conv else out.numel() // out.shape[-1]
         macs += places * sum(w.numel() for w in stored(layer))
 
     hooks = [layer.register_forward_hook(count) for layer in open_layers]

@@ -80,7 +80,9 @@ def nuclear_norm(strength: float, *, scale_invariant: bool = False) -> Penalty:
     r"""Penalise the sum of singular values, so that few directions stay strong.
 
     :math:`\lambda \sum_l \|W\|_*`, each layer divided by :math:`\|W\|_F` if
-    ``scale_invariant``.
+    ``scale_invariant``. A singular value below a thousandth of the largest counts as
+    that thousandth and has no gradient: where many are zero, the penalty is a little
+    above its formula, and its scale-invariant form does not quite hold the scale.
 
     Args:
         strength: :math:`\lambda`, not negative.

@@ -163,8 +163,12 @@ def program(statements: list[ast.stmt], wanted: str) -> str:
             defined = [j for j in written if name in binds(statements[j])]
             # What stands above, as the cells ran; else what stands below.
             last = ([j for j in defined if j < k] or defined)[-1:]
+            # What no statement names may come by ``from math import *``.
+            every = [] if defined else written
+            stars = [j for j in every if "*" in binds(statements[j])]
             later = [j for j in written if name in touches(statements[j])]
-            new = {*last, *(j for j in later if last and last[0] < j < k)} - keep
+            between = [j for j in later if last and last[0] < j < k]
+            new = {*last, *stars, *between} - keep
             keep |= new
             todo += new
     return "\n".join(ast.unparse(statements[k]) for k in sorted(keep))

@@ -8,8 +8,8 @@ fresh copy of the released notebook that holds the answers, and the verdicts bes
 file of a student reaches nbgrader, and its gradebook, its formgrader and its feedback
 work as ever.
 
-Nothing here imports nbgrader; ``pip install crlib[nbgrader]`` brings the one that was
-tried.
+Nothing here imports nbgrader; ``pip install '.[nbgrader]'`` in the repository
+brings the one that was tried.
 """
 
 import json

@@ -21,7 +21,7 @@ from crlib.version import __version__
 __all__ = ["Report", "report"]
 
 # Of the finished sections in a file: raise it when a section gains or changes a number.
-FORMAT = 5
+FORMAT = 6
 
 
 @dataclass(frozen=True)

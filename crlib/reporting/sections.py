@@ -966,8 +966,6 @@ def _said(error: Exception) -> str:
 
 def _certificate(subject: Subject, norm: str) -> float | None:
     """The median radius that the product of operator norms certifies, if it does."""
-    if norm == "l1":
-        return None
     x, y = (v[subject.right] for v in subject.few)
     try:
         radius = certify.lipschitz_radius(

@@ -51,7 +51,7 @@ def cluster(where: str | None) -> Iterator[Any]:
         from distributed import Client
     except ImportError as error:
         raise StudyError(
-            "A cluster needs the extra: pip install crlib[scale]."
+            "A cluster needs an extra; in the repository: pip install '.[scale]'."
         ) from error
     kind, _, rest = where.partition(":")
     if kind in ("tcp", "tls"):
@@ -75,7 +75,7 @@ def _queue(kind: str, file: str) -> Any:
         import dask_jobqueue
     except ImportError as error:
         raise StudyError(
-            "A queue needs the extra: pip install crlib[queue]."
+            "A queue needs an extra; in the repository: pip install '.[queue]'."
         ) from error
     import yaml
 

@@ -309,6 +309,10 @@ def _job(
             numbers = [study.run(config, device) for config in configs]
         else:
             numbers = study.run_many(configs, device)
+        # Here, where it is a failed job: later it would end all others.
+        json.dumps([dict(found) for found in numbers])
+        if len(numbers) != len(runs):
+            raise ValueError(f"{len(numbers)} rows of numbers for {len(runs)} runs.")
     except Exception as error:
         return [], f"{configs[0]}: {type(error).__name__}: {error}"
     finally:

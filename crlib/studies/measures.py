@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from crlib import attacks, compress, data, metrics
 from crlib.attacks import AttackResult
 from crlib.data import Dataset
-from crlib.models import LowRankConv2d, weight_layers
+from crlib.models import LowRankConv2d, LowRankLinear, weight_layers
 from crlib.studies.engine import Config, Numbers, Study
 from crlib.train import Fit
 
@@ -219,7 +219,7 @@ def row_space(net: Any) -> Tensor:
 
 
 def start_principal(net: nn.Module, x: Tensor) -> None:
-    """Let every low-rank convolution start in the directions of what reaches it.
+    """Let every low-rank layer start in the directions of what reaches it.
 
     Args:
         net: changed in place; a layer sees what those before it, started already, make
@@ -228,12 +228,14 @@ def start_principal(net: nn.Module, x: Tensor) -> None:
     """
 
     def start(layer: nn.Module, given: tuple[Tensor]) -> None:
-        compress.principal_start(layer, given[0])
+        seen = given[0]  # (N, c, H, W), or tokens (N, L, d), each one a sample
+        tokens = isinstance(layer, LowRankLinear)
+        compress.principal_start(layer, seen.flatten(0, -2) if tokens else seen)
 
     hooks = [
         layer.register_forward_pre_hook(start)
         for layer in weight_layers(net)
-        if isinstance(layer, LowRankConv2d)
+        if isinstance(layer, LowRankConv2d | LowRankLinear)
     ]
     try:
         # Batch normalisation has no statistics of its own yet.

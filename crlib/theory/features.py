@@ -68,7 +68,7 @@ def _radii(a: Tensor, x: Tensor) -> Radii:
     gap = logits.diagonal()[:, None] - logits.T
     radius = gap / torch.cdist(a, a, compute_mode="donot_use_mm_for_euclid_dist")
     neighbour = torch.cdist(x.T, x.T, compute_mode="donot_use_mm_for_euclid_dist") / 2
-    own = torch.eye(len(a), dtype=torch.bool)
+    own = torch.eye(len(a), dtype=torch.bool, device=a.device)
     if (neighbour[~own] == 0).any():
         raise ValueError("Two columns are equal: no boundary lies between them.")
     return Radii(*(v.masked_fill(own, float("inf")) for v in (radius, neighbour)))
@@ -203,7 +203,7 @@ def ridge_radii(x: Tensor, lam: float) -> Radii:
         raise ValueError(f"lam is {lam}: it must be finite and not negative.")
     if lam == 0:
         return _radii(torch.linalg.pinv(x), x)
-    ridge = lam * torch.eye(len(x), dtype=x.dtype)
+    ridge = lam * torch.eye(len(x), dtype=x.dtype, device=x.device)
     return _radii(torch.linalg.solve(x @ x.T + ridge, x).T, x)
 
 
@@ -233,7 +233,10 @@ def bottleneck_radii(x: Tensor, m: int, generator: torch.Generator) -> Radii:
     x = _points(x, most=len(x))
     if not x.shape[1] <= m <= len(x):
         raise ValueError(f"m is {m}: choose it from {x.shape[1]} to {len(x)}.")
-    g = torch.randn(len(x), m, generator=generator, dtype=torch.float64)
+    device = generator.device
+    g = torch.randn(
+        len(x), m, generator=generator, dtype=torch.float64, device=device
+    ).to(x.device)
     v, _ = torch.linalg.qr(g)
     q, r = _factors(v.T @ x)
     return _radii(torch.linalg.solve_triangular(r, q.T, upper=True) @ v.T, x)
@@ -339,7 +342,7 @@ def sign_cube_radii(a: Tensor) -> CubeRadii:
         >>> round(found.readout, 4), round(found.hull, 4), round(found.neighbour, 4)
         (3.0, 3.0, 3.1623)
     """
-    a = _points(a, most=len(a))
+    a = _points(a, most=len(a)).cpu()
     if a.shape[0] != a.shape[1]:
         raise ValueError(f"a is {tuple(a.shape)}: it must be square.")
     _, r = _factors(a)
@@ -421,7 +424,8 @@ def path_identity(
     slopes, cosines = [], []
     for k in range(steps):
         z = (x + (k + 0.5) / steps * way).requires_grad_()
-        (g,) = torch.autograd.grad(score(z).sum(), z)
+        with torch.enable_grad():
+            (g,) = torch.autograd.grad(score(z).sum(), z)
         slope = (g * way).flatten(1).sum(1).double()
         slopes.append(slope)
         size = g.flatten(1).norm(dim=1).double() * length
@@ -431,7 +435,8 @@ def path_identity(
     before = values.gather(1, first)
     share = before / (before - values.gather(1, first + 1))
     # Steps before the crossing count in full, the one that crosses counts in part.
-    counted = (torch.arange(steps) < first).double().scatter(1, first, share)
+    counted = torch.arange(steps, device=first.device) < first
+    counted = counted.double().scatter(1, first, share)
     return PathIdentity(
         integral=torch.stack(slopes, 1).mean(1),
         difference=values[:, -1] - values[:, 0],

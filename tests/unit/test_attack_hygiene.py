@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from crlib.asking import Doubt
-from crlib.attacks import fgsm, pgd, random_noise
+from crlib.attacks import (
+    deepfool,
+    evaluate,
+    fgsm,
+    fmn,
+    minimal,
+    pgd,
+    random_noise,
+    robustness_curve,
+    sigma_zero,
+    worst_case,
+)
 from crlib.attacks.base import rivals_of
 from crlib.claims import wilson
 from crlib.data import Dataset
@@ -424,3 +435,40 @@ def test_rivals_are_all_labels_but_the_true_one_and_the_masked() -> None:
     z[:, [0, 2]] = -math.inf
     z[1, 1] = -math.inf
     assert (rivals_of(z, y) != y[:, None]).all() and rivals_of(z, y).shape == (2, 1)
+
+
+class Torn(nn.Module):
+    """Answers NaN where the first coordinate is small."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.stack([1 - x[:, 0], x[:, 0]], 1)
+        return z.masked_fill(x[:, :1] < 0.62, math.nan)
+
+
+@pytest.mark.parametrize("attack", [deepfool, fmn, sigma_zero])
+def test_a_nan_is_no_other_label(attack: Any) -> None:
+    x, y = torch.tensor([[0.8, 0.4], [0.9, 0.1]]), torch.tensor([1, 1])
+    with pytest.raises(ValueError, match="returned a NaN"):
+        attack(Torn(), x, y)
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_an_option_may_be_called_attack(autocast: torch.dtype | None) -> None:
+    x, y, own = torch.tensor([[0.6, 0.4]]), torch.tensor([0]), {"attack": pgd}
+    found = evaluate(minimal, nn.Identity(), x, y, eps=0.5, autocast=autocast, **own)
+    assert float(found.distance) == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_curve_counts_coordinates() -> None:
+    x, y = torch.tensor([[0.6, 0.4]]), torch.tensor([0])
+    curve = robustness_curve(
+        nn.Identity(), x, y, eps=[0, 1], norm="l0", attack=sigma_zero
+    )
+    assert curve.accuracy.tolist() == [1, 0]
+
+
+def test_a_cascade_returns_no_graph() -> None:
+    model, x = MLP((6, 16, 2)), torch.rand(8, 6, generator=rng(0)).requires_grad_()
+    y = model(x).argmax(1)
+    found = worst_case(model, x, y, eps=2, norm="l0", budget="quick")
+    assert not found.x_adv.requires_grad

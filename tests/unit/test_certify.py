@@ -589,3 +589,11 @@ def test_what_is_no_tensor_or_no_shape_is_refused_with_the_cure() -> None:
     for bad in (5, None, ()):
         with pytest.raises(ValueError, match=r"input_shape is .*give \(d,\)"):
             certify.lipschitz_bound(model, bad)
+
+
+def test_smoothing_asks_as_attacks_do() -> None:
+    x = torch.rand(2, 2, generator=rng(0))
+    with pytest.raises(ValueError, match="returned a tuple"):
+        certify.smooth_certify(lambda v: (v, v), x, sigma=0.1)
+    with pytest.raises(ValueError, match=r"does not take torch\.float64"):
+        certify.smooth_certify(MLP((2, 2)), x.double(), sigma=0.1)

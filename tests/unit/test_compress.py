@@ -501,3 +501,48 @@ def test_a_principal_start_refuses_what_has_none() -> None:
         compress.principal_start(MLP((7, 6, 2)).layers[0], torch.rand(9, 7))
     with pytest.raises(ValueError, match="takes 7 inputs"):
         compress.principal_start(layer, torch.rand(9, 8))
+
+
+class Windows(nn.Module):
+    """Two windows an input, folded into the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.inner(x.reshape(-1, 4)).relu()
+        out: Tensor = self.head(parts.view(len(x), -1, 5).mean(1))
+        return out
+
+
+@pytest.mark.parametrize("batch_size", [256, 7])
+def test_recentring_nothing_moves_nothing_where_windows_are_folded(
+    batch_size: int,
+) -> None:
+    net, x = Windows(), torch.rand(20, 8, generator=rng(0))
+    again = compress.recentre(net, net, x, batch_size=batch_size)
+    assert torch.allclose(again.inner.bias, net.inner.bias, atol=1e-6)
+
+
+def test_recentring_needs_inputs() -> None:
+    net = MLP((3, 4, 2))
+    with pytest.raises(ValueError, match="no input"):
+        compress.recentre(net, net, torch.rand(0, 3))
+
+
+def test_products_of_all_windows_count() -> None:
+    assert compress.size(Windows(), (8,)).macs == 2 * 20 + 15
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(3, 2), (10, 3), (257, 256)])
+def test_no_pass_of_statistics_is_of_one_input(n: int, batch_size: int) -> None:
+    net = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    x = torch.rand(n, 3, generator=rng(0))
+    renewed = compress.renew_statistics(net, x, batch_size=batch_size)
+    assert torch.allclose(renewed[0].running_mean, x.mean(0), atol=0.1)
+
+
+def test_a_share_is_rounded_and_can_empty_a_small_layer() -> None:
+    pruned = compress.prune(MLP((2, 4, 2)), 0.9, structure="rows")
+    assert not pruned.weights[0].any()

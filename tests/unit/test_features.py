@@ -173,3 +173,10 @@ def test_bad_paths_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         theory.path_identity(lambda z: z.sum(-1) - 0.5, x, end, steps=steps)
+
+
+def test_a_path_needs_no_grad_mode_of_the_caller() -> None:
+    x, end = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    with torch.no_grad():
+        told = theory.path_identity(lambda z: z.sum(1) - 0.5, x, end)
+    assert float(told.difference) == pytest.approx(1)

@@ -216,3 +216,10 @@ def test_to_keeps_everything_else() -> None:
     assert moved.fingerprint == d.fingerprint and moved.x_test.equal(d.x_test)
     assert d.to("meta").y_train.device.type == "meta"
     assert math.prod(d.to("meta").x_train.shape) == 60
+
+
+@pytest.mark.parametrize(("n", "noise"), [(0, 0.1), (4, -1.0), (4, math.nan)])
+def test_classes_refuse_what_is_no_size_and_no_noise(n: int, noise: float) -> None:
+    means = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+    with pytest.raises(ValueError, match="n_train|noise"):
+        data.gaussian_classes(n, 4, means, noise=noise)

@@ -2,6 +2,7 @@
 
 import ast
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -128,3 +129,12 @@ def test_what_is_worth_a_look_is_flagged(source: str, flagged: tuple[str, ...]) 
 )
 def test_what_is_used_of_crlib_is_known(source: str, used: set[str]) -> None:
     assert uses(source) == used
+
+
+@pytest.mark.parametrize("stars", [("math",), ("math", "string")])
+def test_a_star_comes_along(stars: tuple[str, ...]) -> None:
+    cells = [f"from {name} import *" for name in stars]
+    found = extract._statements([*cells, "def f(x):\n    return sqrt(x)"])[0]
+    space: dict[str, Any] = {}
+    exec(extract.program(found, "f"), space)
+    assert space["f"](4) == 2

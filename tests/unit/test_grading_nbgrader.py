@@ -296,7 +296,7 @@ def run(course: Path, *words: str) -> str:
 
 @pytest.mark.skipif(
     importlib.util.find_spec("nbgrader") is None,
-    reason="nbgrader is not installed: pip install crlib[nbgrader]",
+    reason="nbgrader is not installed: pip install '.[nbgrader]'",
 )
 def test_nbgrader_itself_comes_to_the_same_points(course: Path) -> None:
     shutil.rmtree(course / "release")

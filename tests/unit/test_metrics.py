@@ -464,3 +464,8 @@ def test_layers_that_share_a_weight_are_not_balanced() -> None:
     model.layers[1].weight = nn.Parameter(model.layers[0].weight.detach().clone())
     x = torch.rand(5, 4, generator=rng(0))
     assert torch.allclose(metrics.balanced(model)(x), model(x), atol=1e-6)
+
+
+def test_inputs_of_one_number_have_a_direction() -> None:
+    x = torch.rand(5, 1, generator=rng(0))
+    assert metrics.principal_directions(x).tolist() == [[1.0]]

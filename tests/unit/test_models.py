@@ -342,3 +342,8 @@ def test_an_order_that_was_read_keeps_no_model_alive() -> None:
     del net
     gc.collect()
     assert watched() is None
+
+
+def test_trailing_ones_leave_one_logit() -> None:
+    wrapped = models.logits(lambda v: v[:, :1, None, None])
+    assert wrapped(torch.rand(4, 2)).shape == (4, 2)

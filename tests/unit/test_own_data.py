@@ -219,3 +219,8 @@ def test_a_folder_that_is_no_data_set_is_refused_with_what_to_do(
         data.from_folder(folder)
     with pytest.raises(ValueError, match="mode is 'CMYK': choose one of RGB, L"):
         data.from_folder(folder, mode="CMYK")
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        data.class_folders(tmp_path / "none")

@@ -223,3 +223,9 @@ def test_what_is_not_picked_may_be_no_number() -> None:
     assert pick(torch.tensor([False, True]), new, old).equal(
         torch.tensor([[1.0] * 3, [5.0] * 3])
     )
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_centre_may_ask_for_a_gradient(norm: str) -> None:
+    x = torch.rand(2, 3, generator=rng(0)).requires_grad_()
+    assert not project(x + 1, x, eps=0.1, norm=norm).requires_grad

@@ -1337,3 +1337,11 @@ def test_the_command_says_what_to_do(
         told[place] = value
     assert command.main(["report", *(t.format(tmp_path) for t in told)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_certificate_of_l1_is_told() -> None:
+    model, x = models.MLP((6, 16, 2)), torch.rand(8, 6, generator=rng(0))
+    y = model(x).argmax(1)
+    asked = subject.Subject(model, x, y, {"l1": 0.1}, 8, "quick", 0, 8)
+    told = sections._certificate(asked, "l1")
+    assert told is not None and told > 0

@@ -17,7 +17,7 @@ from crlib.studies import StudyError, imagenet
 from crlib.studies.engine import Config
 from tests.unit.support import rng
 
-COMMAND = r"pip install 'crlib\[imagenet\]'"
+COMMAND = r"pip install '\.\[imagenet\]'"
 
 
 class Padded(nn.Conv2d):
@@ -246,7 +246,7 @@ def test_without_the_extra_the_study_names_the_command(
 
 def test_the_pretrained_network_knows_the_cat() -> None:
     for package in ("efficientnet_lite_pytorch", "skimage", "sklearn"):
-        pytest.importorskip(package, reason=f"no {package}: crlib[imagenet]")
+        pytest.importorskip(package, reason=f"no {package}: extra imagenet")
     x = imagenet.photographs()
     assert x.shape == (7, 6, 3, 224, 224)
     with torch.no_grad():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crlib import compress, data, metrics, studies, train
-from crlib.models import ConvNet, LowRankConv2d, weight_layers
+from crlib.models import ConvNet, LowRankConv2d, LowRankLinear, ViT, weight_layers
 from crlib.studies import measures, repair
 from crlib.studies.engine import Config
 
@@ -141,3 +141,22 @@ def test_a_start_that_fails_leaves_no_hook_behind() -> None:
     with pytest.raises(RuntimeError, match="channels"):
         measures.start_principal(net, torch.rand(9, 3, 6, 6))
     assert not any(layer._forward_pre_hooks for layer in low_rank)
+
+
+def test_layers_of_attention_start_in_the_directions_of_their_tokens() -> None:
+    net = ViT(dim=16, depth=2, heads=2, rank=3).double()
+    images = torch.rand(
+        6, 3, 32, 32, generator=torch.Generator().manual_seed(0)
+    ).double()
+    measures.start_principal(net, images)
+    layers = [m for m in net.modules() if isinstance(m, LowRankLinear)]
+    seen: dict[LowRankLinear, torch.Tensor] = {}
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda m, given: seen.update({m: given[0]}))
+    with torch.no_grad():
+        net(images)
+    assert len(layers) == 8 and len(seen) == 8
+    for layer, tokens in seen.items():
+        span = metrics.principal_directions(tokens.flatten(0, -2), 3)  # (m, 3)
+        rows = torch.linalg.qr(layer.right.detach().T).Q
+        assert torch.allclose(rows @ rows.T, span @ span.T, atol=1e-4)

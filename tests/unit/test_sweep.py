@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -392,3 +393,13 @@ def test_what_is_no_table_of_runs_is_refused(
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="No finished run of noisy"):
         results(tmp_path, NOISY)
+
+
+def test_numbers_that_cannot_be_written_are_a_failed_run(tmp_path: Path) -> None:
+    odd = Study("odd", lambda c, _: {"a": np.int64(1) if c["seed"] else 1}, {})
+    with pytest.raises(StudyError, match="int64"):
+        sweep(odd, {"seed": [1, 0]}, tmp_path, progress=False)
+    assert len(list((tmp_path / "odd").glob("*.json"))) == 1
+    few = Study("few", odd.run, {}, run_many=lambda c, _: [{"a": 1}])
+    with pytest.raises(StudyError, match="1 rows"):
+        sweep(few, {"seed": [0, 1]}, tmp_path, progress=False)

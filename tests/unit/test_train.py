@@ -526,3 +526,31 @@ def test_what_would_be_another_network_side_by_side_is_refused(name: str) -> Non
         fit_many([make(), make()], data, **options)
     if "use fit" in message:
         fit(make(), data, **options)
+
+
+def test_the_seed_decides_what_dropout_draws() -> None:
+    means = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+    clouds = gaussian_classes(64, 16, means)
+    net = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+    before = torch.get_rng_state()
+    one, two = (fit(net, clouds, epochs=1, progress=False) for _ in range(2))
+    assert one.history == two.history
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"eps": 8}, {"eps": 0.1, "step_size": -1.0}, {"eps": 0.1, "step_size": math.nan}],
+)
+def test_an_adversary_refuses_what_attacks_refuse(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="eps is 8|step_size is"):
+        pgd_adversary(**options)
+
+
+def test_training_needs_no_grad_mode_of_the_caller() -> None:
+    means = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+    with torch.no_grad():
+        adversary = pgd_adversary(eps=0.1)
+        adversary(nn.Identity(), torch.zeros(1, 2), torch.tensor([0]), rng(0))
+        fit(MLP((2, 4, 2)), gaussian_classes(8, 4, means), epochs=1, progress=False)
+        assert not torch.is_grad_enabled()
