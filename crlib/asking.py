@@ -373,9 +373,9 @@ def logits(model: Callable[[Tensor], Any]) -> nn.Module:
 
 
 def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function leave ``torch.inference_mode()``, where nothing has a gradient.
+    """Make a function leave ``no_grad`` and ``inference_mode``, which have no gradient.
 
-    Tensors that were made inside are copied: autograd keeps no others.
+    Tensors that were made inside the latter are copied: autograd keeps no others.
     """
 
     def plain(v: Any) -> Any:
@@ -385,7 +385,8 @@ def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **options: P.kwargs) -> R:
         if not torch.is_inference_mode_enabled():
             own = [plain(v) for v in args], {k: plain(v) for k, v in options.items()}
-            return function(*own[0], **own[1])
+            with torch.enable_grad():
+                return function(*own[0], **own[1])
         with torch.inference_mode(False):
             return run(*args, **options)
 

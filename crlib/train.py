@@ -231,10 +231,7 @@ def _seeded(training: Callable[P, R]) -> Callable[P, R]:
     @wraps(training)
     def run(*args: P.args, **options: P.kwargs) -> R:
         seed: Any = options.get("seed", 0)
-        with (
-            torch.random.fork_rng(range(torch.cuda.device_count())),
-            torch.enable_grad(),
-        ):
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             return training(*args, **options)
 

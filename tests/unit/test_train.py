@@ -552,5 +552,7 @@ def test_training_needs_no_grad_mode_of_the_caller() -> None:
     with torch.no_grad():
         adversary = pgd_adversary(eps=0.1)
         adversary(nn.Identity(), torch.zeros(1, 2), torch.tensor([0]), rng(0))
-        fit(MLP((2, 4, 2)), gaussian_classes(8, 4, means), epochs=1, progress=False)
+        clouds = gaussian_classes(8, 4, means)
+        fit(MLP((2, 4, 2)), clouds, epochs=1, progress=False)
+        fit_many([MLP((2, 4, 2))], clouds, epochs=1, progress=False)
         assert not torch.is_grad_enabled()
